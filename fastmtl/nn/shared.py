@@ -1,0 +1,309 @@
+"""The point where a network splits into tasks, made to see the gradient of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fastmtl import ops
+
+Watch = Literal["norms", "gramian"]
+Weighting = Callable[[Tensor], Tensor]
+# The input x (..., I), None at a TaskFork, and the tasks' gradients d (T, ..., O) of one use.
+Use = tuple[Tensor | None, Tensor]
+
+
+class _Split(torch.autograd.Function):
+    """T views of z (...); autograd forbids writing to them, which would write to all T."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, num_tasks: int) -> Tensor:
+        return z.expand(num_tasks, *z.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None]:
+        return grads.sum(0), None
+
+
+class _WatchedSplit(torch.autograd.Function):
+    """The same, where the layer sees the gradients (T, ...) and chooses the combination."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, x: Tensor | None, layer: _Fork) -> Tensor:
+        # save_for_backward rather than an attribute: it works with checkpointing, and
+        # notices when x was overwritten between the two passes.
+        ctx.save_for_backward(x)
+        ctx.layer = layer
+        return z.expand(layer.num_tasks, *z.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.layer._receive(x, grads), None, None
+
+
+class _Fork(nn.Module):
+    """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        if num_tasks < 1:
+            raise ValueError(f"num_tasks: expected at least 1, got {num_tasks}")
+        self.num_tasks = num_tasks
+        self._watch: Watch | None = None
+        self.weighting = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._backward_id = -1
+        self._uses: list[Use] = []
+        self._norms: Tensor | None = None
+        self._gramian: Tensor | None = None
+
+    @property
+    def watch(self) -> Watch | None:
+        """What to keep of a backward pass: "norms", "gramian" (both), or None, the default.
+
+        Set it before the forward pass. Between the backward pass and the call that asks for the
+        result, a watched layer keeps its input and the tasks' gradients (T, N, O) in memory.
+        """
+        return self._watch
+
+    @watch.setter
+    def watch(self, value: Watch | None) -> None:
+        if value not in (None, "norms", "gramian"):
+            raise ValueError(f'watch: expected "norms", "gramian" or None, got {value!r}')
+        self._watch = value
+        self._forget()
+
+    @property
+    def weighting(self) -> Weighting | None:
+        """A callable from the (T, T) Gramian of a backward pass to the (T,) weights it combines
+        the tasks' gradients with; None, the default, adds them up. Set it before the forward pass.
+        """
+        return self._weighting
+
+    @weighting.setter
+    def weighting(self, value: Weighting | None) -> None:
+        if value is not None and not callable(value):
+            raise TypeError(f"weighting: expected a callable or None, got {type(value).__name__}")
+        # Past nn.Module, which would make a weighting that is a module part of this layer.
+        object.__setattr__(self, "_weighting", value)
+
+    def task_grad_norms(self) -> Tensor:
+        """Norms (T,) of the tasks' gradients in the last backward pass, as that pass had them:
+        with the factor w_j if the loss was sum_j w_j L_j. float32, or float64 for float64.
+
+        RuntimeError if nothing was watched.
+        """
+        self._measure()
+        if self._norms is None and self._gramian is not None:
+            self._norms = self._gramian.diagonal().sqrt()
+        if self._norms is None:
+            raise self._nothing("norms")
+        return self._norms
+
+    def task_grad_gramian(self) -> Tensor:
+        """Gramian (T, T) of the tasks' gradients in the last backward pass: the inner product of
+        gradients i and j, before `weighting`. float32, or float64 for float64.
+
+        RuntimeError if nothing was watched.
+        """
+        self._measure()
+        if self._gramian is None:
+            raise self._nothing("gramian")
+        return self._gramian
+
+    def _nothing(self, what: Watch) -> RuntimeError:
+        name = type(self).__name__
+        if self._watch == what or self._watch == "gramian":
+            return RuntimeError(f"{name}: no backward pass went through it since watch was set")
+        return RuntimeError(
+            f"{name}: the {what} of the tasks' gradients are not watched; "
+            f'set layer.watch = "{what}" before the forward pass'
+        )
+
+    def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
+        if self._watch is None and self._weighting is None:
+            split: Tensor = _Split.apply(z, self.num_tasks)
+            return split
+        return self._split_watched(z, x)
+
+    @torch.compiler.disable(reason="the backward pass writes a record outside the graph")
+    def _split_watched(self, z: Tensor, x: Tensor | None) -> Tensor:
+        split: Tensor = _WatchedSplit.apply(z, None if x is None else x.detach(), self)
+        return split
+
+    def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
+        """Record one use's gradients (T, ...) and return the combined one (...)."""
+        backward_id = torch._C._current_graph_task_id()
+        if backward_id != self._backward_id:
+            self._forget()
+            self._backward_id = backward_id
+        elif self._weighting is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: with a weighting it can be used once in a backward pass, "
+                "because the weights need the gradients of all its uses"
+            )
+        # The dtype the matrix product of the forward pass ran in, under autocast too.
+        use = (None if x is None else x.to(grads.dtype), grads)
+        if self._weighting is None:
+            self._uses.append(use)
+            return grads.sum(0)
+        self._gramian = self._gramian_of([use])
+        weights = self._weighting(self._gramian)
+        if weights.shape != (self.num_tasks,):
+            raise ValueError(
+                f"weighting: expected weights of shape ({self.num_tasks},), "
+                f"got {tuple(weights.shape)}"
+            )
+        return torch.tensordot(weights.to(grads.dtype), grads, 1)
+
+    def _measure(self) -> None:
+        if not self._uses:
+            return
+        if self._watch == "norms":
+            self._norms = self._norms_of(self._uses)
+        else:
+            self._gramian = self._gramian_of(self._uses)
+        self._uses = []
+
+    def _norms_of(self, uses: list[Use]) -> Tensor:
+        raise NotImplementedError
+
+    def _gramian_of(self, uses: list[Use]) -> Tensor:
+        raise NotImplementedError
+
+
+class SharedLinear(_Fork):
+    """The last shared layer: y = x W^T + b, one view of y for each of T tasks.
+
+    Calling it on x (..., I) gives (T, ..., O) and `views(x)` a tuple of T tensors (..., O), all of
+    them views of one y (..., O), which is computed once. Give row or view j to the network of task
+    j; prefer `views` where the networks are separate modules, since indexing one tensor makes
+    autograd build its gradient out of T full-size ones.
+
+    In the one backward pass the layer sees the gradient d_j of every task and sends one
+    combination on: d = sum_j d_j, exactly as torch.nn.Linear would. With `watch` set it also gives,
+    after the pass, the norms ||d_j^T x|| (`task_grad_norms`) or inner products
+    <d_i^T x, d_j^T x> (`task_grad_gramian`) of dL_j/dW; a layer used several times in one forward
+    pass gives those of the whole dL_j/dW. With `weighting` set the combination is
+    d = sum_j c_j d_j, c = weighting(Gramian). Nothing synchronises with the host.
+
+    Parameters, their initialisation and state_dict are those of torch.nn.Linear. ValueError for
+    sizes below 1 or an x whose last dimension is not `in_features`. With `watch` or `weighting`
+    set, a second derivative raises, torch.compile breaks the graph here, and each use under
+    reentrant checkpointing counts as a backward pass of its own.
+
+    Example:
+        >>> layer = SharedLinear(4, 3, num_tasks=2)
+        >>> layer.watch = "norms"
+        >>> first, second = layer.views(torch.ones(5, 4))
+        >>> (first.mean() + 2 * second.mean()).backward()
+        >>> first_norm, second_norm = layer.task_grad_norms()
+        >>> bool(torch.isclose(second_norm, 2 * first_norm))
+        True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_tasks: int,
+        bias: bool = True,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_tasks)
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        linear = nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = linear.weight  # (O, I)
+        self.bias = linear.bias  # (O,) or None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., I) -> (T, ..., O), stride 0 over T."""
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x: expected a (..., {self.in_features}) tensor, got shape {tuple(x.shape)}"
+            )
+        return self._split(F.linear(x, self.weight, self.bias), x)
+
+    def views(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x (..., I) -> T tensors (..., O)."""
+        return self(x).unbind(0)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"num_tasks={self.num_tasks}, bias={self.bias is not None}"
+        )
+
+    def _norms_of(self, uses: list[Use]) -> Tensor:
+        return ops.task_grad_norms(*self._joined(uses))
+
+    def _gramian_of(self, uses: list[Use]) -> Tensor:
+        return ops.task_grad_gramian(*self._joined(uses))
+
+    def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
+        """x (N, I) and d (T, N, O) over all uses: dW adds up over uses as it does over rows."""
+        inputs = [x.reshape(-1, self.in_features) for x, _ in uses if x is not None]
+        grads = [d.reshape(self.num_tasks, -1, self.out_features) for _, d in uses]
+        if len(uses) == 1:
+            return inputs[0], grads[0]
+        return torch.cat(inputs), torch.cat(grads, 1)
+
+
+class TaskFork(_Fork):
+    """T views of a representation z, one for each task, for a shared part that ends in anything.
+
+    Calling it on z (...) gives (T, ...) and `views(z)` a tuple of T tensors (...), without a copy.
+    It does for dL_j/dz what SharedLinear does for dL_j/dW, `watch` and `weighting` included: these
+    are the gradients of MGDA-UB (Sener and Koltun 2018, section 3.3). A fork used several times in
+    one forward pass measures its representations as one long vector.
+
+    Example:
+        >>> fork = TaskFork(num_tasks=2)
+        >>> fork.watch = "gramian"
+        >>> z = torch.zeros(3, requires_grad=True)
+        >>> first, second = fork.views(z)
+        >>> (first.sum() - 2 * second[0]).backward()
+        >>> fork.task_grad_gramian()
+        tensor([[ 3., -2.],
+                [-2.,  4.]])
+        >>> z.grad
+        tensor([-1.,  1.,  1.])
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (...) -> (T, ...), stride 0 over T."""
+        return self._split(z, None)
+
+    def views(self, z: Tensor) -> tuple[Tensor, ...]:
+        """z (...) -> T tensors (...)."""
+        return self(z).unbind(0)
+
+    def extra_repr(self) -> str:
+        return f"num_tasks={self.num_tasks}"
+
+    def _norms_of(self, uses: list[Use]) -> Tensor:
+        return ops.stacked_norms(self._joined(uses))
+
+    def _gramian_of(self, uses: list[Use]) -> Tensor:
+        grads = self._joined(uses)
+        # With the one input 1, the gradient of a linear map's weight is d_j itself.
+        return ops.task_grad_gramian(grads.new_ones(1, 1), grads.unsqueeze(1))
+
+    def _joined(self, uses: list[Use]) -> Tensor:
+        grads = [d.reshape(self.num_tasks, -1) for _, d in uses]
+        return grads[0] if len(grads) == 1 else torch.cat(grads, 1)
