@@ -1,1 +1,17 @@
-"""..."""
+"""The fused operations: public functions, argument checks, autograd and torch.library."""
+
+from fastmtl.ops.focal_loss import focal_loss
+from fastmtl.ops.graph_fusion import fusion_edge_weights, graph_fusion
+from fastmtl.ops.grouped_focal_loss import grouped_focal_loss
+from fastmtl.ops.stacked_norms import stacked_norms
+from fastmtl.ops.task_grads import task_grad_gramian, task_grad_norms
+
+__all__ = [
+    "focal_loss",
+    "fusion_edge_weights",
+    "graph_fusion",
+    "grouped_focal_loss",
+    "stacked_norms",
+    "task_grad_gramian",
+    "task_grad_norms",
+]

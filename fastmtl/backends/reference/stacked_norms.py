@@ -1,0 +1,33 @@
+"""Norms over the leading dimension of stacked tensors, in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastmtl.backends.reference.precision import accumulation_dtype
+
+
+def stacked_norms(
+    stacked: Sequence[Tensor],  # each (T, ...)
+) -> Tensor:
+    """The 2-norm of each task's slices over all the tensors together, (T,)."""
+    rows = [part.to(accumulation_dtype(part.dtype)).flatten(1) for part in stacked]
+    return torch.linalg.vector_norm(torch.cat(rows, 1), dim=1)
+
+
+def stacked_norms_forward(stacked: Sequence[Tensor]) -> Tensor:
+    """As `stacked_norms`."""
+    return stacked_norms(stacked)
+
+
+def stacked_norms_backward(
+    grad: Tensor,  # (T,)
+    norms: Tensor,  # (T,)
+    stacked: Sequence[Tensor],  # each (T, ...)
+) -> list[Tensor]:
+    """Gradients with respect to every tensor; 0 for a task whose norm is 0."""
+    factor = torch.where(norms > 0, grad / norms, 0)
+    return [(part * factor.view(-1, *[1] * (part.dim() - 1))).to(part.dtype) for part in stacked]

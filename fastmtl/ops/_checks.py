@@ -1,0 +1,90 @@
+"""Checks of arguments, and the choice between eager and registered ops, that every op shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def traced(tensor: Tensor) -> bool:
+    """Whether the call has to go through the registered op: under torch.compile, torch.export, or
+    with a tensor that has no memory of its own. Eager calls skip the dispatcher, which costs more
+    than a small kernel."""
+    return torch.compiler.is_compiling() or type(tensor) not in _PLAIN or tensor.is_meta
+
+
+def need_tensor(name: str, value: Any) -> None:
+    """Raise unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
+def need_floating(name: str, value: Any) -> None:
+    """Raise unless `value` is a tensor of a dtype the kernels compute in."""
+    need_tensor(name, value)
+    if value.dtype not in DTYPES:
+        expected = "float32, float64, bfloat16 or float16"
+        raise TypeError(f"{name}: expected {expected}, got {value.dtype}")
+
+
+def need_shape(name: str, value: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise unless `value` has `shape`, described by `meaning`."""
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected {meaning} = {shape}, got shape {tuple(value.shape)}")
+
+
+def need_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless both tensors are on the same device."""
+    if value.device != other.device:
+        raise ValueError(
+            f"{name}: expected the device of {other_name}, {other.device}, got {value.device}"
+        )
+
+
+def need_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless both tensors have the same dtype."""
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name}: expected the dtype of {other_name}, {other.dtype}, got {value.dtype}"
+        )
+
+
+def need_constant(name: str, value: Tensor | None) -> None:
+    """Raise if a gradient is asked for with respect to an argument that has none."""
+    if value is not None and value.requires_grad:
+        raise ValueError(f"{name}: has no gradient, got a tensor that requires one; detach it")
+
+
+def need_number(name: str, value: Any, *, above: float | None = None) -> None:
+    """Raise unless `value` is a finite number, >= 0, or > `above` where that is given."""
+    if isinstance(value, bool) or not isinstance(value, int | float | torch.SymFloat):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    bound = "> " + str(above) if above is not None else ">= 0"
+    good = value > above if above is not None else value >= 0
+    if not good or value == float("inf"):
+        raise ValueError(f"{name}: expected a finite number {bound}, got {value}")
+
+
+def need_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+def promote_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Inside autocast, the tensors in their widest common dtype; elsewhere as they are.
+
+    Layers under autocast emit half precision while parameters stay float32, so that operands of
+    one op can differ in dtype through no fault of the caller.
+    """
+    if not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

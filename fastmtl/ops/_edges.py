@@ -1,0 +1,50 @@
+"""Edge lists: structure known on the host, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fastmtl.ops import _checks
+
+Edges = Tensor | Sequence[Sequence[int]]
+
+
+def as_edges(edges: Edges, vertex_count: int) -> Tensor:
+    """`edges` as a checked int64 tensor (E, 2) on the CPU."""
+    if not isinstance(edges, Tensor):
+        return _from_pairs(tuple((int(a), int(b)) for a, b in edges), vertex_count)
+    if edges.dtype != torch.int64 or edges.dim() != 2 or edges.shape[1] != 2:
+        raise ValueError(
+            f"edges: expected int64 pairs of shape (E, 2), got {edges.dtype} {tuple(edges.shape)}"
+        )
+    if edges.device.type != "cpu":
+        raise ValueError(f"edges: expected a tensor on the CPU, got one on {edges.device}")
+    if not _checks.traced(edges):
+        need_in_range(edges, vertex_count)
+    return edges.contiguous()
+
+
+def need_in_range(edges: Tensor, vertex_count: int) -> None:
+    """Raise unless every index names a vertex."""
+    if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < vertex_count:
+        raise ValueError(
+            f"edges: expected indices from 0 to {vertex_count - 1}, "
+            f"got {int(edges.min())} to {int(edges.max())}"
+        )
+
+
+@lru_cache(maxsize=256)
+def _checked(pairs: tuple[tuple[int, int], ...], vertex_count: int) -> Tensor:
+    edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    need_in_range(edges, vertex_count)
+    return edges
+
+
+def _from_pairs(pairs: tuple[tuple[int, int], ...], vertex_count: int) -> Tensor:
+    if torch.compiler.is_compiling():
+        return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    return _checked(pairs, vertex_count)
