@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fastmtl import ops
+from fastmtl.nn._checks import need_size, need_sizes
 
 Watch = Literal["norms", "gramian"]
 Weighting = Callable[[Tensor], Tensor]
@@ -45,17 +46,18 @@ class _WatchedSplit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        return ctx.layer._receive(x, grads), None, None
+        layer: _Fork = ctx.layer
+        return layer._receive(x, grads), None, None
 
 
 class _Fork(nn.Module):
     """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
 
+    _weighting: Weighting | None
+
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks: expected at least 1, got {num_tasks}")
-        self.num_tasks = num_tasks
+        self.num_tasks = need_size("num_tasks", num_tasks)
         self._watch: Watch | None = None
         self.weighting = None
         self._forget()
@@ -133,12 +135,15 @@ class _Fork(nn.Module):
         if self._watch is None and self._weighting is None:
             split: Tensor = _Split.apply(z, self.num_tasks)
             return split
-        return self._split_watched(z, x)
+        watched: Tensor = self._split_watched(z, x)
+        return watched
 
-    @torch.compiler.disable(reason="the backward pass writes a record outside the graph")
+    @torch.compiler.disable(  # type: ignore[untyped-decorator]
+        reason="the backward pass writes a record outside the graph"
+    )
     def _split_watched(self, z: Tensor, x: Tensor | None) -> Tensor:
-        split: Tensor = _WatchedSplit.apply(z, None if x is None else x.detach(), self)
-        return split
+        watched: Tensor = _WatchedSplit.apply(z, None if x is None else x.detach(), self)
+        return watched
 
     def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
         """Record one use's gradients (T, ...) and return the combined one (...)."""
@@ -163,7 +168,8 @@ class _Fork(nn.Module):
                 f"weighting: expected weights of shape ({self.num_tasks},), "
                 f"got {tuple(weights.shape)}"
             )
-        return torch.tensordot(weights.to(grads.dtype), grads, 1)
+        combined: Tensor = torch.tensordot(weights.to(grads.dtype), grads, 1)
+        return combined
 
     def _measure(self) -> None:
         if not self._uses:
@@ -222,26 +228,21 @@ class SharedLinear(_Fork):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(num_tasks)
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.in_features = need_size("in_features", in_features)
+        self.out_features = need_size("out_features", out_features)
         linear = nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
-        self.in_features = in_features
-        self.out_features = out_features
         self.weight = linear.weight  # (O, I)
         self.bias = linear.bias  # (O,) or None
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (T, ..., O), stride 0 over T."""
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(
-                f"x: expected a (..., {self.in_features}) tensor, got shape {tuple(x.shape)}"
-            )
+        need_sizes("x", x, ("...", self.in_features))
         return self._split(F.linear(x, self.weight, self.bias), x)
 
     def views(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (..., I) -> T tensors (..., O)."""
-        return self(x).unbind(0)
+        y: Tensor = self(x)
+        return y.unbind(0)
 
     def extra_repr(self) -> str:
         return (
@@ -287,11 +288,13 @@ class TaskFork(_Fork):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (...) -> (T, ...), stride 0 over T."""
+        need_sizes("z", z, ("...",))
         return self._split(z, None)
 
     def views(self, z: Tensor) -> tuple[Tensor, ...]:
         """z (...) -> T tensors (...)."""
-        return self(z).unbind(0)
+        split: Tensor = self(z)
+        return split.unbind(0)
 
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"
