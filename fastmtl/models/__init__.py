@@ -1,1 +1,9 @@
-"""..."""
+"""Ready multi-task models, and their twins out of `torch.nn` alone."""
+
+from __future__ import annotations
+
+from fastmtl.models.hgfn import HGFN
+from fastmtl.models.mtmlan import MTMLAN
+from fastmtl.models.reference import ParameterPair, reference_parameters
+
+__all__ = ["HGFN", "MTMLAN", "ParameterPair", "reference_parameters"]

@@ -1,1 +1,26 @@
-"""..."""
+"""Layers of multi-task and multimodal networks, thin over `fastmtl.ops`."""
+
+from __future__ import annotations
+
+from fastmtl.nn.attention_unit import DynamicAttentionUnit
+from fastmtl.nn.focal import FocalLoss, GroupedFocalLoss
+from fastmtl.nn.fusion_graph import FusionLevel, fusion_levels
+from fastmtl.nn.graph_fusion import HierarchicalGraphFusion
+from fastmtl.nn.shared import SharedLinear, TaskFork
+from fastmtl.nn.task_attention import TaskAttention
+from fastmtl.nn.task_gru import TaskGRU
+from fastmtl.nn.task_linear import TaskLinear
+
+__all__ = [
+    "DynamicAttentionUnit",
+    "FocalLoss",
+    "FusionLevel",
+    "GroupedFocalLoss",
+    "HierarchicalGraphFusion",
+    "SharedLinear",
+    "TaskAttention",
+    "TaskFork",
+    "TaskGRU",
+    "TaskLinear",
+    "fusion_levels",
+]

@@ -1,0 +1,109 @@
+"""MTMLAN: one recurrent attention network per label over a shared sequence."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.reference import ReferenceMTMLAN
+from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskLinear
+from fastmtl.nn._checks import need_probability, need_sizes
+from fastmtl.nn.sequence import need_lengths, padding_mask
+
+
+class MTMLAN(MultiTaskModel):
+    """Multi-task multi-label attention network over sequences of feature vectors.
+
+    Each task t has a network of its own: a bidirectional GRU gives H (L, 2h); attention
+    M = softmax over time of w_s2 tanh(W_s1 H) gives the context A = M H (2h,); a linear layer gives
+    the logit. The networks of all tasks read one sequence: the features of a frozen extractor, or
+    with `shared_features` S those passed through one trainable linear layer to S features, with no
+    activation, since a task's GRU starts with its own affine map of it.
+
+    The input is x (B, L, D) and `lengths` (B,), an int64 CPU tensor of lengths from 1 to L, or None
+    where no sequence is padded; padded steps are not read. The output is logits (B, T).
+
+    `dropout` is the probability of zeroing an entry between the GRU's layers and of the context.
+
+    Raises TypeError or ValueError for another input.
+
+    Example:
+        >>> model = MTMLAN(in_features=16, num_tasks=3, hidden_size=8, attention_size=4)
+        >>> x, lengths = torch.randn(5, 10, 16), torch.tensor([10, 7, 1, 3, 10])
+        >>> model(x, lengths).shape
+        torch.Size([5, 3])
+        >>> model.attention(x, lengths).shape
+        torch.Size([5, 3, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_tasks: int,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        attention_size: int = 64,
+        *,
+        shared_features: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.num_tasks = num_tasks
+        self.shared_features = shared_features
+        self.dropout = need_probability("dropout", dropout)
+        self.shared = (
+            None
+            if shared_features is None
+            else SharedLinear(in_features, shared_features, num_tasks)
+        )
+        self.gru = TaskGRU(
+            in_features if shared_features is None else shared_features,
+            hidden_size,
+            num_tasks,
+            num_layers,
+            dropout=dropout,
+        )
+        self.task_attention = TaskAttention(self.gru.out_features, attention_size, num_tasks)
+        self.drop = nn.Dropout(dropout)
+        self.output = TaskLinear(self.gru.out_features, 1, num_tasks)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        context, _ = self._attend(x, lengths)
+        return self.output(self.drop(context)).squeeze(2).t()
+
+    def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Attention weights (B, T, L) of each task over time; 0 at padded steps."""
+        return self._attend(x, lengths)[1].transpose(0, 1)
+
+    def _attend(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        need_sizes("x", x, ("B", "L", self.in_features))
+        batch, steps, _ = x.shape
+        need_lengths(lengths, batch, steps)
+        if self.shared is not None:
+            if lengths is not None:
+                # The shared weight's gradient multiplies every step by its input, the padded
+                # steps by 0, and 0 times a padding of inf or NaN would be NaN.
+                x = x.masked_fill(padding_mask(lengths, steps, x.device).unsqueeze(2), 0.0)
+            x = self.shared(x)
+        context, weights = self.task_attention(self.gru(x, lengths), lengths)
+        return context, weights
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "num_tasks": self.num_tasks,
+            "hidden_size": self.gru.hidden_size,
+            "num_layers": self.gru.num_layers,
+            "attention_size": self.task_attention.attention_size,
+            "shared_features": self.shared_features,
+            "dropout": self.dropout,
+        }
+
+    def reference(self) -> ReferenceMTMLAN:
+        return ReferenceMTMLAN(self)
+
+    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
+        return self.gru.weight_ih_l0 if where == "first" else self.output.weight

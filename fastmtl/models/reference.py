@@ -1,0 +1,289 @@
+"""The models' twins out of `torch.nn` layers alone, for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+if TYPE_CHECKING:
+    from fastmtl.models.hgfn import HGFN, Lengths
+    from fastmtl.models.mtmlan import MTMLAN
+    from fastmtl.nn import TaskAttention, TaskGRU
+
+
+class ParameterPair(NamedTuple):
+    """`parameter[part]` of a model stands for the parameter `twin` of its reference."""
+
+    parameter: nn.Parameter
+    part: tuple[int | slice, ...]
+    twin: nn.Parameter
+
+
+class ReferenceMTMLAN(nn.Module):
+    """The network of an `MTMLAN` with one `torch.nn.GRU` and three `torch.nn.Linear` per task."""
+
+    def __init__(self, model: MTMLAN) -> None:
+        super().__init__()
+        self.shared = None if model.shared is None else _linear_like(model.shared.weight)
+        self.tasks = nn.ModuleList(
+            _RecurrentAttention(model.gru, model.task_attention) for _ in range(model.num_tasks)
+        )
+        self.drop = nn.Dropout(model.dropout)
+        self.outputs = nn.ModuleList(
+            nn.Linear(model.output.in_features, 1) for _ in range(model.num_tasks)
+        )
+        _copy_weights(model, self)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        contexts = [context for context, _ in self._attend(x, lengths)]
+        logits = [
+            output(self.drop(context))
+            for output, context in zip(self.outputs, contexts, strict=True)
+        ]
+        return torch.cat(logits, 1)
+
+    def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return torch.stack([weights for _, weights in self._attend(x, lengths)], 1)
+
+    def _attend(self, x: Tensor, lengths: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        if self.shared is not None:
+            x = self.shared(x)
+        return [task(x, lengths) for task in self.tasks]
+
+    def pairs(self, model: MTMLAN) -> list[ParameterPair]:
+        pairs = []
+        if model.shared is not None and self.shared is not None:
+            pairs += _layer_pairs(model.shared, (), self.shared)
+        for task, (twin, output) in enumerate(zip(self.tasks, self.outputs, strict=True)):
+            pairs += twin.pairs(model.gru, model.task_attention, task)
+            pairs += _layer_pairs(model.output, (task,), output)
+        return pairs
+
+
+class ReferenceHGFN(nn.Module):
+    """The network of an `HGFN` with a `torch.nn` layer for each of its layers, edge by edge."""
+
+    def __init__(self, model: HGFN) -> None:
+        super().__init__()
+        self.modalities = tuple(model.modalities)
+        self.theta = model.fusion.theta
+        self.encoders = nn.ModuleList(
+            _linear_like(encoder.weight)
+            if isinstance(encoder, nn.Linear)
+            else _SequenceEncoder(encoder.gru, encoder.attention, encoder.project)
+            for encoder in model.encoders
+        )
+        self.activation = nn.LeakyReLU()
+        unit = model.fusion.attention
+        self.attention = nn.Sequential(
+            nn.Conv2d(1, unit.expand.out_channels, 5, padding=2),
+            nn.LeakyReLU(),
+            nn.Conv2d(unit.expand.out_channels, 1, 1),
+            nn.LeakyReLU(),
+        )
+        self.levels = nn.ModuleList(
+            nn.ModuleList(
+                _Pair(level.conv, level.dense.num_tasks, model.hidden_size)
+                for _ in range(level.dense.num_tasks)
+            )
+            for level in model.fusion.levels
+        )
+        self.drop = nn.Dropout(model.drop.p)
+        self.shared = _linear_like(model.shared.weight)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(model.hidden_size, model.head_size),
+                nn.LeakyReLU(),
+                nn.Linear(model.head_size, size),
+            )
+            for size in model.group_sizes
+        )
+        _copy_weights(model, self)
+
+    def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
+        vectors = []
+        for name, encoder in zip(self.modalities, self.encoders, strict=True):
+            own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
+            sequence = isinstance(encoder, _SequenceEncoder)
+            vector = encoder(x[name], own) if sequence else encoder(x[name])
+            vectors.append(self.activation(vector))
+        shared = self.shared(self.drop(self._fuse(vectors)))
+        return torch.cat([head(shared) for head in self.heads], 1)
+
+    def _fuse(self, vectors: list[Tensor]) -> Tensor:
+        image = torch.stack(vectors, 1).unsqueeze(1)
+        importance = self.attention(image).squeeze(1).mean(-1).unbind(1)
+        single = [
+            _Vertex(frozenset([modality]), vector, weight)
+            for modality, (vector, weight) in enumerate(zip(vectors, importance, strict=True))
+        ]
+        fused = [_weighted_sum(single) / len(single)]
+        below: list[_Vertex] = []
+        for size, networks in enumerate(self.levels, start=2):
+            candidates = list(combinations(below or single, 2))
+            candidates += [(a, b) for a in below for b in single]
+            edges = [(a, b) for a, b in candidates if len(a.members | b.members) == size]
+            scores = [
+                (a.importance + b.importance) / (_similarity(a.vector, b.vector) + self.theta)
+                for a, b in edges
+            ]
+            weights = torch.stack(scores, 1).softmax(1).unbind(1)
+            own = list(networks) * (len(edges) // len(networks))
+            below = [
+                _Vertex(a.members | b.members, network(a.vector, b.vector), weight)
+                for (a, b), network, weight in zip(edges, own, weights, strict=True)
+            ]
+            fused.append(_weighted_sum(below))
+        return torch.cat(fused, 1)
+
+    def pairs(self, model: HGFN) -> list[ParameterPair]:
+        pairs = []
+        for ours, twin in zip(model.encoders, self.encoders, strict=True):
+            if isinstance(twin, _SequenceEncoder):
+                pairs += twin.states.pairs(ours.gru, ours.attention, 0)
+                pairs += _layer_pairs(ours.project, (), twin.project)
+            else:
+                pairs += _layer_pairs(ours, (), twin)
+        pairs += _layer_pairs(model.fusion.attention.expand, (), self.attention[0])
+        pairs += _layer_pairs(model.fusion.attention.reduce, (), self.attention[2])
+        for level, networks in zip(model.fusion.levels, self.levels, strict=True):
+            for edge, network in enumerate(networks):
+                channels = network.conv.out_channels
+                own = slice(edge * channels, (edge + 1) * channels)
+                pairs += _layer_pairs(level.conv, (own,), network.conv)
+                pairs += _layer_pairs(level.dense, (edge,), network.dense)
+        pairs += _layer_pairs(model.shared, (), self.shared)
+        for task, head in enumerate(self.heads):
+            pairs += _layer_pairs(model.head, (task,), head[0])
+            pairs += _layer_pairs(model.output, (task, slice(head[2].out_features)), head[2])
+        return pairs
+
+
+def reference_parameters(
+    model: MTMLAN | HGFN, reference: ReferenceMTMLAN | ReferenceHGFN
+) -> list[ParameterPair]:
+    """Pair each parameter of `reference` with the part of the parameter of `model` it stands for.
+
+    For each pair `parameter[part]` has the shape and meaning of `twin`, and
+    `parameter.grad[part]` that of `twin.grad`. Raises TypeError for a reference of another model.
+
+    Example:
+        >>> model = fastmtl.models.MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
+        >>> twin = model.reference()
+        >>> all(p[part].equal(q) for p, part, q in reference_parameters(model, twin))
+        True
+    """
+    expected = type(model.reference())
+    if not isinstance(reference, expected):
+        raise TypeError(
+            f"reference: expected a {expected.__name__}, got {type(reference).__name__}"
+        )
+    return reference.pairs(model)
+
+
+class _Vertex(NamedTuple):
+    members: frozenset[int]
+    vector: Tensor  # (B, D)
+    importance: Tensor  # (B,)
+
+
+def _weighted_sum(vertices: list[_Vertex]) -> Tensor:
+    return torch.stack([v.importance.unsqueeze(1) * v.vector for v in vertices]).sum(0)
+
+
+def _similarity(a: Tensor, b: Tensor) -> Tensor:
+    return F.cosine_similarity(a.softmax(1), b.softmax(1), dim=1)
+
+
+class _Pair(nn.Module):
+    def __init__(self, conv: nn.Conv1d, sets: int, features: int) -> None:
+        super().__init__()
+        channels, kernel = conv.out_channels // sets, conv.kernel_size[0]
+        self.conv = nn.Conv1d(2, channels, kernel, padding=kernel // 2)
+        self.dense = nn.Linear(channels * features, features)
+        self.activation = nn.LeakyReLU()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        hidden = self.activation(self.conv(torch.stack((a, b), 1)))
+        vector: Tensor = self.activation(self.dense(hidden.flatten(1)))
+        return vector
+
+
+class _RecurrentAttention(nn.Module):
+    """A bidirectional GRU and attention over its states: (B, L, D) -> (B, 2h), (B, L)."""
+
+    def __init__(self, gru: TaskGRU, attention: TaskAttention) -> None:
+        super().__init__()
+        self.gru = nn.GRU(
+            gru.input_size,
+            gru.hidden_size,
+            gru.num_layers,
+            batch_first=True,
+            dropout=gru.dropout,
+            bidirectional=gru.bidirectional,
+        )
+        self.w1 = nn.Linear(attention.input_size, attention.attention_size, bias=False)
+        self.w2 = nn.Linear(attention.attention_size, 1, bias=False)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        if lengths is None:
+            states, _ = self.gru(x)
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            states, _ = pad_packed_sequence(
+                self.gru(packed)[0], batch_first=True, total_length=x.shape[1]
+            )
+        scores = self.w2(self.w1(states).tanh()).squeeze(2)
+        if lengths is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            scores = scores.masked_fill(steps >= lengths.to(x.device).unsqueeze(1), -torch.inf)
+        weights = scores.softmax(1)
+        return (weights.unsqueeze(2) * states).sum(1), weights
+
+    def pairs(self, gru: TaskGRU, attention: TaskAttention, task: int) -> list[ParameterPair]:
+        pairs = [
+            ParameterPair(parameter, (task, direction), getattr(self.gru, name + suffix))
+            for name, parameter in gru.named_parameters()
+            for direction, suffix in enumerate(("", "_reverse")[: gru.num_directions])
+        ]
+        pairs.append(ParameterPair(attention.w1, (task,), self.w1.weight))
+        pairs.append(ParameterPair(attention.w2, (slice(task, task + 1),), self.w2.weight))
+        return pairs
+
+
+class _SequenceEncoder(nn.Module):
+    def __init__(self, gru: TaskGRU, attention: TaskAttention, project: nn.Linear) -> None:
+        super().__init__()
+        self.states = _RecurrentAttention(gru, attention)
+        self.project = _linear_like(project.weight)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        context, _ = self.states(x, lengths)
+        vector: Tensor = self.project(context)
+        return vector
+
+
+def _linear_like(weight: Tensor) -> nn.Linear:
+    return nn.Linear(weight.shape[1], weight.shape[0])
+
+
+def _layer_pairs(ours: Any, part: tuple[int | slice, ...], twin: Any) -> list[ParameterPair]:
+    """The pairs of two layers that both have `weight` and `bias`."""
+    return [
+        ParameterPair(getattr(ours, name), index, getattr(twin, name))
+        for name in ("weight", "bias")
+    ]
+
+
+@torch.no_grad()
+def _copy_weights(model: MTMLAN | HGFN, twin: ReferenceMTMLAN | ReferenceHGFN) -> None:
+    """Give the twin the model's weights, dtype, device and training mode."""
+    twin.to(next(model.parameters())).train(model.training)
+    for parameter, part, own in twin.pairs(model):
+        own.copy_(parameter[part])

@@ -1,0 +1,48 @@
+"""Importance of each modality of a sample."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fastmtl.nn._checks import need_odd, need_size, need_sizes
+
+
+class DynamicAttentionUnit(nn.Module):
+    """Importance w_i of each of M vertices, from all of them (HGFN's dynamic attention unit, DAU).
+
+    The vertices of a sample are stacked as an image M x D with one channel. A k x k convolution to
+    `channels` channels, LeakyReLU, a 1 x 1 convolution back to one, LeakyReLU, and the mean over
+    the features give (B, M).
+
+    The paper gives k = 5 and leaves the rest open. Chosen here: zero padding that keeps the size,
+    8 channels, and LeakyReLU's usual slope of 0.01. The convolution sees which vertices are
+    neighbours, so the importances depend on the order of the modalities; keep it fixed.
+
+    The input is vertices (B, M, D), the output (B, M). Raises ValueError for another shape or for
+    an even `kernel_size`, which could not keep the size.
+
+    Example:
+        >>> DynamicAttentionUnit(num_vertices=3)(torch.randn(4, 3, 16)).shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        num_vertices: int,
+        channels: int = 8,
+        kernel_size: int = 5,
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.num_vertices = need_size("num_vertices", num_vertices)
+        need_size("channels", channels)
+        need_odd("kernel_size", kernel_size)
+        self.expand = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
+        self.reduce = nn.Conv2d(channels, 1, 1)
+        self.activation = nn.LeakyReLU(negative_slope)
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        need_sizes("vertices", vertices, ("B", self.num_vertices, "D"))
+        image = self.activation(self.expand(vertices.unsqueeze(1)))
+        scores: Tensor = self.activation(self.reduce(image))
+        return scores.squeeze(1).mean(-1)

@@ -1,0 +1,148 @@
+"""Hierarchical graph fusion of modalities."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl import ops
+from fastmtl.nn._checks import need_odd, need_size, need_sizes
+from fastmtl.nn.attention_unit import DynamicAttentionUnit
+from fastmtl.nn.fusion_graph import fusion_levels
+from fastmtl.nn.task_linear import TaskLinear
+from fastmtl.ops._checks import need_number
+
+
+class HierarchicalGraphFusion(nn.Module):
+    """Fuses M vectors of one size over pairs, pairs of pairs, and so on (HGFN's fusion graph).
+
+    Level 1: importances w (B, M) from a `DynamicAttentionUnit`; F_1 = (1/M) sum_i w_i V_i.
+
+    Level k from 2 to min(M, max_level): for each edge (a, b) of the level (`fusion_levels`) the
+    vertex V_ab = CONV(V_a, V_b), and F_k = sum over the edges of w_ab V_ab with
+    w_ab = softmax over the edges of (w_a + w_b) / (S_ab + theta) and
+    S_ab = cos(softmax(V_a), softmax(V_b)), computed by `fastmtl.ops.graph_fusion`.
+    A vertex of level k - 1 >= 2 has its edge weight there as importance, a modality always its w_i.
+
+    CONV stacks the pair as two channels of length D, in the order of the edge; a convolution of
+    `pair_kernel_size` (odd, zero padding that keeps the length) to `pair_channels` channels,
+    LeakyReLU, a dense layer back to D features, LeakyReLU. With `share_pairs` all edges of a level
+    use one set of weights, so that the parameters do not grow with the number of edges (6 at level
+    3 of three modalities, 24 of four) and each set sees every pair; without, each edge has its own.
+
+    The input is vertices (B, M, D), the output F_1, F_2, ... concatenated, (B, levels * D). With
+    `return_weights=True` the result is the pair of it and a tuple of the importances (B, M) and the
+    edge weights (B, E) of each further level, detached from the graph, in the order of
+    `fusion_levels(M, max_level)`.
+
+    Raises ValueError for another shape, or in the constructor for theta <= 0.
+
+    Example:
+        >>> fusion = HierarchicalGraphFusion(num_modalities=3, features=16)
+        >>> fused, weights = fusion(torch.randn(4, 3, 16), return_weights=True)
+        >>> fused.shape, [tuple(w.shape) for w in weights]
+        (torch.Size([4, 48]), [(4, 3), (4, 3), (4, 6)])
+    """
+
+    def __init__(
+        self,
+        num_modalities: int,
+        features: int,
+        theta: float = 0.5,
+        max_level: int = 3,
+        *,
+        attention_channels: int = 8,
+        pair_channels: int = 4,
+        pair_kernel_size: int = 3,
+        share_pairs: bool = True,
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.num_modalities = need_size("num_modalities", num_modalities)
+        self.features = need_size("features", features)
+        need_number("theta", theta, above=0)
+        self.theta = theta
+        self.attention = DynamicAttentionUnit(
+            num_modalities, attention_channels, negative_slope=negative_slope
+        )
+        self.levels = nn.ModuleList(
+            _PairNetwork(
+                level.edges, features, pair_channels, pair_kernel_size, share_pairs, negative_slope
+            )
+            for level in fusion_levels(num_modalities, max_level)
+        )
+
+    @property
+    def out_features(self) -> int:
+        """Features of the fused vector, levels * D."""
+        return (1 + len(self.levels)) * self.features
+
+    @overload
+    def forward(self, vertices: Tensor, return_weights: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, vertices: Tensor, return_weights: Literal[True]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def forward(
+        self, vertices: Tensor, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        need_sizes("vertices", vertices, ("B", self.num_modalities, self.features))
+        importance = self.attention(vertices)
+        fused = [torch.bmm(importance.unsqueeze(1), vertices).squeeze(1) / self.num_modalities]
+        weights = [importance]
+        joined, joined_importance = edge_vertices, edge_weights = vertices, importance
+        for index, level in enumerate(self.levels):
+            if index > 0:
+                joined = torch.cat((edge_vertices, vertices), 1)
+                joined_importance = torch.cat((edge_weights, importance), 1)
+            edge_vertices = level(joined)
+            level_fused, edge_weights = ops.graph_fusion(
+                joined, joined_importance, level.edges, edge_vertices, self.theta
+            )
+            fused.append(level_fused)
+            weights.append(edge_weights)
+        result = torch.cat(fused, 1)
+        if return_weights:
+            return result, tuple(weight.detach() for weight in weights)
+        return result
+
+
+class _PairNetwork(nn.Module):
+    """CONV(V_a, V_b) for all edges (a, b) of a level at once: (B, P, D) -> (B, E, D)."""
+
+    pairs: Tensor
+
+    def __init__(
+        self,
+        edges: tuple[tuple[int, int], ...],
+        features: int,
+        channels: int,
+        kernel_size: int,
+        share: bool,
+        negative_slope: float,
+    ) -> None:
+        super().__init__()
+        need_size("pair_channels", channels)
+        need_odd("pair_kernel_size", kernel_size)
+        self.edges = edges
+        self.register_buffer("pairs", torch.tensor(edges), persistent=False)
+        sets = 1 if share else len(edges)
+        self.conv = nn.Conv1d(
+            2 * sets, channels * sets, kernel_size, padding=kernel_size // 2, groups=sets
+        )
+        self.dense = TaskLinear(channels * features, features, sets)
+        self.activation = nn.LeakyReLU(negative_slope)
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        batch, _, features = vertices.shape
+        sets = self.dense.num_tasks
+        pairs = vertices[:, self.pairs]  # (B, E, 2, D)
+        hidden = self.activation(self.conv(pairs.reshape(-1, 2 * sets, features)))
+        # Rows (B * E, C * D) of the one set, or (B, C * D) of each edge's own.
+        rows = hidden.view(hidden.shape[0], sets, -1).transpose(0, 1)
+        result: Tensor = self.activation(self.dense(rows))
+        return result.transpose(0, 1).reshape(batch, len(self.edges), features)
