@@ -276,8 +276,8 @@ def _linear_like(weight: Tensor) -> nn.Linear:
 def _layer_pairs(ours: Any, part: tuple[int | slice, ...], twin: Any) -> list[ParameterPair]:
     """The pairs of two layers that both have `weight` and `bias`."""
     return [
-        ParameterPair(getattr(ours, name), index, getattr(twin, name))
-        for name in ("weight", "bias")
+        ParameterPair(ours.weight, part, twin.weight),
+        ParameterPair(ours.bias, part, twin.bias),
     ]
 
 

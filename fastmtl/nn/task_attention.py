@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.nn._checks import need_size, need_sizes
-from fastmtl.nn.sequence import need_lengths, masked_softmax, padding_mask
+from fastmtl.nn.sequence import masked_softmax, need_lengths, padding_mask
 
 
 class TaskAttention(nn.Module):
