@@ -1,1 +1,23 @@
-"""..."""
+"""Data sets: file formats, splits, standardisation, and synthetic sets to try things on."""
+
+from __future__ import annotations
+
+from fastmtl.data import synthetic
+from fastmtl.data.arff import load_arff
+from fastmtl.data.dataset import MultiTaskData
+from fastmtl.data.errors import DataError
+from fastmtl.data.hdf5 import load_hdf5
+from fastmtl.data.loading import load
+from fastmtl.data.npz import load_npz
+from fastmtl.data.standardize import Standardizer
+
+__all__ = [
+    "DataError",
+    "MultiTaskData",
+    "Standardizer",
+    "load",
+    "load_arff",
+    "load_hdf5",
+    "load_npz",
+    "synthetic",
+]

@@ -1,0 +1,236 @@
+"""The data set that models are trained on: features, labels, lengths and splits in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastmtl.data import checks
+from fastmtl.data.errors import DataError
+from fastmtl.data.splits import SPLITS, complete_split
+
+Features = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiTaskData:
+    """Samples of a multi-task, multi-label or multimodal problem, with their splits.
+
+    - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality;
+    - `y`: (N, T) float32 labels of 0, 1, and NaN for a missing one;
+    - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
+    - `label_names`: T distinct names;
+    - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
+      every modality that is a sequence; features at the padded steps are 0;
+    - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
+    - `name`: what the set is called in messages;
+    - `warnings`: one line each on what a user should know and can train without repairing.
+
+    Make one from your own arrays with `MultiTaskData.from_arrays`, from a file with `load`.
+    """
+
+    x: Features
+    y: Tensor
+    split: Tensor
+    label_names: list[str]
+    lengths: Tensor | None = None
+    group: Tensor | None = None
+    name: str = "data"
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        lengths: Any = None,
+        label_names: Any = None,
+        split: Any = None,
+        group: Any = None,
+        name: str = "data",
+        seed: int = 0,
+        for_training: bool = True,
+    ) -> MultiTaskData:
+        """Check arrays or tensors, and complete their split.
+
+        `x` is (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality; `y` (N, T)
+        of 0, 1 and NaN; `lengths` (N,) integers; `split` (N,) of "train", "val", "test"; `group`
+        (N,) integers or strings. Without `split` the samples are split 60/20/20, without
+        validation rows 20% of the training rows become them; both by whole groups and drawn from
+        `seed`. `for_training=False` lifts what only training needs (a label for each task and
+        samples to train and validate on) and lets `y` be None, which gives it T = 0 columns.
+        Arrays of float32 are not copied. Raises DataError.
+
+        Example:
+
+        >>> data = MultiTaskData.from_arrays(torch.randn(10, 4), [[0, 1], [1, 0]] * 5)
+        >>> data.num_tasks, [len(data.indices(s)) for s in ("train", "val", "test")]
+        (2, [6, 2, 2])
+        """
+        parts = {f"x_{k}": v for k, v in x.items()} if isinstance(x, Mapping) else {"x": x}
+        if not parts:
+            raise DataError.at(name, "x", "at least one modality", "none")
+        features = {key: checks.check_features(name, key, value) for key, value in parts.items()}
+        sizes = {key: len(value) for key, value in features.items()}
+        num_samples = next(iter(sizes.values()))
+        if y is None and not for_training:
+            y = torch.empty(num_samples, 0)
+        else:
+            y = checks.check_labels(name, y)
+        sizes["y"] = len(y)
+        length = None if lengths is None else checks.check_lengths(name, lengths, features)
+        codes = None if split is None else checks.check_split(name, split)
+        groups = None if group is None else checks.check_group(name, group)
+        for field, value in (("lengths", length), ("split", codes), ("group", groups)):
+            if value is not None:
+                sizes[field] = len(value)
+        checks.check_rows(name, sizes)
+        if label_names is None:
+            label_names = [f"task_{i}" for i in range(y.shape[1])]
+        names = checks.check_label_names(name, label_names, y.shape[1])
+        for key, value in features.items():
+            if length is not None and value.dim() == 3:
+                features[key] = checks.clear_padding(value, length)
+            checks.check_finite(name, key, features[key])
+        full = complete_split(codes, groups, num_samples, seed)
+        warnings = checks.check_trainable(name, y, full, names) if for_training else ()
+        if groups is not None and (mixed := _mixed_groups(groups, full)):
+            warnings += (f"{name}: {mixed} groups have samples in more than one split",)
+        return cls(
+            x={key[2:]: v for key, v in features.items()}
+            if isinstance(x, Mapping)
+            else features["x"],
+            y=y,
+            split=torch.from_numpy(full),
+            label_names=names,
+            lengths=length,
+            group=None if groups is None else torch.from_numpy(groups),
+            name=name,
+            warnings=warnings,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """N, over all splits."""
+        return self.y.shape[0]
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of columns of `y`."""
+        return self.y.shape[1]
+
+    @property
+    def modalities(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample, (D,) or (L, D), by modality; a single tensor is called "x"."""
+        return {name: tuple(value.shape[1:]) for name, value in self.features().items()}
+
+    def features(self) -> dict[str, Tensor]:
+        """The features by modality; a single tensor is called "x"."""
+        return self.x if isinstance(self.x, dict) else {"x": self.x}
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(self.indices(s))} {s}" for s in SPLITS)
+        return f"MultiTaskData({self.name!r}, {self.modalities}, {self.num_tasks} tasks, {counts})"
+
+    def indices(self, split: str) -> Tensor:
+        """Rows of "train", "val" or "test" in ascending order, int64.
+
+        Example:
+
+        >>> data = MultiTaskData.from_arrays(torch.eye(3), torch.eye(3), split=["test", "train",
+        ...     "val"], for_training=False)
+        >>> data.indices("test")
+        tensor([0])
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split: expected 'train', 'val' or 'test', got {split!r}")
+        return (self.split == SPLITS.index(split)).nonzero().flatten()
+
+    def subset(self, rows: str | Tensor | Sequence[int]) -> MultiTaskData:
+        """The samples of a split, or of the given rows in their order (copied).
+
+        Example:
+
+        >>> from fastmtl.data import synthetic
+        >>> len(synthetic.disaster(50, 4, 8).subset("train"))
+        30
+        """
+        if isinstance(rows, str):
+            rows = self.indices(rows)
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            x={k: v[rows] for k, v in self.x.items()} if isinstance(self.x, dict) else self.x[rows],
+            y=self.y[rows],
+            split=self.split[rows],
+            lengths=None if self.lengths is None else self.lengths[rows],
+            group=None if self.group is None else self.group[rows],
+        )
+
+    def positives(self, split: str = "train") -> Tensor:
+        """Number of positive samples of each task in a split: n_j, (T,) int64.
+
+        Example:
+
+        >>> from fastmtl.data import synthetic
+        >>> synthetic.disaster(154, 4, 8).positives("train").shape
+        torch.Size([7])
+        """
+        return (self.y[self.indices(split)] == 1).sum(0)
+
+    def with_modalities(
+        self, modalities: Mapping[str, slice | Sequence[int]] | Sequence[str]
+    ) -> MultiTaskData:
+        """The same samples with other modalities.
+
+        A mapping from names to columns (a slice, or a sequence of indices) cuts a single `x` along
+        its last dimension; a sequence of names keeps these of the modalities there are, in that
+        order. Raises DataError if a name or a column is not there.
+
+        Example:
+
+        >>> data = MultiTaskData.from_arrays(torch.randn(10, 5), torch.eye(2).repeat(5, 1))
+        >>> data.with_modalities({"text": slice(0, 3), "audio": [3, 4]}).modalities
+        {'text': (3,), 'audio': (2,)}
+        """
+        if not modalities:
+            raise DataError.at(self.name, "modalities", "at least one modality", "none")
+        if not isinstance(modalities, Mapping):
+            return replace(self, x={m: self._modality(m) for m in modalities})
+        if isinstance(self.x, dict):
+            got = "a set that has the modalities " + ", ".join(self.x)
+            raise DataError.at(self.name, "modalities", "one tensor x to cut columns from", got)
+        return replace(self, x={m: self._columns(m, c) for m, c in modalities.items()})
+
+    def _modality(self, name: str) -> Tensor:
+        there = self.features()
+        if name not in there:
+            raise DataError.at(self.name, "modalities", f"any of {', '.join(there)}", repr(name))
+        return there[name]
+
+    def _columns(self, name: str, columns: slice | Sequence[int]) -> Tensor:
+        assert isinstance(self.x, Tensor)
+        width = self.x.shape[-1]
+        if isinstance(columns, slice):
+            start, stop = columns.start or 0, width if columns.stop is None else columns.stop
+            chosen = list(range(start, stop, columns.step or 1))
+        else:
+            chosen = [int(c) for c in columns]
+        if not chosen or min(chosen) < 0 or max(chosen) >= width:
+            expected = f"columns from 0 to {width - 1} for {name!r}"
+            raise DataError.at(self.name, "modalities", expected, str(columns))
+        return self.x[..., chosen].contiguous()
+
+
+def _mixed_groups(groups: np.ndarray[Any, Any], split: np.ndarray[Any, Any]) -> int:
+    pairs = np.unique(np.stack([groups, split]), axis=1)
+    return int((np.bincount(pairs[0]) > 1).sum())

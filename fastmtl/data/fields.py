@@ -1,0 +1,156 @@
+"""The named arrays of a data file, as its reader found them, on their way to a MultiTaskData."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmtl.data.checks import Array, as_array, check_strings
+from fastmtl.data.dataset import MultiTaskData
+from fastmtl.data.errors import DataError
+
+_KNOWN = ("x", "y", "lengths", "label_names", "split", "group")
+
+
+@dataclass
+class Fields:
+    """Unchecked arrays: `x` an array or a dict of them by modality, the others as in the file."""
+
+    source: str
+    x: Array | dict[str, Array]
+    y: Array | None = None
+    lengths: Array | None = None
+    label_names: Any = None
+    split: Array | None = None
+    group: Array | None = None
+    warnings: tuple[str, ...] = ()
+
+    def finish(self, seed: int, for_training: bool, name: str | None = None) -> MultiTaskData:
+        """Check everything and build the data set."""
+        if self.y is None and for_training:
+            raise DataError.at(self.source, "y", "labels (N, T)", "a file without the field")
+        data = MultiTaskData.from_arrays(
+            self.x,
+            self.y,
+            lengths=self.lengths,
+            label_names=self.label_names,
+            split=self.split,
+            group=self.group,
+            name=self.source,
+            seed=seed,
+            for_training=for_training,
+        )
+        name = name or Path(self.source).stem
+        return replace(data, name=name, warnings=self.warnings + data.warnings)
+
+
+def require_file(path: str | Path) -> Path:
+    """The path, if a file with something in it is there."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError.at(str(path), "file", "a file", "a directory")
+    if not path.exists():
+        raise DataError.at(str(path), "file", "an existing file", "a path where nothing is")
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError.at(str(path), "file", "a readable file", str(error)) from None
+    if size == 0:
+        raise DataError.at(str(path), "file", "data", "an empty file")
+    return path
+
+
+def gather(source: str, names: Iterable[str], read: Callable[[str], Array]) -> Fields:
+    """The fields of a file that holds the arrays `names`, each fetched by `read`."""
+    names = list(names)
+    modalities = [n for n in names if n.startswith("x_") and len(n) > 2]
+    if "x" in names and modalities:
+        got = f"both x and {modalities[0]}"
+        raise DataError.at(source, "x", "either x or x_<modality> arrays", got)
+    if "x" not in names and not modalities:
+        got = "the fields " + (", ".join(names) or "(none)")
+        raise DataError.at(source, "x", "features in x or x_<modality>", got)
+    unknown = [n for n in names if n not in _KNOWN and n not in modalities]
+    fields = {n: read(n) for n in _KNOWN[1:] if n in names}
+    return Fields(
+        source=source,
+        x=read("x") if "x" in names else {n[2:]: read(n) for n in modalities},
+        warnings=tuple(f"{source}: the field {n!r} is unknown and was not read" for n in unknown),
+        **fields,
+    )
+
+
+def append_test(train: Fields, test: Fields) -> Fields:
+    """Both files' samples in one: those of `test` are the test split, whatever its own says."""
+    names = {
+        f.source: None
+        if f.label_names is None
+        else check_strings(f.source, "label_names", f.label_names)
+        for f in (train, test)
+    }
+    if names[train.source] != names[test.source] and train.source != test.source:
+        got = "other ones, or another order"
+        raise DataError.at(test.source, "label_names", f"those of {train.source}", got)
+    split = np.full(_num_rows(train), "train") if train.split is None else train.split
+    split = np.array(check_strings(train.source, "split", split))
+    if (split == "test").any():
+        got = f"some, and {test.source} as the test file too"
+        raise DataError.at(train.source, "split", "no test samples", got)
+    pair = (train, test)
+    return Fields(
+        source=train.source,
+        x=_join_features(train, test),
+        y=_join(pair, "y", train.y, test.y),
+        lengths=_join(pair, "lengths", train.lengths, test.lengths),
+        label_names=train.label_names,
+        split=np.concatenate([split, np.full(_num_rows(test), "test")]),
+        group=_join(pair, "group", train.group, test.group),
+        warnings=train.warnings + test.warnings,
+    )
+
+
+def _num_rows(fields: Fields) -> int:
+    first = next(iter(fields.x.values())) if isinstance(fields.x, dict) else fields.x
+    return len(as_array(first))
+
+
+def _join_features(train: Fields, test: Fields) -> Array | dict[str, Array]:
+    pair = (train, test)
+    if isinstance(train.x, dict) and isinstance(test.x, dict):
+        if set(train.x) != set(test.x):
+            expected = f"the modalities of {train.source}: {', '.join(train.x)}"
+            raise DataError.at(test.source, "x", expected, ", ".join(test.x))
+        joined = {m: _join(pair, f"x_{m}", train.x[m], test.x[m]) for m in train.x}
+        return {m: value for m, value in joined.items() if value is not None}
+    if isinstance(train.x, dict) or isinstance(test.x, dict):
+        expected = f"the modalities of {train.source}"
+        raise DataError.at(
+            test.source, "x", expected, "x in one file and x_<modality> in the other"
+        )
+    return np.concatenate(_alike(pair, "x", train.x, test.x))
+
+
+def _join(
+    pair: tuple[Fields, Fields], field: str, train: Array | None, test: Array | None
+) -> Array | None:
+    if train is None and test is None:
+        return None
+    if train is None or test is None:
+        got = f"it in {(pair[0] if test is None else pair[1]).source} only"
+        raise DataError.at(pair[1].source, field, "the field in both files or in none", got)
+    return np.concatenate(_alike(pair, field, train, test))
+
+
+def _alike(
+    pair: tuple[Fields, Fields], field: str, train: Array, test: Array
+) -> tuple[Array, Array]:
+    if train.ndim == 0 or train.shape[1:] != test.shape[1:] or train.ndim != test.ndim:
+        expected = f"the shape of {pair[0].source} besides the rows, {train.shape}"
+        raise DataError.at(pair[1].source, field, expected, f"{test.shape}")
+    return train, test

@@ -1,0 +1,137 @@
+"""The front door: one call that loads whatever data set a string names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from fastmtl.data import synthetic
+from fastmtl.data.arff import load_arff
+from fastmtl.data.dataset import MultiTaskData
+from fastmtl.data.errors import DataError
+from fastmtl.data.hdf5 import load_hdf5
+from fastmtl.data.npz import load_npz
+
+_SYNTHETIC: dict[str, Callable[..., MultiTaskData]] = {
+    "disaster": synthetic.disaster,
+    "disaster-multimodal": synthetic.disaster_multimodal,
+}
+_PREFIX = "synthetic:"
+Modalities = str | Sequence[str] | Mapping[str, slice | Sequence[int]]
+
+
+def load(
+    spec: str | Path,
+    *,
+    seed: int = 0,
+    test: str | Path | None = None,
+    xml: str | Path | None = None,
+    modalities: Modalities | None = None,
+    for_training: bool = True,
+) -> MultiTaskData:
+    """Load a data set from a file, or draw a synthetic one.
+
+    `spec` is a path that ends in .npz, .h5, .hdf5 or .arff, or `synthetic:disaster` or
+    `synthetic:disaster-multimodal`, with the options of these functions after a question mark:
+    `synthetic:disaster?clips=200&seed=3`. `test` names a second file of the same kind whose
+    samples are the test split. For an .arff, `xml` names the list of labels; without it X.xml is
+    taken, and X-train.arff finds X-test.arff and X.xml beside it.
+
+    `modalities` keeps some modalities ("text,audio", or a list), or cuts columns into modalities
+    ("expression=0:79,phylogeny=79:103", or a mapping from names to slices). `seed` draws the
+    split; for it and `for_training` see `MultiTaskData.from_arrays`. Raises DataError.
+
+    Example:
+
+    >>> load("synthetic:disaster?clips=100&frames=5&features=8")
+    MultiTaskData('synthetic:disaster', {'x': (5, 8)}, 7 tasks, 60 train, 20 val, 20 test)
+    """
+    data = _load(spec, seed, test, xml, for_training)
+    if modalities is None:
+        return data
+    if isinstance(modalities, str):
+        modalities = _parse_modalities(modalities)
+    return data.with_modalities(modalities)
+
+
+def _load(
+    spec: str | Path,
+    seed: int,
+    test: str | Path | None,
+    xml: str | Path | None,
+    for_training: bool,
+) -> MultiTaskData:
+    if isinstance(spec, str) and spec.startswith(_PREFIX):
+        for option, value in (("test", test), ("xml", xml)):
+            if value is not None:
+                raise DataError.at(spec, option, "none for a synthetic set", str(value))
+        return _load_synthetic(spec, seed)
+    path = Path(spec)
+    suffix = path.suffix.lower()
+    if suffix == ".arff":
+        return _load_mulan(path, seed, test, xml, for_training)
+    if xml is not None:
+        raise DataError.at(str(path), "xml", f"none for a {suffix} file", str(xml))
+    if suffix == ".npz":
+        return load_npz(path, test=test, seed=seed, for_training=for_training)
+    if suffix in (".h5", ".hdf5"):
+        return load_hdf5(path, test=test, seed=seed, for_training=for_training)
+    expected = "a name in .npz, .h5, .hdf5 or .arff, or synthetic:NAME"
+    raise DataError.at(str(path), "file", expected, f"the ending {suffix!r}" if suffix else "none")
+
+
+def _load_mulan(
+    path: Path, seed: int, test: str | Path | None, xml: str | Path | None, for_training: bool
+) -> MultiTaskData:
+    stem = path.stem.removesuffix("-train").removesuffix("-test")
+    if test is None and path.stem.endswith("-train"):
+        beside = path.with_name(f"{stem}-test.arff")
+        test = beside if beside.exists() else None
+    if xml is None:
+        own = path.with_suffix(".xml")
+        xml = own if own.exists() else path.with_name(f"{stem}.xml")
+    return load_arff(path, xml, test, seed=seed, for_training=for_training)
+
+
+def _load_synthetic(spec: str, seed: int) -> MultiTaskData:
+    name, _, query = spec.removeprefix(_PREFIX).partition("?")
+    if name not in _SYNTHETIC:
+        raise DataError.at(spec, "name", f"one of {', '.join(_SYNTHETIC)}", repr(name))
+    draw = _SYNTHETIC[name]
+    kinds = {
+        option: int if "int" in str(parameter.annotation) else float
+        for option, parameter in inspect.signature(draw).parameters.items()
+        if option not in ("positives", "split_seed")
+    }
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise DataError.at(spec, "options", "name=value pairs joined by &", repr(query)) from None
+    options: dict[str, int | float] = {}
+    for option, text in pairs:
+        if option not in kinds or option in options:
+            expected = f"each of {', '.join(kinds)} at most once"
+            raise DataError.at(spec, "options", expected, repr(option))
+        try:
+            options[option] = kinds[option](text)
+        except ValueError:
+            kind = "an integer" if kinds[option] is int else "a number"
+            raise DataError.at(spec, option, kind, repr(text)) from None
+    return draw(**options, split_seed=seed)
+
+
+def _parse_modalities(text: str) -> Sequence[str] | Mapping[str, slice]:
+    items = [item.strip() for item in text.split(",")]
+    if not any("=" in item for item in items):
+        return items
+    columns = {}
+    for item in items:
+        name, _, span = item.partition("=")
+        start, _, stop = span.partition(":")
+        if not (name and start.isdecimal() and stop.isdecimal()):
+            expected = "names ('text,audio') or columns ('text=0:79,audio=79:103')"
+            raise DataError.at("modalities", "option", expected, repr(item))
+        columns[name.strip()] = slice(int(start), int(stop))
+    return columns
