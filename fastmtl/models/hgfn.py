@@ -39,6 +39,8 @@ class HGFN(MultiTaskModel):
     Raises TypeError or ValueError for another input.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.models import HGFN
         >>> model = HGFN({"text": 100, "video": 16}, num_tasks=3, sequence_modalities=["video"])
         >>> x = {"text": torch.randn(4, 100), "video": torch.randn(4, 10, 16)}
         >>> model(x, lengths=torch.tensor([10, 7, 1, 3])).shape
@@ -123,7 +125,8 @@ class HGFN(MultiTaskModel):
     def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
         fused = self.fusion(self._encode(x, lengths))
         hidden = self.activation(self.head(self.shared(self.drop(fused))))
-        logits = self.output(hidden).transpose(0, 1).flatten(1)
+        by_task: Tensor = self.output(hidden)  # (T, B, C)
+        logits = by_task.transpose(0, 1).flatten(1)
         return logits if self.columns is None else logits[:, self.columns]
 
     def fusion_weights(
@@ -133,7 +136,8 @@ class HGFN(MultiTaskModel):
 
         `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level.
         """
-        return self.fusion(self._encode(x, lengths), return_weights=True)[1]
+        weights: tuple[Tensor, ...] = self.fusion(self._encode(x, lengths), return_weights=True)[1]
+        return weights
 
     def _encode(self, x: Mapping[str, Tensor], lengths: Lengths) -> Tensor:
         """The modalities' vectors, (B, M, h)."""

@@ -30,6 +30,8 @@ class MTMLAN(MultiTaskModel):
     Raises TypeError or ValueError for another input.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.models import MTMLAN
         >>> model = MTMLAN(in_features=16, num_tasks=3, hidden_size=8, attention_size=4)
         >>> x, lengths = torch.randn(5, 10, 16), torch.tensor([10, 7, 1, 3, 10])
         >>> model(x, lengths).shape
@@ -72,7 +74,8 @@ class MTMLAN(MultiTaskModel):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         context, _ = self._attend(x, lengths)
-        return self.output(self.drop(context)).squeeze(2).t()
+        logits: Tensor = self.output(self.drop(context))  # (T, B, 1)
+        return logits.squeeze(2).t()
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attention weights (B, T, L) of each task over time; 0 at padded steps."""

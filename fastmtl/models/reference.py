@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 if TYPE_CHECKING:
     from fastmtl.models.hgfn import HGFN, Lengths
     from fastmtl.models.mtmlan import MTMLAN
-    from fastmtl.nn import TaskAttention, TaskGRU
+    from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU
 
 
 class ParameterPair(NamedTuple):
@@ -22,7 +22,7 @@ class ParameterPair(NamedTuple):
 
     parameter: nn.Parameter
     part: tuple[int | slice, ...]
-    twin: nn.Parameter
+    twin: Tensor
 
 
 class ReferenceMTMLAN(nn.Module):
@@ -30,7 +30,7 @@ class ReferenceMTMLAN(nn.Module):
 
     def __init__(self, model: MTMLAN) -> None:
         super().__init__()
-        self.shared = None if model.shared is None else _linear_like(model.shared.weight)
+        self.shared = None if model.shared is None else _linear_like(model.shared)
         self.tasks = nn.ModuleList(
             _RecurrentAttention(model.gru, model.task_attention) for _ in range(model.num_tasks)
         )
@@ -38,7 +38,7 @@ class ReferenceMTMLAN(nn.Module):
         self.outputs = nn.ModuleList(
             nn.Linear(model.output.in_features, 1) for _ in range(model.num_tasks)
         )
-        _copy_weights(model, self)
+        _take_weights(self, model, self.pairs(model))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         contexts = [context for context, _ in self._attend(x, lengths)]
@@ -60,8 +60,9 @@ class ReferenceMTMLAN(nn.Module):
         pairs = []
         if model.shared is not None and self.shared is not None:
             pairs += _layer_pairs(model.shared, (), self.shared)
-        for task, (twin, output) in enumerate(zip(self.tasks, self.outputs, strict=True)):
-            pairs += twin.pairs(model.gru, model.task_attention, task)
+        attention: Any
+        for task, (attention, output) in enumerate(zip(self.tasks, self.outputs, strict=True)):
+            pairs += attention.pairs(model.gru, model.task_attention, task)
             pairs += _layer_pairs(model.output, (task,), output)
         return pairs
 
@@ -74,9 +75,7 @@ class ReferenceHGFN(nn.Module):
         self.modalities = tuple(model.modalities)
         self.theta = model.fusion.theta
         self.encoders = nn.ModuleList(
-            _linear_like(encoder.weight)
-            if isinstance(encoder, nn.Linear)
-            else _SequenceEncoder(encoder.gru, encoder.attention, encoder.project)
+            _linear_like(encoder) if isinstance(encoder, nn.Linear) else _SequenceEncoder(encoder)
             for encoder in model.encoders
         )
         self.activation = nn.LeakyReLU()
@@ -88,14 +87,10 @@ class ReferenceHGFN(nn.Module):
             nn.LeakyReLU(),
         )
         self.levels = nn.ModuleList(
-            nn.ModuleList(
-                _Pair(level.conv, level.dense.num_tasks, model.hidden_size)
-                for _ in range(level.dense.num_tasks)
-            )
-            for level in model.fusion.levels
+            _pairs_like(level, model.hidden_size) for level in model.fusion.levels
         )
         self.drop = nn.Dropout(model.drop.p)
-        self.shared = _linear_like(model.shared.weight)
+        self.shared = _linear_like(model.shared)
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(model.hidden_size, model.head_size),
@@ -104,7 +99,7 @@ class ReferenceHGFN(nn.Module):
             )
             for size in model.group_sizes
         )
-        _copy_weights(model, self)
+        _take_weights(self, model, self.pairs(model))
 
     def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
         vectors = []
@@ -125,6 +120,7 @@ class ReferenceHGFN(nn.Module):
         ]
         fused = [_weighted_sum(single) / len(single)]
         below: list[_Vertex] = []
+        networks: Any
         for size, networks in enumerate(self.levels, start=2):
             candidates = list(combinations(below or single, 2))
             candidates += [(a, b) for a in below for b in single]
@@ -144,6 +140,8 @@ class ReferenceHGFN(nn.Module):
 
     def pairs(self, model: HGFN) -> list[ParameterPair]:
         pairs = []
+        ours: Any
+        twin: Any
         for ours, twin in zip(model.encoders, self.encoders, strict=True):
             if isinstance(twin, _SequenceEncoder):
                 pairs += twin.states.pairs(ours.gru, ours.attention, 0)
@@ -152,6 +150,8 @@ class ReferenceHGFN(nn.Module):
                 pairs += _layer_pairs(ours, (), twin)
         pairs += _layer_pairs(model.fusion.attention.expand, (), self.attention[0])
         pairs += _layer_pairs(model.fusion.attention.reduce, (), self.attention[2])
+        level: Any
+        networks: Any
         for level, networks in zip(model.fusion.levels, self.levels, strict=True):
             for edge, network in enumerate(networks):
                 channels = network.conv.out_channels
@@ -159,32 +159,11 @@ class ReferenceHGFN(nn.Module):
                 pairs += _layer_pairs(level.conv, (own,), network.conv)
                 pairs += _layer_pairs(level.dense, (edge,), network.dense)
         pairs += _layer_pairs(model.shared, (), self.shared)
+        head: Any
         for task, head in enumerate(self.heads):
             pairs += _layer_pairs(model.head, (task,), head[0])
             pairs += _layer_pairs(model.output, (task, slice(head[2].out_features)), head[2])
         return pairs
-
-
-def reference_parameters(
-    model: MTMLAN | HGFN, reference: ReferenceMTMLAN | ReferenceHGFN
-) -> list[ParameterPair]:
-    """Pair each parameter of `reference` with the part of the parameter of `model` it stands for.
-
-    For each pair `parameter[part]` has the shape and meaning of `twin`, and
-    `parameter.grad[part]` that of `twin.grad`. Raises TypeError for a reference of another model.
-
-    Example:
-        >>> model = fastmtl.models.MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
-        >>> twin = model.reference()
-        >>> all(p[part].equal(q) for p, part, q in reference_parameters(model, twin))
-        True
-    """
-    expected = type(model.reference())
-    if not isinstance(reference, expected):
-        raise TypeError(
-            f"reference: expected a {expected.__name__}, got {type(reference).__name__}"
-        )
-    return reference.pairs(model)
 
 
 class _Vertex(NamedTuple):
@@ -202,10 +181,9 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Pair(nn.Module):
-    def __init__(self, conv: nn.Conv1d, sets: int, features: int) -> None:
+    def __init__(self, channels: int, kernel_size: int, features: int) -> None:
         super().__init__()
-        channels, kernel = conv.out_channels // sets, conv.kernel_size[0]
-        self.conv = nn.Conv1d(2, channels, kernel, padding=kernel // 2)
+        self.conv = nn.Conv1d(2, channels, kernel_size, padding=kernel_size // 2)
         self.dense = nn.Linear(channels * features, features)
         self.activation = nn.LeakyReLU()
 
@@ -258,10 +236,10 @@ class _RecurrentAttention(nn.Module):
 
 
 class _SequenceEncoder(nn.Module):
-    def __init__(self, gru: TaskGRU, attention: TaskAttention, project: nn.Linear) -> None:
+    def __init__(self, encoder: Any) -> None:
         super().__init__()
-        self.states = _RecurrentAttention(gru, attention)
-        self.project = _linear_like(project.weight)
+        self.states = _RecurrentAttention(encoder.gru, encoder.attention)
+        self.project = _linear_like(encoder.project)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         context, _ = self.states(x, lengths)
@@ -269,8 +247,15 @@ class _SequenceEncoder(nn.Module):
         return vector
 
 
-def _linear_like(weight: Tensor) -> nn.Linear:
-    return nn.Linear(weight.shape[1], weight.shape[0])
+def _linear_like(layer: nn.Linear | SharedLinear) -> nn.Linear:
+    return nn.Linear(layer.in_features, layer.out_features)
+
+
+def _pairs_like(level: Any, features: int) -> nn.ModuleList:
+    """One pair network, or with weights for each edge one per edge."""
+    sets, kernel_size = level.dense.num_tasks, level.conv.kernel_size[0]
+    channels = level.conv.out_channels // sets
+    return nn.ModuleList(_Pair(channels, kernel_size, features) for _ in range(sets))
 
 
 def _layer_pairs(ours: Any, part: tuple[int | slice, ...], twin: Any) -> list[ParameterPair]:
@@ -282,8 +267,8 @@ def _layer_pairs(ours: Any, part: tuple[int | slice, ...], twin: Any) -> list[Pa
 
 
 @torch.no_grad()
-def _copy_weights(model: MTMLAN | HGFN, twin: ReferenceMTMLAN | ReferenceHGFN) -> None:
+def _take_weights(twin: nn.Module, model: nn.Module, pairs: list[ParameterPair]) -> None:
     """Give the twin the model's weights, dtype, device and training mode."""
     twin.to(next(model.parameters())).train(model.training)
-    for parameter, part, own in twin.pairs(model):
+    for parameter, part, own in pairs:
         own.copy_(parameter[part])

@@ -22,6 +22,8 @@ class DynamicAttentionUnit(nn.Module):
     an even `kernel_size`, which could not keep the size.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import DynamicAttentionUnit
         >>> DynamicAttentionUnit(num_vertices=3)(torch.randn(4, 3, 16)).shape
         torch.Size([4, 3])
     """

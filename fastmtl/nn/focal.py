@@ -23,6 +23,8 @@ class FocalLoss(nn.Module):
     Raises ValueError where logits are not (N, num_tasks), and what the op raises.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import FocalLoss
         >>> loss = FocalLoss(num_tasks=2)
         >>> loss(torch.zeros(3, 2), torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, torch.nan]]))
         tensor([0.1733, 0.1733])
@@ -63,6 +65,8 @@ class GroupedFocalLoss(nn.Module):
     Raises ValueError where logits are not (N, sum C), and what the op raises.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import GroupedFocalLoss
         >>> loss = GroupedFocalLoss([3, 2])
         >>> loss(torch.zeros(4, 5), torch.tensor([[0, 1], [2, 0], [1, -100], [0, 1]]))
         tensor([0.4883, 0.1733])

@@ -31,6 +31,7 @@ def fusion_levels(num_modalities: int, max_level: int = 3) -> tuple[FusionLevel,
     Raises ValueError for sizes below 1.
 
     Example:
+        >>> from fastmtl.nn import fusion_levels
         >>> bimodal, trimodal = fusion_levels(3)
         >>> bimodal.edges
         ((0, 1), (0, 2), (1, 2))

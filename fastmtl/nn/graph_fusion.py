@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class HierarchicalGraphFusion(nn.Module):
     Raises ValueError for another shape, or in the constructor for theta <= 0.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import HierarchicalGraphFusion
         >>> fusion = HierarchicalGraphFusion(num_modalities=3, features=16)
         >>> fused, weights = fusion(torch.randn(4, 3, 16), return_weights=True)
         >>> fused.shape, [tuple(w.shape) for w in weights]
@@ -95,6 +97,7 @@ class HierarchicalGraphFusion(nn.Module):
         fused = [torch.bmm(importance.unsqueeze(1), vertices).squeeze(1) / self.num_modalities]
         weights = [importance]
         joined, joined_importance = edge_vertices, edge_weights = vertices, importance
+        level: Any
         for index, level in enumerate(self.levels):
             if index > 0:
                 joined = torch.cat((edge_vertices, vertices), 1)

@@ -26,6 +26,8 @@ class TaskAttention(nn.Module):
     Raises TypeError or ValueError for another input.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import TaskAttention
         >>> attention = TaskAttention(16, 8, num_tasks=3)
         >>> context, weights = attention(torch.randn(3, 4, 10, 16), torch.tensor([10, 7, 1, 3]))
         >>> context.shape, weights.shape

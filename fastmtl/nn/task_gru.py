@@ -31,10 +31,14 @@ class TaskGRU(nn.Module):
     Raises TypeError or ValueError for another input.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import TaskGRU
         >>> gru = TaskGRU(16, 8, num_tasks=3)
         >>> gru(torch.randn(4, 10, 16), torch.tensor([10, 7, 1, 3])).shape
         torch.Size([3, 4, 10, 16])
     """
+
+    weight_ih_l0: nn.Parameter
 
     def __init__(
         self,
@@ -138,7 +142,7 @@ class TaskGRU(nn.Module):
             raise ValueError("modules: expected GRUs of the same settings, all with bias")
         input_size, hidden_size, num_layers, bidirectional, dropout = settings[0]
         layer = cls(input_size, hidden_size, len(modules), num_layers, bidirectional, dropout)
-        layer.to(modules[0].weight_ih_l0)
+        layer.to(next(modules[0].parameters()))
         layer._copy(modules, from_modules=True)
         return layer.train(modules[0].training)
 
@@ -153,7 +157,7 @@ class TaskGRU(nn.Module):
                 dropout=self.dropout,
                 bidirectional=self.bidirectional,
             )
-            .to(self.weight_ih_l0)
+            .to(next(self.parameters()))
             .train(self.training)
             for _ in range(self.num_tasks)
         ]

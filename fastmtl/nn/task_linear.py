@@ -21,6 +21,8 @@ class TaskLinear(nn.Module):
     Raises ValueError for another shape.
 
     Example:
+        >>> import torch
+        >>> from fastmtl.nn import TaskLinear
         >>> heads = TaskLinear(16, 1, num_tasks=7)
         >>> heads(torch.randn(7, 20, 16)).shape
         torch.Size([7, 20, 1])
@@ -61,7 +63,7 @@ class TaskLinear(nn.Module):
             need_sizes("x", x, ("...", self.in_features))
             bias = None if self.bias is None else self.bias.flatten()
             y = F.linear(x, self.weight.flatten(0, 1), bias)
-            return y.unflatten(-1, (self.num_tasks, self.out_features)).movedim(-2, 0)
+            return y.view(*x.shape[:-1], self.num_tasks, self.out_features).movedim(-2, 0)
         need_sizes("x", x, (self.num_tasks, "...", self.in_features))
         rows = x.reshape(self.num_tasks, -1, self.in_features)
         weight = self.weight.transpose(1, 2)
