@@ -1,1 +1,38 @@
-"""..."""
+"""Training runs: configuration, trainer, metrics, plots, and the trained model on new data."""
+
+from __future__ import annotations
+
+from fastmtl.training.batches import Batch, Batches
+from fastmtl.training.checkpoint import RunError
+from fastmtl.training.config import TrainConfig
+from fastmtl.training.factory import build_balancer, build_model
+from fastmtl.training.history import EpochRecord
+from fastmtl.training.inputs import arrange, load_data
+from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.predictor import Predictor
+from fastmtl.training.report import BarReporter, LineReporter, Reporter
+from fastmtl.training.signals import Interrupted
+from fastmtl.training.trainer import DivergedError, Trainer
+
+__all__ = [
+    "BarReporter",
+    "Batch",
+    "Batches",
+    "DivergedError",
+    "EpochRecord",
+    "Interrupted",
+    "LineReporter",
+    "Predictor",
+    "Reporter",
+    "RunError",
+    "TrainConfig",
+    "Trainer",
+    "arrange",
+    "build_balancer",
+    "build_model",
+    "load_data",
+    "multilabel_metrics",
+    "plot_losses",
+    "plot_weights",
+]

@@ -1,0 +1,116 @@
+"""Mini-batches gathered by index from features that stay on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastmtl.data import MultiTaskData
+
+Features = Tensor | dict[str, Tensor]
+# Larger data stays in (pinned) host memory: activations and optimizer need the rest of the GPU.
+DEVICE_SHARE = 0.5
+
+
+class Batch(NamedTuple):
+    """One mini-batch of B samples."""
+
+    x: Features  # (B, D) or (B, L, D), or a dictionary of them
+    targets: Tensor  # (B, T), NaN where a label is missing
+    lengths: Tensor | None  # (B,), int64, on the CPU
+    counts: Tensor  # (T,), how many labels of each task are present
+
+
+class Batches:
+    """The samples of `data` on `device`, given out in mini-batches of any order.
+
+    The features are moved once; a batch is one gather per tensor, without worker processes or
+    collation. Data larger than half of a GPU's free memory stays on the host.
+
+    Example:
+        >>> import fastmtl
+        >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
+        >>> batches = Batches(data, torch.device("cpu"))
+        >>> [batch.targets.shape[0] for batch in batches(torch.arange(40), 16)]
+        [16, 16, 8]
+    """
+
+    def __init__(self, data: MultiTaskData, device: torch.device) -> None:
+        self.device = device
+        store = _storage(data, device)
+        self.x = _map(data.x, lambda value: _place(value, store, device))
+        self.targets = data.y.to(device)
+        self.lengths = data.lengths
+        present = ~data.y.isnan()
+        # Without missing labels the counts are the batch size, and need no gather.
+        self.present = None if bool(present.all()) else present.to(device, data.y.dtype)
+
+    def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The samples with the indices `order` (n,), `batch_size` at a time; the last may be less."""
+        order_device = order.to(self.device)
+        for start in range(0, len(order), batch_size):
+            host = order[start : start + batch_size]
+            index = order_device[start : start + batch_size]
+            yield Batch(
+                _map(self.x, lambda value, host=host, index=index: self._take(value, host, index)),
+                self.targets.index_select(0, index),
+                None if self.lengths is None else self.lengths.index_select(0, host),
+                self._counts(index),
+            )
+
+    def _take(self, value: Tensor, host: Tensor, index: Tensor) -> Tensor:
+        if value.device == index.device:
+            return value.index_select(0, index)
+        return value.index_select(0, host).pin_memory().to(self.device, non_blocking=True)
+
+    def _counts(self, index: Tensor) -> Tensor:
+        if self.present is not None:
+            return self.present.index_select(0, index).sum(0)
+        return self.targets.new_full((self.targets.shape[1],), len(index))
+
+
+def shuffled(indices: Tensor, seed: int, epoch: int) -> Tensor:
+    """The order of the samples `indices` (n,) in an epoch, a function of seed and epoch alone.
+
+    So an epoch that is begun again after an interruption is the same epoch.
+
+    Example:
+        >>> shuffled(torch.arange(4), seed=0, epoch=1).sort().values
+        tensor([0, 1, 2, 3])
+    """
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A 64-bit seed that differs for every pair of seed and epoch.
+
+    Example:
+        >>> epoch_seed(0, 1) == epoch_seed(1, 0)
+        False
+    """
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def _map(x: Features, function) -> Features:  # type: ignore[no-untyped-def]
+    if isinstance(x, dict):
+        return {name: function(value) for name, value in x.items()}
+    return function(x)
+
+
+def _storage(data: MultiTaskData, device: torch.device) -> torch.device:
+    if device.type != "cuda":
+        return device
+    values = data.x.values() if isinstance(data.x, dict) else [data.x]
+    size = sum(value.numel() * value.element_size() for value in values)
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if size <= DEVICE_SHARE * free else torch.device("cpu")
+
+
+def _place(value: Tensor, store: torch.device, device: torch.device) -> Tensor:
+    return value.to(store)

@@ -1,0 +1,51 @@
+"""The files of a run's directory, and whether a run may use one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastmtl.training.checkpoint import RunError
+
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.json"
+HISTORY = "history.csv"
+LOSSES = "losses.png"
+WEIGHTS = "weights.png"
+
+STATE = (CONFIG, MODEL, CHECKPOINT)
+RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
+
+
+def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
+    """Raise RunError if a run may not be written to `path`; touch nothing.
+
+    It must be absent or an empty directory; with `resume` it must hold a run; with `overwrite` what
+    a run left there may be replaced. The directory, or the nearest there is above it, must be
+    writable.
+    """
+    path = Path(path)
+    if resume and overwrite:
+        raise RunError("resume: expected either resume or overwrite, got both")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path}: expected a directory, got a file")
+    if resume:
+        for name in (CONFIG, CHECKPOINT):
+            if not (path / name).is_file():
+                raise RunError(f"{path / name}: no such file, so there is no run to resume")
+    elif path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise RunError(
+            f"{path}: expected a new or empty directory, got one with files in it "
+            "(--resume continues the run, --overwrite replaces it)"
+        )
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"{path}: cannot be written to ({nearest} is not a writable directory)")
+
+
+def clear(path: Path, *, keep_state: bool) -> None:
+    """Remove a run's results, and its state too unless `keep_state`; leave every other file."""
+    for name in RESULTS if keep_state else RESULTS + STATE:
+        (path / name).unlink(missing_ok=True)

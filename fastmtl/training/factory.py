@@ -1,0 +1,101 @@
+"""The models and balancers that a run can name, and how they are built from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fastmtl.balancing import Balancer, DynamicMultiTask, Equal, TaskDynamicBalancing
+from fastmtl.data import MultiTaskData
+from fastmtl.models import HGFN, MTMLAN
+
+if TYPE_CHECKING:
+    from fastmtl.training.config import TrainConfig
+
+
+def build_model(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+    """The model that `config` names, for arranged `data`; its weights are a function of the seed.
+
+    Example:
+        >>> import fastmtl
+        >>> from fastmtl.training import TrainConfig, arrange
+        >>> config = TrainConfig(hidden_size=4, attention_size=3)
+        >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
+        >>> build_model(config, arrange(data, config.model)).config()["in_features"]
+        8
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return MODELS[config.model](config, data)
+
+
+def rebuild_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The model `name` with the constructor arguments that its `config()` gave."""
+    return MODEL_CLASSES[name](**arguments)
+
+
+def build_balancer(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+    """The balancer that `config` names, for `model` and the training split of `data`."""
+    return BALANCERS[config.balancer](config, model, data)
+
+
+def _mtmlan(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+    return MTMLAN(
+        data.modalities["x"][-1],
+        data.num_tasks,
+        config.hidden_size,
+        2 if config.num_layers is None else config.num_layers,
+        config.attention_size,
+        shared_features=config.shared_features,
+        dropout=config.dropout,
+    )
+
+
+def _hgfn(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+    return HGFN(
+        {name: shape[-1] for name, shape in data.modalities.items()},
+        data.num_tasks,
+        config.hidden_size,
+        config.theta,
+        sequence_modalities=[name for name, shape in data.modalities.items() if len(shape) == 2],
+        max_level=config.max_level,
+        head_size=config.head_size,
+        gru_layers=1 if config.num_layers is None else config.num_layers,
+        attention_size=config.attention_size,
+        dropout=config.dropout,
+    )
+
+
+def _equal(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+    return Equal(data.num_tasks)
+
+
+def _dynamic(
+    balancer: type[TaskDynamicBalancing],
+) -> Callable[[TrainConfig, nn.Module, MultiTaskData], Balancer]:
+    def build(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+        return balancer(
+            model,
+            positives=data.positives("train"),
+            samples=len(data.indices("train")),
+            alpha=config.alpha,
+            lr=config.balance_lr,
+            where=config.balance_at,
+        )
+
+    return build
+
+
+MODEL_CLASSES: dict[str, Callable[..., nn.Module]] = {"mtmlan": MTMLAN, "hgfn": HGFN}
+MODELS: dict[str, Callable[[TrainConfig, MultiTaskData], nn.Module]] = {
+    "mtmlan": _mtmlan,
+    "hgfn": _hgfn,
+}
+BALANCERS: dict[str, Callable[[TrainConfig, nn.Module, MultiTaskData], Balancer]] = {
+    "equal": _equal,
+    "tdb": _dynamic(TaskDynamicBalancing),
+    "dmtl": _dynamic(DynamicMultiTask),
+}

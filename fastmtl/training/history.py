@@ -1,0 +1,85 @@
+"""What happened in every epoch of a run."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: losses and weights by task, validation figures, and the training pass's seconds.
+
+    `train_loss` is the mean over the epoch's steps, while the weights were changing; `val_loss` the
+    mean over the validation split after the epoch. Both are the unweighted task losses, None for a
+    task without a label there. `weights` are the task weights of the epoch's last step.
+
+    Example:
+        >>> record = EpochRecord(1, 0.5, [0.6, 0.2], [0.5, None], [1.0, 1.0], 0.7, 0.2, 0.8)
+        >>> record.total_train_loss, record.total_val_loss
+        (0.4, 0.5)
+        >>> EpochRecord.from_dict(record.to_dict()) == record
+        True
+    """
+
+    epoch: int
+    seconds: float
+    train_loss: list[float | None]  # (T,)
+    val_loss: list[float | None]  # (T,)
+    weights: list[float]  # (T,)
+    micro_f1: float | None
+    hamming_loss: float | None
+    map: float | None
+
+    @property
+    def total_train_loss(self) -> float:
+        """Mean of the unweighted training losses of the tasks."""
+        return _mean(self.train_loss)
+
+    @property
+    def total_val_loss(self) -> float:
+        """Mean of the unweighted validation losses of the tasks: what early stopping watches."""
+        return _mean(self.val_loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dictionary that json can write."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EpochRecord:
+        """The record that `to_dict` gave."""
+        return cls(**values)
+
+
+def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> str:
+    """The records as CSV, one row an epoch; a missing value is an empty field.
+
+    Example:
+        >>> record = EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)
+        >>> print(history_csv([record], ["sea"]), end="")
+        epoch,seconds,train_loss,val_loss,val_micro_f1,val_hamming_loss,val_map,train_loss/sea,val_loss/sea,weight/sea
+        1,0.5,0.6,0.5,0.7,0.2,0.8,0.6,0.5,1.0
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["epoch", "seconds", "train_loss", "val_loss"]
+    header += ["val_micro_f1", "val_hamming_loss", "val_map"]
+    for kind in ("train_loss", "val_loss", "weight"):
+        header += [f"{kind}/{name}" for name in label_names]
+    writer.writerow(header)
+    for record in records:
+        row: list[float | None] = [record.epoch, record.seconds]
+        row += [record.total_train_loss, record.total_val_loss]
+        row += [record.micro_f1, record.hamming_loss, record.map]
+        row += [*record.train_loss, *record.val_loss, *record.weights]
+        writer.writerow(["" if value is None else value for value in row])
+    return text.getvalue()
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present)

@@ -1,0 +1,103 @@
+"""Bringing a data set into the form a model reads, and checking that it fits a stored run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import fastmtl.data
+from fastmtl.data import DataError, MultiTaskData
+from fastmtl.training.config import TrainConfig
+
+
+def load_data(
+    config: TrainConfig, spec: str, *, test: str | None = None, for_training: bool = True
+) -> MultiTaskData:
+    """Load `spec` (see `fastmtl.data.load`) and arrange it for the run's model.
+
+    The split of a file that has none is drawn with the run's seed. Raises DataError.
+    """
+    data = fastmtl.data.load(
+        spec,
+        test=test,
+        modalities=config.modalities,
+        seed=config.seed,
+        for_training=for_training,
+    )
+    return arrange(data, config.model)
+
+
+def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
+    """The same samples as the model "mtmlan" or "hgfn" reads them.
+
+    MTMLAN reads one tensor (N, L, D): flat features (N, D) become a sequence of one step (N, 1, D).
+    HGFN reads a dictionary: a single tensor becomes the modality "x". Raises DataError for several
+    modalities at MTMLAN.
+
+    Example:
+        >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
+        >>> arrange(data, "hgfn").x["x"].shape
+        torch.Size([40, 3, 8])
+    """
+    features = data.features()
+    if model == "hgfn":
+        return replace(data, x=features, lengths=data.lengths if _sequences(data) else None)
+    if len(features) > 1:
+        got = f"{', '.join(features)} (use hgfn, or keep one with --modalities NAME)"
+        raise DataError.at(data.name, "x", "a single modality for mtmlan", got)
+    (x,) = features.values()
+    if x.dim() == 2:
+        return replace(data, x=x.unsqueeze(1), lengths=None)
+    return replace(data, x=x)
+
+
+def describe(data: MultiTaskData) -> dict[str, Any]:
+    """What a data set must share with the one a model was trained on, as JSON-able values."""
+    features = data.features()
+    return {
+        "label_names": list(data.label_names),
+        "features": {name: value.shape[-1] for name, value in features.items()},
+        "sequences": _sequences(data),
+    }
+
+
+def check_fits(data: MultiTaskData, stored: Mapping[str, Any]) -> None:
+    """Raise DataError if arranged `data` is not of the kind that `describe` gave for a stored run.
+
+    Data without any label (T = 0) fits a run with labels: it can be predicted.
+    """
+    found = describe(data)
+    for field, kind in (("features", "the feature sizes"), ("sequences", "the sequences")):
+        if found[field] != stored[field]:
+            expected = f"{kind} of the training data, {_show(stored[field])}"
+            raise DataError.at(data.name, "x", expected, _show(found[field]))
+    if data.num_tasks and found["label_names"] != stored["label_names"]:
+        expected = f"the labels of the training data, {_show(stored['label_names'])}"
+        raise DataError.at(data.name, "label_names", expected, _show(found["label_names"]))
+
+
+def fingerprint(data: MultiTaskData) -> str:
+    """A hash of every value that training reads: a resumed run must see the same data."""
+    digest = hashlib.blake2b(digest_size=16)
+    tensors = {**data.features(), "y": data.y, "split": data.split}
+    if data.lengths is not None:
+        tensors["lengths"] = data.lengths
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().numpy())
+    digest.update(repr(list(data.label_names)).encode())
+    return digest.hexdigest()
+
+
+def _sequences(data: MultiTaskData) -> list[str]:
+    return [name for name, value in data.features().items() if value.dim() == 3]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {size}" for name, size in value.items())
+    names = [str(item) for item in value]
+    shown = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
+    return shown or "none"

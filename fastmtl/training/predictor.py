@@ -1,0 +1,149 @@
+"""A trained model with all it needs to read new data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl.data import MultiTaskData, Standardizer
+from fastmtl.training import directory as files
+from fastmtl.training.batches import Batches
+from fastmtl.training.checkpoint import RunError, load_tensors, read_json, take_prefix
+from fastmtl.training.config import TrainConfig, resolve_device
+from fastmtl.training.factory import rebuild_model
+from fastmtl.training.inputs import check_fits
+from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.signals import StopRequest
+
+
+
+
+
+class Predictor:
+    """The model of a finished or interrupted run: its best weights and the data's standardisation.
+
+    Made by `Predictor.load(directory)`. `data` is always in the model's layout (`arrange`), on the
+    original scale.
+
+    Example:
+        >>> predictor = Predictor.load("runs/disaster")  # doctest: +SKIP
+        >>> data = load_data(predictor.config, "new.npz", for_training=False)  # doctest: +SKIP
+        >>> predictor.probabilities(data)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        description: dict[str, Any],
+        standardizer: Standardizer | None,
+        device: torch.device,
+    ) -> None:
+        self.model = model.to(device)
+        self.config = config
+        self.description = description
+        self.standardizer = standardizer
+        self.device = device
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], device: str = "auto") -> Predictor:
+        """Read config.json and model.safetensors of a run.
+
+        Raises RunError naming the file that is absent, damaged, or does not fit the other.
+        """
+        stored = read_run(directory)
+        path = Path(directory) / files.MODEL
+        tensors, _ = load_tensors(path)
+        try:
+            model = rebuild_model(stored["model"]["name"], stored["model"]["arguments"])
+            model.load_state_dict(take_prefix("model", tensors))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"{path}: does not fit {files.CONFIG} ({reason})") from error
+        standardizer = None
+        if state := take_prefix("standardizer", tensors):
+            standardizer = Standardizer()
+            standardizer.load_state_dict(state)
+        config: TrainConfig = stored["train"]
+        return cls(model, config, stored["data"], standardizer, resolve_device(device))
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the T tasks."""
+        names: list[str] = self.description["label_names"]
+        return names
+
+    def probabilities(self, data: MultiTaskData, split: str = "all") -> Tensor:
+        """sigmoid(logit) of every sample of a split ("train", "val", "test" or "all"), (n, T).
+
+        float64, on the CPU. Raises DataError if the data is not of the training data's kind.
+        """
+        check_fits(data, self.description)
+        if self.standardizer is not None:
+            data = self.standardizer.transform(data)
+        rows = split_rows(data, split)
+        logits = compute_logits(
+            self.model, Batches(data, self.device), rows, evaluation_batch(self.config)
+        )
+        return logits.double().sigmoid().cpu()
+
+    def evaluate(self, data: MultiTaskData, split: str = "all") -> dict[str, Any]:
+        """`multilabel_metrics` over the samples of a split."""
+        probabilities = self.probabilities(data, split)
+        return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
+
+
+def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a run's config.json, "train" as a TrainConfig.
+
+    Raises RunError naming the file if it is absent or not one that a run wrote.
+    """
+    path = Path(directory) / files.CONFIG
+    stored = read_json(path)
+    try:
+        return {
+            "train": TrainConfig.from_dict(stored["train"]),
+            "model": {"name": stored["model"]["name"], "arguments": stored["model"]["arguments"]},
+            "data": {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not the configuration of a run ({error})") from error
+
+
+def split_rows(data: MultiTaskData, split: str) -> Tensor:
+    """Indices (n,) of the samples of a split, or of all samples for "all"."""
+    return torch.arange(data.num_samples) if split == "all" else data.indices(split)
+
+
+def evaluation_batch(config: TrainConfig) -> int:
+    """Samples at a time without gradients: a multiple of the batch size, so that memory follows it."""
+    return 4 * config.batch_size
+
+
+@torch.inference_mode()
+def compute_logits(
+    model: nn.Module,
+    batches: Batches,
+    rows: Tensor,  # (n,)
+    batch_size: int,
+    stop: StopRequest | None = None,
+) -> Tensor:
+    """Logits (n, T) of the samples `rows` in evaluation mode, on the device of `batches`.
+
+    Raises Interrupted between two batches if `stop` was requested.
+    """
+    training = model.training
+    model.eval()
+    parts = []
+    try:
+        for batch in batches(rows, batch_size):
+            if stop is not None:
+                stop.check()
+            parts.append(model(batch.x, batch.lengths))
+    finally:
+        model.train(training)
+    return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])

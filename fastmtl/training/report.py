@@ -1,0 +1,164 @@
+"""What a run says while it goes on and when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from fastmtl.training.history import EpochRecord
+
+FIGURES = {"micro_f1": "micro-F1", "hamming_loss": "Hamming loss", "map": "mAP"}
+MAX_LABELS = 24
+# Reading the loss waits for the device, so it is read a few times a second and not every step.
+LOSS_SECONDS = 0.25
+
+
+class Reporter:
+    """Is told what happens in a run and says nothing; the base of those that speak."""
+
+    def epoch_started(self, epoch: int, epochs: int, batches: int) -> None:
+        """Epoch `epoch` of at most `epochs` begins, with this many mini-batches."""
+
+    def step(self, loss: Callable[[], float]) -> None:
+        """A mini-batch is done; `loss()` gives the epoch's mean loss so far, and costs a wait."""
+
+    def epoch_ended(self, record: EpochRecord, best_epoch: int) -> None:
+        """An epoch is done and measured; `best_epoch` is the best so far."""
+
+    def message(self, text: str) -> None:
+        """Something a user should know."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class LineReporter(Reporter):
+    """One line an epoch, for logs.
+
+    Example:
+        >>> reporter = LineReporter(Console(width=100))
+        >>> reporter.epoch_started(1, 10, batches=5)
+        >>> reporter.epoch_ended(EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8), 1)
+        epoch 1/10  loss 0.6000  val loss 0.5000  micro-F1 0.700  mAP 0.800  0.50 s  best
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.epochs = 0
+
+    def epoch_started(self, epoch: int, epochs: int, batches: int) -> None:
+        self.epochs = epochs
+
+    def epoch_ended(self, record: EpochRecord, best_epoch: int) -> None:
+        parts = [
+            f"epoch {record.epoch}/{self.epochs}",
+            f"loss {record.total_train_loss:.4f}",
+            *_validation(record),
+            f"{record.seconds:.2f} s",
+        ]
+        if record.epoch == best_epoch:
+            parts.append("best")
+        self.message("  ".join(parts))
+
+    def message(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class BarReporter(Reporter):
+    """A progress bar of the epoch under way, with the loss and the last validation figures."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("[bold]epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("[dim]{task.fields[validation]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task: TaskID | None = None
+        self.loss_read = 0.0
+
+    def epoch_started(self, epoch: int, epochs: int, batches: int) -> None:
+        name = f"{epoch}/{epochs}"
+        if self.task is None:
+            self.task = self.bar.add_task("", total=batches, epoch=name, loss="", validation="")
+            self.bar.start()
+        else:
+            self.bar.update(self.task, completed=0, total=batches, epoch=name)
+
+    def step(self, loss: Callable[[], float]) -> None:
+        if self.task is None:
+            return
+        self.bar.advance(self.task)
+        now = time.monotonic()
+        if now - self.loss_read > LOSS_SECONDS:
+            self.loss_read = now
+            self.bar.update(self.task, loss=f"loss {loss():.4f}")
+
+    def epoch_ended(self, record: EpochRecord, best_epoch: int) -> None:
+        if self.task is not None:
+            figures = [*_validation(record), f"best epoch {best_epoch}"]
+            figures.append(f"{record.seconds:.2f} s/epoch")
+            self.bar.update(self.task, validation="  ".join(figures))
+
+    def message(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self.bar.stop()
+
+
+def results_table(metrics: Mapping[str, Any], title: str) -> Table:
+    """A table of figures (rows) by split (columns), accuracies by label last.
+
+    `metrics` is what metrics.json holds. Of more than 24 labels only the mean accuracy is shown.
+    """
+    splits = [name for name in metrics if name != "training"]
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for key, name in FIGURES.items():
+        table.add_row(name, *(_show(metrics[split][key]) for split in splits))
+    table.add_section()
+    by_split = [metrics[split]["accuracy"] for split in splits]
+    if len(by_split[0]) > MAX_LABELS:
+        name = f"accuracy, mean of {len(by_split[0])} labels"
+        table.add_row(name, *(_show(_mean(accuracy)) for accuracy in by_split))
+        return table
+    for label in by_split[0]:
+        table.add_row(f"accuracy {label}", *(_show(accuracy[label]) for accuracy in by_split))
+    return table
+
+
+def _validation(record: EpochRecord) -> list[str]:
+    return [
+        f"val loss {record.total_val_loss:.4f}",
+        f"micro-F1 {_show(record.micro_f1, 3)}",
+        f"mAP {_show(record.map, 3)}",
+    ]
+
+
+def _show(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _mean(accuracy: Mapping[str, float | None]) -> float | None:
+    values = [value for value in accuracy.values() if value is not None]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,367 @@
+"""The training loop: mini-batches, balancing, validation, early stopping, and resuming."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fastmtl
+from fastmtl.balancing import Balancer
+from fastmtl.data import DataError, MultiTaskData, Standardizer
+from fastmtl.nn import FocalLoss
+from fastmtl.training import directory
+from fastmtl.training.batches import Batches, epoch_seed, shuffled
+from fastmtl.training.checkpoint import (
+    RunError,
+    load_tensors,
+    read_json,
+    save_tensors,
+    take_prefix,
+    with_prefix,
+    write_atomic,
+    write_json,
+)
+from fastmtl.training.config import TrainConfig, resolve_device
+from fastmtl.training.factory import MODEL_CLASSES, build_balancer, build_model
+from fastmtl.training.history import EpochRecord, history_csv
+from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
+from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.predictor import compute_logits, evaluation_batch
+from fastmtl.training.report import Reporter
+from fastmtl.training.signals import StopRequest, stop_on_signals
+from fastmtl.training.state import Progress, load_optimizer, optimizer_tensors
+
+# Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
+# the last completed epoch is written whenever training ends, whatever ends it but a kill.
+CHECKPOINT_SECONDS = 10.0
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Trainer:
+    """Trains a multi-task model with a balancer, and keeps the run in a directory.
+
+    Adam minimises the focal losses of the tasks as the balancer weighs them; after every epoch the
+    unweighted losses on the validation split are measured, and training stops when their mean has
+    not fallen for `config.patience` epochs. The weights of the best epoch are kept.
+
+    `data` is in the model's layout (`arrange`). `model` is called as `model(x, lengths)` and gives
+    logits (B, T). With `config.standardize` the features are standardised by the training split.
+    Several epochs of a run are the same, bit for bit, on one machine with one thread count on the
+    CPU, whether the run was interrupted and resumed or not: shuffling and dropout of an epoch are a
+    function of `config.seed` and the epoch.
+
+    `out_dir` gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
+    state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is replaced
+    as a whole, so that none is ever half written.
+
+    Raises DataError if a split to train or validate on is empty.
+
+    Example:
+        >>> import tempfile
+        >>> config = TrainConfig(
+        ...     data="synthetic:disaster?clips=60&frames=3&features=8",
+        ...     epochs=2, hidden_size=4, attention_size=3, device="cpu",
+        ... )
+        >>> with tempfile.TemporaryDirectory() as out_dir:
+        ...     trainer = Trainer.from_config(config, out_dir)
+        ...     metrics = trainer.fit()
+        >>> sorted(metrics), metrics["training"]["epochs"]
+        (['test', 'training', 'val'], 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        balancer: Balancer,
+        data: MultiTaskData,
+        config: TrainConfig,
+        out_dir: str | os.PathLike[str],
+        *,
+        reporter: Reporter | None = None,
+    ) -> None:
+        for split in ("train", "val"):
+            if len(data.indices(split)) == 0:
+                raise DataError.at(data.name, "split", f"samples in {split}", "none")
+        self.config = config
+        self.out_dir = Path(out_dir)
+        self.reporter = reporter or Reporter()
+        self.device = resolve_device(config.device)
+        self.model = model.to(self.device)
+        self.balancer = balancer.to(self.device)
+        self.loss = FocalLoss(data.num_tasks, config.gamma).to(self.device)
+        self.label_names = list(data.label_names)
+        self.rows = {split: data.indices(split) for split in ("train", "val", "test")}
+        self.description = describe(data)
+        self.fingerprint = fingerprint(data)
+        self.standardizer: Standardizer | None = None
+        if config.standardize:
+            self.standardizer = Standardizer().fit(data)
+            data = self.standardizer.transform(data)
+        self.batches = Batches(data, self.device)
+        self.optimizer = _adam(model, balancer, config.lr, self.device)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        config: TrainConfig,
+        out_dir: str | os.PathLike[str],
+        data: MultiTaskData | None = None,
+        *,
+        reporter: Reporter | None = None,
+    ) -> Trainer:
+        """The trainer of the model and balancer that `config` names, on `data` or `config.data`.
+
+        Raises DataError for data that cannot be used, ValueError for options that do not fit it.
+        """
+        if data is None:
+            data = load_data(config, config.data, test=config.test)
+        else:
+            data = arrange(data, config.model)
+        model = build_model(config, data)
+        balancer = build_balancer(config, model, data)
+        return cls(model, balancer, data, config, out_dir, reporter=reporter)
+
+    def fit(self, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+        """Train to the end and return what metrics.json holds.
+
+        The directory must be new or empty; with `overwrite` a run in it is replaced, with `resume`
+        it is continued from its last completed epoch, and left as it is if it had finished.
+
+        Raises RunError if the directory or the run in it does not fit, Interrupted on SIGINT or
+        SIGTERM once the last completed epoch is stored, DivergedError if a loss is not finite, and
+        OSError if a file cannot be written.
+        """
+        directory.check(self.out_dir, resume=resume, overwrite=overwrite)
+        if resume:
+            self._restore()
+        results = self.out_dir / directory.METRICS
+        if self._finished() and results.is_file():
+            self.reporter.message(f"already finished after {self.progress.epoch} epochs")
+            metrics: dict[str, Any] = read_json(results)
+            return metrics
+        self._open_directory()
+        with _threads(self.config.threads), stop_on_signals() as stop:
+            self._train(stop)
+            return self._conclude(stop)
+
+    def evaluate(self, split: str) -> dict[str, Any]:
+        """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
+        targets = self.batches.targets[self.rows[split].to(self.device)]
+        return multilabel_metrics(self.predict(split), targets.cpu(), self.label_names)
+
+    def predict(self, split: str) -> Tensor:
+        """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
+        return self._logits(split, None).double().sigmoid().cpu()
+
+    def _finished(self) -> bool:
+        return self.progress.finished(self.config.epochs, self.config.patience)
+
+    def _logits(self, split: str, stop: StopRequest | None) -> Tensor:
+        size = evaluation_batch(self.config)
+        return compute_logits(self.model, self.batches, self.rows[split], size, stop)
+
+    def _train(self, stop: StopRequest) -> None:
+        pending = None if self.progress.epoch else self._snapshot()
+        saved = -math.inf
+        try:
+            while not self._finished():
+                if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                    # Cleared first: a write that fails is not tried again on the way out.
+                    due, pending = pending, None
+                    self._save(due)
+                    saved = time.monotonic()
+                record = self._epoch(self.progress.epoch + 1, stop)
+                if self.progress.add(record):
+                    self.best = _copies(self.model.state_dict())
+                self.balancer.end_cycle()
+                self.reporter.epoch_ended(record, self.progress.best_epoch)
+                pending = self._snapshot()
+        finally:
+            self._save(pending)
+
+    def _epoch(self, epoch: int, stop: StopRequest) -> EpochRecord:
+        start = time.perf_counter()
+        losses = self._train_epoch(epoch, stop)
+        weights = self.balancer.weights.tolist()
+        seconds = time.perf_counter() - start
+        logits = self._logits("val", stop)
+        targets = self.batches.targets[self.rows["val"].to(self.device)]
+        val_losses = self.loss(logits, targets)
+        has_label = (~targets.isnan()).any(0)
+        metrics = multilabel_metrics(
+            logits.double().sigmoid().cpu(), targets.cpu(), self.label_names
+        )
+        record = EpochRecord(
+            epoch,
+            seconds,
+            losses,
+            _or_none(val_losses, has_label),
+            weights,
+            metrics["micro_f1"],
+            metrics["hamming_loss"],
+            metrics["map"],
+        )
+        for name, value in (
+            ("training", record.total_train_loss),
+            ("validation", record.total_val_loss),
+        ):
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"epoch {epoch}: the {name} loss is {value}; try a lower learning rate (lr) "
+                    "or clip_grad_norm"
+                )
+        return record
+
+    def _train_epoch(self, epoch: int, stop: StopRequest) -> list[float | None]:
+        """One pass over the training split; the mean loss of each task (T,)."""
+        config = self.config
+        order = shuffled(self.rows["train"], config.seed, epoch)
+        self.model.train()
+        totals = torch.zeros(len(self.label_names), device=self.device)
+        counts = torch.zeros_like(totals)
+
+        def mean_loss() -> float:
+            return float((totals / counts.clamp(min=1)).mean())
+
+        self.reporter.epoch_started(
+            epoch, config.epochs, math.ceil(len(order) / config.batch_size)
+        )
+        with _seeded(epoch_seed(config.seed, epoch), self.device):
+            for batch in self.batches(order, config.batch_size):
+                stop.check()
+                losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
+                self.balancer.backward(losses, present=batch.counts > 0)
+                if config.clip_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                totals.addcmul_(losses.detach(), batch.counts)
+                counts += batch.counts
+                self.reporter.step(mean_loss)
+        return _or_none(totals / counts, counts > 0)
+
+    def _conclude(self, stop: StopRequest) -> dict[str, Any]:
+        """Evaluate the best weights and write the results."""
+        self.model.load_state_dict(self.best)
+        history = self.progress.history
+        metrics = {
+            split: self.evaluate(split) for split in ("val", "test") if len(self.rows[split])
+        }
+        metrics["training"] = {
+            "epochs": self.progress.epoch,
+            "best_epoch": self.progress.best_epoch,
+            "stopped_early": self.progress.epoch < self.config.epochs,
+            "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
+        }
+        names, best = self.label_names, self.progress.best_epoch
+        write_atomic(self.out_dir / directory.HISTORY, history_csv(history, names))
+        write_atomic(self.out_dir / directory.LOSSES, plot_losses(history, names, best))
+        write_atomic(self.out_dir / directory.WEIGHTS, plot_weights(history, names))
+        write_json(self.out_dir / directory.METRICS, metrics)
+        return metrics
+
+    def _open_directory(self) -> None:
+        """Make the directory, without the results of an earlier or shorter run."""
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        resumed = self.progress.epoch > 0
+        directory.clear(self.out_dir, keep_state=resumed)
+        name = next((key for key, kind in MODEL_CLASSES.items() if type(self.model) is kind), None)
+        model = {"name": name, "arguments": self.model.config() if name else {}}
+        write_json(
+            self.out_dir / directory.CONFIG,
+            {
+                "fastmtl": fastmtl.__version__,
+                "train": self.config.to_dict(),
+                "model": model,
+                "data": self.description,
+            },
+        )
+
+    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {
+            **with_prefix("model", self.model.state_dict()),
+            **with_prefix("balancer", self.balancer.state_dict()),
+            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+        }
+        values = {**self.progress.to_dict(), "data": self.fingerprint}
+        return {**_copies(tensors), **with_prefix("best", self.best)}, values
+
+    def _save(self, snapshot: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
+        if snapshot is None:
+            return
+        tensors, values = snapshot
+        if best := take_prefix("best", tensors):
+            content = with_prefix("model", best)
+            if self.standardizer is not None:
+                content |= with_prefix("standardizer", self.standardizer.state_dict())
+            path = self.out_dir / directory.MODEL
+            save_tensors(path, content, {"epoch": values["best_epoch"]})
+        save_tensors(self.out_dir / directory.CHECKPOINT, tensors, values)
+
+    def _restore(self) -> None:
+        path = self.out_dir / directory.CHECKPOINT
+        tensors, values = load_tensors(path)
+        try:
+            if values["data"] != self.fingerprint:
+                raise RunError(f"{path}: the data is not the data this run was trained on")
+            self.model.load_state_dict(take_prefix("model", tensors))
+            self.balancer.load_state_dict(take_prefix("balancer", tensors))
+            load_optimizer(self.optimizer, take_prefix("optimizer", tensors))
+            self.best = {
+                name: value.to(self.device) for name, value in take_prefix("best", tensors).items()
+            }
+            self.progress = Progress.from_dict(values)
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"{path}: does not fit this run ({reason})") from error
+
+
+def _adam(
+    model: nn.Module, balancer: nn.Module, lr: float, device: torch.device
+) -> torch.optim.Optimizer:
+    # A balancer may learn parameters of its own, and may hold the model as a submodule.
+    parameters = list(dict.fromkeys([*model.parameters(), *balancer.parameters()]))
+    return torch.optim.Adam(parameters, lr=lr, fused=device.type in ("cpu", "cuda"))
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _or_none(values: Tensor, present: Tensor) -> list[float | None]:
+    pairs = zip(values.tolist(), present.tolist(), strict=True)
+    return [value if there else None for value, there in pairs]
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers from `seed` inside the block, and the caller's own after it."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
