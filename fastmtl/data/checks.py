@@ -33,8 +33,9 @@ def as_array(value: Any) -> Array:
     """A numpy view of an array, tensor or nested list."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    return np.asarray(value)
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    array: Array = np.asarray(value)
+    return array
 
 
 def check_features(source: str, field: str, value: Any) -> Tensor:
@@ -74,6 +75,17 @@ def check_finite(source: str, field: str, x: Tensor) -> None:
     if count:
         got = f"{count} NaN or infinite (as float32), the first at {first}"
         raise DataError.at(source, field, "finite numbers", got)
+
+
+def check_values(
+    source: str, features: Mapping[str, Tensor], lengths: Tensor | None
+) -> dict[str, Tensor]:
+    """The features with 0 at padded steps; raise if any other value is NaN or infinite."""
+    out = {}
+    for field, x in features.items():
+        out[field] = x if lengths is None or x.dim() == 2 else clear_padding(x, lengths)
+        check_finite(source, field, out[field])
+    return out
 
 
 def check_labels(source: str, value: Any) -> Tensor:

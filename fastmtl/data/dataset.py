@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastmtl.data import checks
 from fastmtl.data.errors import DataError
-from fastmtl.data.splits import SPLITS, complete_split
+from fastmtl.data.splits import SPLITS, IntArray, complete_split
 
 Features = Tensor | dict[str, Tensor]
 
@@ -77,36 +77,26 @@ class MultiTaskData:
         if not parts:
             raise DataError.at(name, "x", "at least one modality", "none")
         features = {key: checks.check_features(name, key, value) for key, value in parts.items()}
-        sizes = {key: len(value) for key, value in features.items()}
-        num_samples = next(iter(sizes.values()))
-        if y is None and not for_training:
-            y = torch.empty(num_samples, 0)
-        else:
-            y = checks.check_labels(name, y)
-        sizes["y"] = len(y)
+        num_samples = len(next(iter(features.values())))
+        unlabelled = y is None and not for_training
+        labels = torch.empty(num_samples, 0) if unlabelled else checks.check_labels(name, y)
         length = None if lengths is None else checks.check_lengths(name, lengths, features)
         codes = None if split is None else checks.check_split(name, split)
         groups = None if group is None else checks.check_group(name, group)
-        for field, value in (("lengths", length), ("split", codes), ("group", groups)):
-            if value is not None:
-                sizes[field] = len(value)
-        checks.check_rows(name, sizes)
+        fields = {**features, "y": labels, "lengths": length, "split": codes, "group": groups}
+        checks.check_rows(name, {k: len(v) for k, v in fields.items() if v is not None})
         if label_names is None:
-            label_names = [f"task_{i}" for i in range(y.shape[1])]
-        names = checks.check_label_names(name, label_names, y.shape[1])
-        for key, value in features.items():
-            if length is not None and value.dim() == 3:
-                features[key] = checks.clear_padding(value, length)
-            checks.check_finite(name, key, features[key])
+            label_names = [f"task_{i}" for i in range(labels.shape[1])]
+        names = checks.check_label_names(name, label_names, labels.shape[1])
+        features = checks.check_values(name, features, length)
         full = complete_split(codes, groups, num_samples, seed)
-        warnings = checks.check_trainable(name, y, full, names) if for_training else ()
+        warnings = checks.check_trainable(name, labels, full, names) if for_training else ()
         if groups is not None and (mixed := _mixed_groups(groups, full)):
             warnings += (f"{name}: {mixed} groups have samples in more than one split",)
+        by_modality = {key.removeprefix("x_"): value for key, value in features.items()}
         return cls(
-            x={key[2:]: v for key, v in features.items()}
-            if isinstance(x, Mapping)
-            else features["x"],
-            y=y,
+            x=by_modality if isinstance(x, Mapping) else features["x"],
+            y=labels,
             split=torch.from_numpy(full),
             label_names=names,
             lengths=length,
@@ -166,10 +156,10 @@ class MultiTaskData:
         """
         if isinstance(rows, str):
             rows = self.indices(rows)
-        rows = torch.as_tensor(rows, dtype=torch.int64)
+        rows, x = torch.as_tensor(rows, dtype=torch.int64), self.x
         return replace(
             self,
-            x={k: v[rows] for k, v in self.x.items()} if isinstance(self.x, dict) else self.x[rows],
+            x={k: v[rows] for k, v in x.items()} if isinstance(x, dict) else x[rows],
             y=self.y[rows],
             split=self.split[rows],
             lengths=None if self.lengths is None else self.lengths[rows],
@@ -231,6 +221,7 @@ class MultiTaskData:
         return self.x[..., chosen].contiguous()
 
 
-def _mixed_groups(groups: np.ndarray[Any, Any], split: np.ndarray[Any, Any]) -> int:
+def _mixed_groups(groups: IntArray, split: IntArray) -> int:
+    """Number of groups with samples in more than one split."""
     pairs = np.unique(np.stack([groups, split]), axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmtl.data.checks import Array, as_array, check_strings
+from fastmtl.data.checks import Array, check_strings
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 
@@ -37,7 +37,7 @@ class Fields:
             self.x,
             self.y,
             lengths=self.lengths,
-            label_names=self.label_names,
+            label_names=None if self.y is None else self.label_names,
             split=self.split,
             group=self.group,
             name=self.source,
@@ -88,36 +88,38 @@ def gather(source: str, names: Iterable[str], read: Callable[[str], Array]) -> F
 
 def append_test(train: Fields, test: Fields) -> Fields:
     """Both files' samples in one: those of `test` are the test split, whatever its own says."""
-    names = {
-        f.source: None
-        if f.label_names is None
-        else check_strings(f.source, "label_names", f.label_names)
-        for f in (train, test)
-    }
-    if names[train.source] != names[test.source] and train.source != test.source:
+    names = [_names(fields) for fields in (train, test)]
+    if names[0] != names[1]:
         got = "other ones, or another order"
         raise DataError.at(test.source, "label_names", f"those of {train.source}", got)
-    split = np.full(_num_rows(train), "train") if train.split is None else train.split
-    split = np.array(check_strings(train.source, "split", split))
-    if (split == "test").any():
+    pair = (train, test)
+    x = _join_features(train, test)
+    split = ["train"] * _num_rows(train)
+    if train.split is not None:
+        split = check_strings(train.source, "split", train.split)
+    if "test" in split:
         got = f"some, and {test.source} as the test file too"
         raise DataError.at(train.source, "split", "no test samples", got)
-    pair = (train, test)
     return Fields(
         source=train.source,
-        x=_join_features(train, test),
+        x=x,
         y=_join(pair, "y", train.y, test.y),
         lengths=_join(pair, "lengths", train.lengths, test.lengths),
         label_names=train.label_names,
-        split=np.concatenate([split, np.full(_num_rows(test), "test")]),
+        split=np.array(split + ["test"] * _num_rows(test)),
         group=_join(pair, "group", train.group, test.group),
         warnings=train.warnings + test.warnings,
     )
 
 
+def _names(fields: Fields) -> list[str] | None:
+    if fields.label_names is None:
+        return None
+    return check_strings(fields.source, "label_names", fields.label_names)
+
+
 def _num_rows(fields: Fields) -> int:
-    first = next(iter(fields.x.values())) if isinstance(fields.x, dict) else fields.x
-    return len(as_array(first))
+    return len(next(iter(fields.x.values())) if isinstance(fields.x, dict) else fields.x)
 
 
 def _join_features(train: Fields, test: Fields) -> Array | dict[str, Array]:

@@ -151,8 +151,8 @@ def _unpack(
             got = f"{x.dtype} of shape {tuple(x.shape)}"
             raise ValueError(f"{name}: expected float32 or float64 (N, D) or (N, L, D), got {got}")
         if lengths is not None and lengths.shape != x.shape[:1]:
-            expected, got = f"({x.shape[0]},)", tuple(lengths.shape)
-            raise ValueError(f"lengths: expected shape {expected} as {name!r} has, got {got}")
+            shape = tuple(lengths.shape)
+            raise ValueError(f"lengths: expected shape ({len(x)},) as {name!r} has, got {shape}")
     return parts, lengths
 
 

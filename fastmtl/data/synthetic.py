@@ -30,6 +30,7 @@ _NUM_DISTRACTORS = 12
 _NUM_SCENES = 16
 _FACTORS = 3
 _SPAN = (0.15, 0.5)
+_VIDEO_GAIN = 2.0  # a concept is in a third of the frames, and in all of a vector
 _CHUNK_BYTES = 16 << 20
 
 FloatArray = NDArray[np.float32]
@@ -42,11 +43,11 @@ def disaster(
     features: int = 128,
     *,
     positives: Sequence[int] | None = None,
-    signal: float = 1.5,
+    signal: float = 3.0,
     difficulty: float = 0.4,
     overlap: float = 0.3,
     cooccurrence: float = 0.5,
-    clutter: float = 1.5,
+    clutter: float = 2.0,
     background: float = 1.0,
     persistence: float = 0.8,
     min_frames: int | None = None,
@@ -161,16 +162,16 @@ def disaster_multimodal(
     x: dict[str, FloatArray] = {}
     for i, (modality, features) in enumerate(sizes.items()):
         steps = frames if modality == "video" else 1
+        gain = signal * (_VIDEO_GAIN if modality == "video" else 1.0)
         valid = np.minimum(lengths, steps)
-        strengths = signal * _factors(visibility, rng)
+        strengths = gain * _factors(visibility, rng)
         activity = _activity(labels, valid, steps, strengths, clutter, rng)
         extra = interaction * np.broadcast_to(signs[i][:, None], (clips, steps, joint))
         activity = np.concatenate([activity, extra.astype(np.float32)], axis=2)
         directions = _directions(activity.shape[2], features, overlap, rng)
         stream = streams[2].spawn(1)[0]
         value = _sequences(activity, directions, background, persistence, stream)
-        if steps > 1 or modality == "video":
-            _clear_padding(value, valid)
+        _clear_padding(value, valid)
         x[modality] = value if modality == "video" else value[:, 0]
     return MultiTaskData.from_arrays(
         x,
@@ -286,7 +287,8 @@ def _activity(
     start = np.floor(rng.random(shape) * (lengths[:, None] - span + 1))
     step = np.arange(frames)[None, :, None]
     inside = (step >= start[:, None]) & (step < (start + span)[:, None])
-    return (inside * scale[:, None]).astype(np.float32)
+    activity: FloatArray = (inside * scale[:, None]).astype(np.float32)
+    return activity
 
 
 def _joint_signs(
@@ -309,7 +311,9 @@ def _directions(count: int, features: int, overlap: float, rng: np.random.Genera
     common /= np.linalg.norm(common)
     own /= np.linalg.norm(own, axis=1, keepdims=True)
     mixed = np.sqrt(overlap) * common + np.sqrt(1 - overlap) * own
-    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+    directions: FloatArray = mixed.astype(np.float32)
+    return directions
 
 
 def _sequences(
