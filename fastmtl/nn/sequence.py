@@ -27,12 +27,18 @@ def need_lengths(lengths: Any, batch: int, steps: int, name: str = "lengths") ->
     need_shape(name, lengths, (batch,), "(B,)")
     if lengths.device.type != "cpu":
         raise ValueError(f"{name}: expected a CPU tensor, got one on {lengths.device}")
-    if batch:
-        low, high = (int(bound) for bound in lengths.aminmax())
-        if low < 1 or high > steps:
-            raise ValueError(
-                f"{name}: expected lengths from 1 to {steps}, got values from {low} to {high}"
-            )
+    _need_range(lengths, steps, name)
+
+
+@torch.compiler.disable(reason="reads the lengths on the host")  # type: ignore[untyped-decorator]
+def _need_range(lengths: Tensor, steps: int, name: str) -> None:
+    if lengths.numel() == 0:
+        return
+    low, high = (int(bound) for bound in lengths.aminmax())
+    if low < 1 or high > steps:
+        raise ValueError(
+            f"{name}: expected lengths from 1 to {steps}, got values from {low} to {high}"
+        )
 
 
 def padding_mask(lengths: Tensor, steps: int, device: torch.device) -> Tensor:

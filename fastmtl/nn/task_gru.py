@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -77,49 +77,53 @@ class TaskGRU(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         need_sizes("x", x, ("B", "L", self.input_size), (self.num_tasks, "B", "L", self.input_size))
-        batch, steps = x.shape[-3:-1]
-        need_lengths(lengths, batch, steps)
-        return torch.stack(list(self._outputs(x, lengths)))
+        need_lengths(lengths, x.shape[-3], x.shape[-2])
+        return torch.stack(self._outputs(x, lengths if x.shape[-3] else None))
 
-    def _outputs(self, x: Tensor, lengths: Tensor | None) -> Iterator[Tensor]:
-        """Each task's output (B, L, dirs * h)."""
+    @torch.compiler.disable(reason="tracing torch's GRU would unroll it over time")  # type: ignore[untyped-decorator]
+    def _outputs(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        """Each task's output (B, L, dirs * h), by torch's own GRU."""
+        sequences = list(x.unbind()) if x.dim() == 4 else [x]
+        packed = [
+            sequence
+            if lengths is None
+            else pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
+            for sequence in sequences
+        ]
+        shared = len(packed) < self.num_tasks
+        return [
+            self._gru(packed[0 if shared else task], weights, x.shape[-2])
+            for task, weights in enumerate(self._flat_weights())
+        ]
+
+    def _flat_weights(self) -> list[list[Tensor]]:
+        """Each task's weights in the order of `torch.nn.GRU`: by layer, direction and kind."""
         # One unbind per stacked parameter: its backward is one stack, where indexing task by task
         # would fill a zero gradient of the whole stack for each task.
-        per_layer = [
+        layers = [
             [getattr(self, f"{kind}_l{layer}").flatten(0, 1).unbind() for kind in _KINDS]
             for layer in range(self.num_layers)
         ]
-        sequences = x.unbind() if x.dim() == 4 else ()
-        inputs: Tensor | PackedSequence = x
-        if lengths is not None and x.dim() == 3:
-            inputs = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        for task in range(self.num_tasks):
-            if x.dim() == 4:
-                inputs = sequences[task]
-                if lengths is not None:
-                    inputs = pack_padded_sequence(
-                        inputs, lengths, batch_first=True, enforce_sorted=False
-                    )
-            first = task * self.num_directions
-            weights = [
-                kind[first + direction]
-                for kinds in per_layer
+        return [
+            [
+                stack[task * self.num_directions + direction]
+                for layer in layers
                 for direction in range(self.num_directions)
-                for kind in kinds
+                for stack in layer
             ]
-            yield self._run(inputs, weights, x.shape[-2])
+            for task in range(self.num_tasks)
+        ]
 
-    def _run(self, inputs: Tensor | PackedSequence, weights: list[Tensor], steps: int) -> Tensor:
-        """One task's GRU, computed by torch; `weights` as in `torch.nn.GRU._flat_weights`."""
+    def _gru(self, x: Tensor | PackedSequence, weights: list[Tensor], steps: int) -> Tensor:
         settings = (True, self.num_layers, self.dropout, self.training, self.bidirectional)
         rows = self.num_layers * self.num_directions
-        if isinstance(inputs, Tensor):
-            state = inputs.new_zeros(rows, inputs.shape[0], self.hidden_size)
-            return torch._VF.gru(inputs, state, weights, *settings, True)[0]
-        data, batch_sizes, sorted_indices, unsorted_indices = inputs
-        state = data.new_zeros(rows, int(batch_sizes[0]), self.hidden_size)
-        output = torch._VF.gru(data, batch_sizes, state, weights, *settings)[0]
-        packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        if isinstance(x, Tensor):
+            state = x.new_zeros(rows, x.shape[0], self.hidden_size)
+            output: Tensor = torch._VF.gru(x, state, weights, *settings, True)[0]
+            return output
+        state = x.data.new_zeros(rows, int(x.batch_sizes[0]), self.hidden_size)
+        data = torch._VF.gru(x.data, x.batch_sizes, state, weights, *settings)[0]
+        packed = PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices)
         return pad_packed_sequence(packed, batch_first=True, total_length=steps)[0]
 
     @classmethod
