@@ -42,7 +42,8 @@ class Batches:
     def __init__(self, data: MultiTaskData, device: torch.device) -> None:
         self.device = device
         store = _storage(data, device)
-        self.x = _map(data.x, lambda value: _place(value, store, device))
+        self.features = {name: value.to(store) for name, value in data.features().items()}
+        self.multimodal = isinstance(data.x, dict)
         self.targets = data.y.to(device)
         self.lengths = data.lengths
         present = ~data.y.isnan()
@@ -50,13 +51,14 @@ class Batches:
         self.present = None if bool(present.all()) else present.to(device, data.y.dtype)
 
     def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """The samples with the indices `order` (n,), `batch_size` at a time; the last may be less."""
+        """The samples `order` (n,), `batch_size` at a time; the last batch may be smaller."""
         order_device = order.to(self.device)
         for start in range(0, len(order), batch_size):
             host = order[start : start + batch_size]
             index = order_device[start : start + batch_size]
+            parts = {k: self._take(value, host, index) for k, value in self.features.items()}
             yield Batch(
-                _map(self.x, lambda value, host=host, index=index: self._take(value, host, index)),
+                parts if self.multimodal else parts["x"],
                 self.targets.index_select(0, index),
                 None if self.lengths is None else self.lengths.index_select(0, host),
                 self._counts(index),
@@ -97,20 +99,10 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def _map(x: Features, function) -> Features:  # type: ignore[no-untyped-def]
-    if isinstance(x, dict):
-        return {name: function(value) for name, value in x.items()}
-    return function(x)
-
-
 def _storage(data: MultiTaskData, device: torch.device) -> torch.device:
     if device.type != "cuda":
         return device
-    values = data.x.values() if isinstance(data.x, dict) else [data.x]
+    values = data.features().values()
     size = sum(value.numel() * value.element_size() for value in values)
     free, _ = torch.cuda.mem_get_info(device)
     return device if size <= DEVICE_SHARE * free else torch.device("cpu")
-
-
-def _place(value: Tensor, store: torch.device, device: torch.device) -> Tensor:
-    return value.to(store)

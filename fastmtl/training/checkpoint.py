@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,8 +22,9 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write `content` to `path`, so that a reader finds the old file or the whole new one.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and replace
-    `path` in one step. If anything fails (a full disk, no permission) the temporary file is removed,
-    `path` stays as it was, and the OSError names `path`. A device or pipe is written to as it is.
+    `path` in one step. If anything fails (a full disk, no permission) the temporary file is
+    removed, `path` stays as it was, and the OSError names `path`. A device or pipe is written to
+    directly.
 
     Example:
         >>> import tempfile

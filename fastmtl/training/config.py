@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,16 @@ import torch
 from fastmtl.training.factory import BALANCERS, MODELS
 
 BALANCE_AT = ("shared", "first", "last")
+# The options that mean nothing to some models or balancers, and those they mean something to.
+ONLY_FOR = {
+    "shared_features": ("model", ("mtmlan",)),
+    "theta": ("model", ("hgfn",)),
+    "max_level": ("model", ("hgfn",)),
+    "head_size": ("model", ("hgfn",)),
+    "alpha": ("balancer", ("tdb", "dmtl")),
+    "balance_lr": ("balancer", ("tdb", "dmtl")),
+    "balance_at": ("balancer", ("tdb", "dmtl")),
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,17 @@ class TrainConfig:
         return cls(**options)
 
 
+def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
+    """Raise ValueError if an option that a user gave has no effect on the model or balancer."""
+    for name in given:
+        kind, users = ONLY_FOR.get(name, ("model", (config.model,)))
+        chosen = getattr(config, kind)
+        if chosen not in users:
+            raise ValueError(
+                f"{name}: expected only with {kind} {' or '.join(users)}, got it with {chosen}"
+            )
+
+
 def resolve_device(name: str) -> torch.device:
     """The torch device that `name` stands for; ValueError if this machine has no such device.
 
@@ -147,4 +168,3 @@ def _number(name: str, value: object, expected: str, accept: Any) -> None:
     valid = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not valid or not math.isfinite(value) or not accept(value):  # type: ignore[arg-type]
         raise ValueError(f"{name}: expected a finite number {expected}, got {value!r}")
-

@@ -1,11 +1,15 @@
-"""The files of a run's directory, and whether a run may use one."""
+"""The files of a run's directory: whether a run may use it, and what is stored there."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from fastmtl.training.checkpoint import RunError
+from fastmtl.training.checkpoint import RunError, read_json
+from fastmtl.training.config import TrainConfig
 
 CONFIG = "config.json"
 MODEL = "model.safetensors"
@@ -17,6 +21,7 @@ WEIGHTS = "weights.png"
 
 STATE = (CONFIG, MODEL, CHECKPOINT)
 RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
+CHANGEABLE = ("epochs", "device", "threads", "data", "test")
 
 
 def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
@@ -49,3 +54,35 @@ def clear(path: Path, *, keep_state: bool) -> None:
     """Remove a run's results, and its state too unless `keep_state`; leave every other file."""
     for name in RESULTS if keep_state else RESULTS + STATE:
         (path / name).unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a run's config.json, "train" as a TrainConfig.
+
+    Raises RunError naming the file if it is absent or not one that a run wrote.
+    """
+    path = Path(path) / CONFIG
+    stored = read_json(path)
+    try:
+        return {
+            "train": TrainConfig.from_dict(stored["train"]),
+            "model": {"name": stored["model"]["name"], "arguments": stored["model"]["arguments"]},
+            "data": {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not the configuration of a run ({error})") from error
+
+
+def resumed_config(path: str | os.PathLike[str], given: Mapping[str, Any]) -> TrainConfig:
+    """The stored configuration with the options `given` to the resumed run.
+
+    These may only repeat what is stored, or change how long and where the run goes on and where its
+    data lies (the checkpoint knows the data's content); RunError for anything else.
+    """
+    stored: TrainConfig = read(path)["train"]
+    for name, value in given.items():
+        if name not in CHANGEABLE and value != getattr(stored, name):
+            raise RunError(
+                f"{name}: expected {getattr(stored, name)!r} as in the run to resume, got {value!r}"
+            )
+    return dataclasses.replace(stored, **given)

@@ -86,7 +86,7 @@ def fingerprint(data: MultiTaskData) -> str:
         tensors["lengths"] = data.lengths
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.contiguous().numpy().data)
     digest.update(repr(list(data.label_names)).encode())
     return digest.hexdigest()
 

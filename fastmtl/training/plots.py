@@ -19,7 +19,7 @@ TRAIN, VALIDATION, BEST = COLOURS[0], COLOURS[1], "#777777"
 MAX_PANELS = 15
 MAX_LINES = 12
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -145,7 +145,10 @@ def _losses(
     best_epoch: int | None,
 ) -> None:
     marker = "o" if len(epochs) == 1 else ""
-    for values, colour, name in ((train, TRAIN, "training"), (validation, VALIDATION, "validation")):
+    for values, colour, name in (
+        (train, TRAIN, "training"),
+        (validation, VALIDATION, "validation"),
+    ):
         points = [math.nan if value is None else value for value in values]
         axes.plot(epochs, points, color=colour, label=name, lw=1.5, marker=marker, ms=4)
     if best_epoch is not None:

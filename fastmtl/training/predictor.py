@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,12 @@ from torch import Tensor, nn
 from fastmtl.data import MultiTaskData, Standardizer
 from fastmtl.training import directory as files
 from fastmtl.training.batches import Batches
-from fastmtl.training.checkpoint import RunError, load_tensors, read_json, take_prefix
+from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
 from fastmtl.training.config import TrainConfig, resolve_device
 from fastmtl.training.factory import rebuild_model
 from fastmtl.training.inputs import check_fits
-from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.metrics import decide, multilabel_metrics
 from fastmtl.training.signals import StopRequest
-
-
-
 
 
 class Predictor:
@@ -55,7 +55,7 @@ class Predictor:
 
         Raises RunError naming the file that is absent, damaged, or does not fit the other.
         """
-        stored = read_run(directory)
+        stored = files.read(directory)
         path = Path(directory) / files.MODEL
         tensors, _ = load_tensors(path)
         try:
@@ -77,12 +77,16 @@ class Predictor:
         names: list[str] = self.description["label_names"]
         return names
 
+    def check(self, data: MultiTaskData) -> None:
+        """Raise DataError if the data has other features or labels than the training data."""
+        check_fits(data, self.description)
+
     def probabilities(self, data: MultiTaskData, split: str = "all") -> Tensor:
         """sigmoid(logit) of every sample of a split ("train", "val", "test" or "all"), (n, T).
 
         float64, on the CPU. Raises DataError if the data is not of the training data's kind.
         """
-        check_fits(data, self.description)
+        self.check(data)
         if self.standardizer is not None:
             data = self.standardizer.transform(data)
         rows = split_rows(data, split)
@@ -97,21 +101,27 @@ class Predictor:
         return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
 
 
-def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a run's config.json, "train" as a TrainConfig.
+def predictions_csv(
+    rows: Tensor,  # (n,)
+    probabilities: Tensor,  # (n, T)
+    label_names: Sequence[str],
+) -> str:
+    """CSV of one line a sample: its index in the data, T probabilities, T decisions (p > 0.5).
 
-    Raises RunError naming the file if it is absent or not one that a run wrote.
+    Example:
+        >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
+        index,probability/sea,probability/sun,decision/sea,decision/sun
+        3,0.25,0.75,0,1
+        <BLANKLINE>
     """
-    path = Path(directory) / files.CONFIG
-    stored = read_json(path)
-    try:
-        return {
-            "train": TrainConfig.from_dict(stored["train"]),
-            "model": {"name": stored["model"]["name"], "arguments": stored["model"]["arguments"]},
-            "data": {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: not the configuration of a run ({error})") from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    kinds = ("probability", "decision")
+    writer.writerow(["index", *(f"{kind}/{name}" for kind in kinds for name in label_names)])
+    decisions = decide(probabilities).int().tolist()
+    for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
+        writer.writerow([row, *(f"{value:.6g}" for value in values), *chosen])
+    return text.getvalue()
 
 
 def split_rows(data: MultiTaskData, split: str) -> Tensor:
@@ -120,7 +130,7 @@ def split_rows(data: MultiTaskData, split: str) -> Tensor:
 
 
 def evaluation_batch(config: TrainConfig) -> int:
-    """Samples at a time without gradients: a multiple of the batch size, so that memory follows it."""
+    """Samples at a time where no gradients are kept: more than in training, and in step with it."""
     return 4 * config.batch_size
 
 

@@ -237,9 +237,7 @@ class Trainer:
         def mean_loss() -> float:
             return float((totals / counts.clamp(min=1)).mean())
 
-        self.reporter.epoch_started(
-            epoch, config.epochs, math.ceil(len(order) / config.batch_size)
-        )
+        self.reporter.epoch_started(epoch, config.epochs, math.ceil(len(order) / config.batch_size))
         with _seeded(epoch_seed(config.seed, epoch), self.device):
             for batch in self.batches(order, config.batch_size):
                 stop.check()
@@ -279,14 +277,14 @@ class Trainer:
         self.out_dir.mkdir(parents=True, exist_ok=True)
         resumed = self.progress.epoch > 0
         directory.clear(self.out_dir, keep_state=resumed)
-        name = next((key for key, kind in MODEL_CLASSES.items() if type(self.model) is kind), None)
-        model = {"name": name, "arguments": self.model.config() if name else {}}
+        model: Any = self.model
+        name = next((key for key, kind in MODEL_CLASSES.items() if type(model) is kind), None)
         write_json(
             self.out_dir / directory.CONFIG,
             {
                 "fastmtl": fastmtl.__version__,
                 "train": self.config.to_dict(),
-                "model": model,
+                "model": {"name": name, "arguments": model.config() if name else {}},
                 "data": self.description,
             },
         )
