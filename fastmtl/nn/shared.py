@@ -53,16 +53,19 @@ class _WatchedSplit(torch.autograd.Function):
 class _Fork(nn.Module):
     """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
 
-    _weighting: Weighting | None
+    # From the (T, T) Gramian of a backward pass to the (T,) weights with which it combines the
+    # tasks' gradients; None adds them up. To be set before the forward pass.
+    weighting: Weighting | None
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
         self.num_tasks = need_size("num_tasks", num_tasks)
         self._watch: Watch | None = None
         self.weighting = None
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop what was recorded of the last backward pass."""
         self._backward_id = -1
         self._uses: list[Use] = []
         self._norms: Tensor | None = None
@@ -82,21 +85,7 @@ class _Fork(nn.Module):
         if value not in (None, "norms", "gramian"):
             raise ValueError(f'watch: expected "norms", "gramian" or None, got {value!r}')
         self._watch = value
-        self._forget()
-
-    @property
-    def weighting(self) -> Weighting | None:
-        """A callable from the (T, T) Gramian of a backward pass to the (T,) weights it combines
-        the tasks' gradients with; None, the default, adds them up. Set it before the forward pass.
-        """
-        return self._weighting
-
-    @weighting.setter
-    def weighting(self, value: Weighting | None) -> None:
-        if value is not None and not callable(value):
-            raise TypeError(f"weighting: expected a callable or None, got {type(value).__name__}")
-        # Past nn.Module, which would make a weighting that is a module part of this layer.
-        object.__setattr__(self, "_weighting", value)
+        self.forget()
 
     def task_grad_norms(self) -> Tensor:
         """Norms (T,) of the tasks' gradients in the last backward pass, as that pass had them:
@@ -125,14 +114,14 @@ class _Fork(nn.Module):
     def _nothing(self, what: Watch) -> RuntimeError:
         name = type(self).__name__
         if self._watch == what or self._watch == "gramian":
-            return RuntimeError(f"{name}: no backward pass went through it since watch was set")
+            return RuntimeError(f"{name}: no backward pass went through it while it was watched")
         return RuntimeError(
             f"{name}: the {what} of the tasks' gradients are not watched; "
             f'set layer.watch = "{what}" before the forward pass'
         )
 
     def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
-        if self._watch is None and self._weighting is None:
+        if self._watch is None and self.weighting is None:
             split: Tensor = _Split.apply(z, self.num_tasks)
             return split
         watched: Tensor = self._split_watched(z, x)
@@ -149,20 +138,20 @@ class _Fork(nn.Module):
         """Record one use's gradients (T, ...) and return the combined one (...)."""
         backward_id = torch._C._current_graph_task_id()
         if backward_id != self._backward_id:
-            self._forget()
+            self.forget()
             self._backward_id = backward_id
-        elif self._weighting is not None:
+        elif self.weighting is not None:
             raise RuntimeError(
                 f"{type(self).__name__}: with a weighting it can be used once in a backward pass, "
                 "because the weights need the gradients of all its uses"
             )
         # The dtype the matrix product of the forward pass ran in, under autocast too.
         use = (None if x is None else x.to(grads.dtype), grads)
-        if self._weighting is None:
+        if self.weighting is None:
             self._uses.append(use)
             return grads.sum(0)
         self._gramian = self._gramian_of([use])
-        weights = self._weighting(self._gramian)
+        weights = self.weighting(self._gramian)
         if weights.shape != (self.num_tasks,):
             raise ValueError(
                 f"weighting: expected weights of shape ({self.num_tasks},), "

@@ -1,0 +1,65 @@
+"""Dynamic multi-task learning: task-level dynamic balancing, re-balanced at every cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
+
+
+class DynamicMultiTask(TaskDynamicBalancing):
+    """The task-level part of DMTL: TaskDynamicBalancing, and at the end of a training cycle
+
+        w_j <- w_j max_k(avg L_k) / avg L_j,  then floor and scaling to sum T
+
+    with avg L_j the mean of task j's loss over the steps of the cycle at which it was present. A
+    task that was never present, or whose loss was 0 throughout, keeps its weight. Call `end_cycle`
+    after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`, the
+    sample-level part. Arguments are those of TaskDynamicBalancing.
+
+    Example:
+        >>> from fastmtl.nn import SharedLinear
+        >>> shared = SharedLinear(4, 3, num_tasks=2)
+        >>> balancer = DynamicMultiTask(shared, positives=[20, 300], samples=1000)
+        >>> losses = (shared(torch.ones(5, 4)) ** 2).mean((1, 2)) * torch.tensor([1.0, 9.0])
+        >>> total = balancer.backward(losses)
+        >>> ratio = balancer.weights[0] / balancer.weights[1]
+        >>> balancer.end_cycle()
+        >>> float(balancer.weights[0] / balancer.weights[1] / ratio)  # doctest: +ELLIPSIS
+        9.0...
+    """
+
+    loss_sums: Tensor
+    loss_counts: Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        positives: Tensor | Sequence[float],
+        samples: int,
+        alpha: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, positives, samples, alpha, **options)
+        self.register_buffer("loss_sums", torch.zeros_like(self.weights))
+        self.register_buffer("loss_counts", torch.zeros_like(self.weights))
+
+    @torch.no_grad()
+    def end_cycle(self) -> None:
+        """Re-balance by the losses of the cycle, and start the next one."""
+        seen = self.loss_sums > 0
+        averages = torch.where(seen, self.loss_sums / self.loss_counts, 1)
+        largest = torch.where(seen, averages, 0).max()
+        self._set_weights(self.weights * (largest / averages), seen)
+        self.loss_sums.zero_()
+        self.loss_counts.zero_()
+
+    def _update(self, losses: Tensor, norms: Tensor, present: Tensor | None) -> Tensor:
+        counted = super()._update(losses, norms, present)
+        self.loss_sums.add_(torch.where(counted, losses, 0))
+        self.loss_counts.add_(counted)
+        return counted

@@ -1,0 +1,143 @@
+"""Task weights that bring the gradient norms of all tasks to one scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.target import resolve
+from fastmtl.ops import _checks
+
+
+class GradNorm(Balancer):
+    """GradNorm (Chen et al. 2018, equation 2 and algorithm 1) without its second backward pass.
+
+    With G_j = ||d(w_j L_j)/dW|| at a chosen weight W, Gbar their mean, Lhat_j = L_j(t) / L_j(0) and
+    r_j = Lhat_j / mean(Lhat), a task that learns slowly (r_j > 1) should have a large gradient:
+
+        TL = sum_j |G_j - target_j|,    target_j = Gbar r_j^alpha, held constant
+
+    G_j is linear in w_j, so the gradient of TL is known without differentiating anything:
+
+        dTL/dw_j = sign(G_j - target_j) G_j / w_j
+        w_j <- max(w_j - lr dTL/dw_j, floor),  then all w_j scaled to sum T
+
+    in every step, after its backward pass. Tasks absent from a batch keep their weight and are in
+    none of the means; the present ones are scaled so that the sum of all stays T. L_j(0) is the
+    loss at the first step at which the task is present.
+
+    model: what the norms are taken at: a model with a `task_weight(where)` method such as MTMLAN
+        and HGFN, a model with one SharedLinear or TaskFork in it, such a layer itself, a Parameter
+        (T, ...) stacked by task, or a list of T Parameters.
+    alpha: how strongly slow tasks are pulled up; 0 makes all norms equal.
+    lr: the step size of the weights.
+    where: for a model with `task_weight`, "shared" (its last shared layer), "first" or "last" (of
+        each task's network); None takes "shared" if the model has it, else "first".
+    floor: the least a weight can be before scaling.
+    normalize: take TL / Gbar instead of TL, so that `lr` means the same at any scale of the losses:
+        multiplying all losses by a constant changes no weight. False for the equation as it stands.
+    initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
+        losses.
+
+    Losses must not be negative. ValueError or TypeError for arguments out of range.
+
+    Example:
+        >>> from fastmtl.nn import SharedLinear
+        >>> shared = SharedLinear(4, 3, num_tasks=2)
+        >>> balancer = GradNorm(shared, alpha=0.0)
+        >>> losses = (shared(torch.ones(5, 4)) ** 2).mean((1, 2)) * torch.tensor([1.0, 9.0])
+        >>> total = balancer.backward(losses)
+        >>> bool(balancer.weights[0] > balancer.weights[1])
+        True
+    """
+
+    initial_losses: Tensor
+    factors: Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        alpha: float = 1.0,
+        *,
+        lr: float = 0.025,
+        where: str | None = None,
+        floor: float = 1e-3,
+        normalize: bool = True,
+        initial: Tensor | None = None,
+    ) -> None:
+        _checks.need_number("alpha", alpha)
+        _checks.need_number("lr", lr, above=0.0)
+        _checks.need_number("floor", floor, above=0.0)
+        if floor >= 1:
+            raise ValueError(f"floor: expected less than the mean weight, 1, got {floor}")
+        target = resolve(model, where)
+        super().__init__(target.num_tasks, target.device)
+        self.alpha = alpha
+        self.lr = lr
+        self.floor = floor
+        self.normalize = normalize
+        self._target = target
+        # 0 stands for "not seen yet"; a first loss of exactly 0 sets no scale.
+        self.register_buffer("initial_losses", torch.zeros_like(self.weights))
+        self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
+        if initial is not None:
+            _checks.need_floating("initial", initial)
+            _checks.need_shape("initial", initial, (self.num_tasks,), "(num_tasks,)")
+            if not bool((initial > 0).all() & initial.isfinite().all()):
+                raise ValueError(f"initial: expected positive losses, got {initial.tolist()}")
+            self.initial_losses.copy_(initial)
+
+    def extra_repr(self) -> str:
+        return f"num_tasks={self.num_tasks}, alpha={self.alpha}, lr={self.lr}, floor={self.floor}"
+
+    def _backward(
+        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
+    ) -> None:
+        norms = self._target.backward(total)
+        with torch.no_grad():
+            if scale is not None:
+                norms = norms / scale
+            dtype = self.weights.dtype
+            self._update(losses.to(dtype), norms.to(dtype), present)
+
+    def _update(self, losses: Tensor, norms: Tensor, present: Tensor | None) -> Tensor:
+        """Update the state; return which tasks (T,) the step counts for."""
+        if present is None:
+            present = (losses != 0) | (norms != 0)
+        losses = torch.where(present, losses, 0)
+        norms = torch.where(present, norms, 0)
+        unseen = present & (self.initial_losses == 0)
+        initial = torch.where(unseen, losses, self.initial_losses)
+        weights = self.weights - self.lr * self._gradient(losses, norms, initial, present)
+        finite = (losses.isfinite() & norms.isfinite()).all()
+        self._set_weights(weights, present & finite)
+        self.initial_losses.copy_(torch.where(finite, initial, self.initial_losses))
+        return present & finite
+
+    def _gradient(self, losses: Tensor, norms: Tensor, initial: Tensor, present: Tensor) -> Tensor:
+        """dTL/dw (T,), or d(TL / Gbar)/dw; losses and norms of absent tasks are 0."""
+        mean_norm = _mean(norms, present)
+        progress = torch.where(initial > 0, losses / initial, 1)
+        mean_progress = _mean(progress, present)
+        relative = torch.where(mean_progress > 0, progress / mean_progress, 1)
+        target = mean_norm * relative**self.alpha
+        gradient = self.factors * (norms - target).sign() * norms / self.weights
+        if self.normalize:
+            gradient = torch.where(mean_norm > 0, gradient / mean_norm, 0)
+        return gradient
+
+    def _set_weights(self, weights: Tensor, present: Tensor) -> None:
+        """Give the present tasks their new weights, kept above the floor and scaled so that all
+        sum to T."""
+        weights = weights.clamp(min=self.floor)
+        room = self.num_tasks - torch.where(present, 0, self.weights).sum()
+        weights = weights * (room / torch.where(present, weights, 0).sum())
+        # A step too large for the dtype is not taken.
+        self.weights.copy_(torch.where(present & weights.isfinite().all(), weights, self.weights))
+
+
+def _mean(values: Tensor, present: Tensor) -> Tensor:
+    return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,140 @@
+"""The weight matrix at which gradient norms are taken: a shared layer, or one weight per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl import ops
+from fastmtl.nn.shared import SharedLinear, TaskFork
+
+Where = str | None
+# The modules that are what they name, not a model to look into.
+_WEIGHTS = (SharedLinear, TaskFork, nn.ParameterList)
+
+
+class GradientTarget(Protocol):
+    """Something that sees the norm of every task's gradient in one backward pass."""
+
+    num_tasks: int
+    device: torch.device | None
+
+    def backward(self, total: Tensor) -> Tensor:
+        """Run `total.backward()`; return the norms (T,) of the tasks' gradients in that pass."""
+
+
+class ForkTarget:
+    """The weight of a SharedLinear, or the representation at a TaskFork."""
+
+    def __init__(self, layer: SharedLinear | TaskFork) -> None:
+        self.layer = layer
+        self.num_tasks = layer.num_tasks
+        self.device = layer.weight.device if isinstance(layer, SharedLinear) else None
+        if layer.watch is None:
+            layer.watch = "norms"
+
+    def backward(self, total: Tensor) -> Tensor:
+        self.layer.forget()
+        total.backward()
+        return self.layer.task_grad_norms()
+
+
+class ParameterTarget:
+    """Weights that belong to one task each: stacked in one parameter (T, ...), or a list of T."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], stacked: bool) -> None:
+        self.parameters = list(parameters)
+        self.stacked = stacked
+        self.num_tasks = len(parameters[0]) if stacked else len(parameters)
+        self.device: torch.device | None = parameters[0].device
+
+    def backward(self, total: Tensor) -> Tensor:
+        norms: list[Tensor | None] = [None] * len(self.parameters)
+        with self._capturing(norms):
+            total.backward()
+        if all(norm is None for norm in norms):
+            raise RuntimeError("the losses do not depend on the parameters of the balancer")
+        absent = self.parameters[0].new_zeros(1)
+        return torch.cat([absent if norm is None else norm for norm in norms])
+
+    @contextmanager
+    def _capturing(self, norms: list[Tensor | None]) -> Iterator[None]:
+        """Fill in the norms of the gradients on their way to `.grad`, which may hold older ones."""
+
+        def capture(index: int, grad: Tensor) -> None:
+            if norms[index] is not None:
+                raise RuntimeError(
+                    "a parameter of the balancer received its gradient in several parts; "
+                    "checkpoint with use_reentrant=False"
+                )
+            norms[index] = ops.stacked_norms(grad if self.stacked else grad.unsqueeze(0))
+
+        handles = [
+            parameter.register_hook(lambda grad, index=index: capture(index, grad))
+            for index, parameter in enumerate(self.parameters)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def resolve(model: Any, where: Where) -> GradientTarget:
+    """The target that `model` and `where` name; see TaskDynamicBalancing."""
+    if where not in (None, "shared", "first", "last"):
+        raise ValueError(f'where: expected "shared", "first", "last" or None, got {where!r}')
+    if hasattr(model, "task_weight"):
+        return _target_of(_task_weight(model, where))
+    if where is not None and not (where == "shared" and isinstance(model, nn.Module)):
+        raise ValueError(
+            f"where: {where!r} needs a model with a task_weight method, got {type(model).__name__}"
+        )
+    if not isinstance(model, nn.Module) or isinstance(model, _WEIGHTS):
+        return _target_of(model)
+    return ForkTarget(_only_fork(model))
+
+
+def _task_weight(model: Any, where: Where) -> Any:
+    if where is not None:
+        return model.task_weight(where)
+    try:
+        return model.task_weight("shared")
+    except ValueError:
+        return model.task_weight("first")
+
+
+def _only_fork(model: nn.Module) -> SharedLinear | TaskFork:
+    forks = [m for m in model.modules() if isinstance(m, SharedLinear | TaskFork)]
+    if len(forks) != 1:
+        raise ValueError(
+            "model: expected one SharedLinear or TaskFork in it, or a task_weight method, "
+            f"got {type(model).__name__} with {len(forks)} of them; pass the layer itself"
+        )
+    return forks[0]
+
+
+def _target_of(weight: Any) -> GradientTarget:
+    if isinstance(weight, SharedLinear | TaskFork):
+        return ForkTarget(weight)
+    if isinstance(weight, nn.Parameter):
+        if weight.dim() < 2:
+            raise ValueError(
+                f"model: expected a parameter stacked by task, (T, ...), got shape "
+                f"{tuple(weight.shape)}"
+            )
+        return ParameterTarget([weight], stacked=True)
+    if (
+        isinstance(weight, Sequence | nn.ParameterList)
+        and len(weight) > 0
+        and all(isinstance(parameter, nn.Parameter) for parameter in weight)
+    ):
+        return ParameterTarget(list(weight), stacked=False)
+    raise TypeError(
+        "model: expected a model with a task_weight method, a SharedLinear, a TaskFork, "
+        f"a Parameter (T, ...) or a list of T Parameters, got {type(weight).__name__}"
+    )

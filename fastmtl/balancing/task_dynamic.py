@@ -1,0 +1,72 @@
+"""Task-level dynamic balancing: gradient norms, with a penalty on the imbalance of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl.balancing.grad_norm import GradNorm
+from fastmtl.nn._checks import need_size
+from fastmtl.ops import _checks
+
+
+class TaskDynamicBalancing(GradNorm):
+    """Task-level dynamic balancing (TDB): GradNorm with the task imbalance penalty N / n_j.
+
+        TL = sum_j (N / n_j) |G_j - target_j|,    target_j = Gbar r_j^alpha, held constant
+        dTL/dw_j = (N / n_j) sign(G_j - target_j) G_j / w_j
+
+    with N training samples, of which n_j are positive for task j: the weight of a rare concept
+    moves fastest. Everything else, and the arguments not listed here, are those of GradNorm.
+
+    positives: n_j, (T,) or a sequence of T numbers. A task without positives counts as having one.
+    samples: N.
+    imbalance_penalty: False drops N / n_j ("without TIP"), which is GradNorm.
+    normalize: besides TL / Gbar, divide the factors N / n_j by their mean over the tasks. Both are
+        constant in a step and only scale `lr`, which then means the same at any scale of the
+        losses, any rarity of the concepts, and with or without the penalty. False for the equation
+        as it stands.
+
+    ValueError for positives outside [0, samples] or not one for each task.
+
+    Example:
+        >>> from fastmtl.nn import FocalLoss, SharedLinear, TaskLinear
+        >>> shared, heads = SharedLinear(4, 3, num_tasks=2), TaskLinear(3, 1, num_tasks=2)
+        >>> balancer = TaskDynamicBalancing(shared, positives=[20, 300], samples=1000)
+        >>> logits = heads(shared(torch.randn(8, 4))).squeeze(2).T  # (N, T)
+        >>> loss = FocalLoss(num_tasks=2)(logits, torch.randint(2, (8, 2)))
+        >>> total = balancer.backward(loss)
+        >>> float(balancer.weights.sum())
+        2.0
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        positives: Tensor | Sequence[float],
+        samples: int,
+        alpha: float = 1.0,
+        *,
+        lr: float = 0.025,
+        where: str | None = None,
+        imbalance_penalty: bool = True,
+        floor: float = 1e-3,
+        normalize: bool = True,
+        initial: Tensor | None = None,
+    ) -> None:
+        super().__init__(
+            model, alpha, lr=lr, where=where, floor=floor, normalize=normalize, initial=initial
+        )
+        need_size("samples", samples)
+        counts = torch.as_tensor(positives, dtype=torch.float64, device="cpu")
+        _checks.need_shape("positives", counts, (self.num_tasks,), "(num_tasks,)")
+        if not bool(((counts >= 0) & (counts <= samples)).all()):
+            raise ValueError(
+                f"positives: expected numbers in [0, samples = {samples}], got {counts.tolist()}"
+            )
+        if imbalance_penalty:
+            factors = samples / counts.clamp(min=1)
+            self.factors.copy_(factors / factors.mean() if normalize else factors)

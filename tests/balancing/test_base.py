@@ -1,0 +1,217 @@
+"""What holds for every balancer: gradients, checks, precision, state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastmtl.balancing import (
+    Balancer,
+    DynamicMultiTask,
+    Equal,
+    GradNorm,
+    TaskDynamicBalancing,
+)
+from tests.balancing.networks import F64, Net, NoHostSync, T, batch
+from tests.tolerances import assert_close
+
+POSITIVES = [20, 300, 0, 45]
+
+
+def make(method: type[Balancer], net: Net) -> Balancer:
+    if method is Equal:
+        return Equal(T).double()
+    if method is GradNorm:
+        return GradNorm(net).double()
+    return method(net, POSITIVES, 300).double()
+
+
+METHODS = [Equal, GradNorm, TaskDynamicBalancing, DynamicMultiTask]
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@every_method
+@pytest.mark.parametrize("trunk", ["mlp", "gru"])
+def test_gradients_are_those_of_the_weighted_sum(method: type[Balancer], trunk: str) -> None:
+    net, x = Net(trunk), batch(trunk)
+    balancer = make(method, net)
+    weights = torch.tensor([0.5, 1.5, 1.75, 0.25], dtype=F64)
+    if method is not Equal:
+        balancer.weights.copy_(weights)
+    losses = net(x)
+    total = (balancer.weights.clone() * losses).sum()
+    expected = torch.autograd.grad(total, list(net.parameters()))
+    actual = balancer.backward(net(x))
+    assert not actual.requires_grad
+    assert_close(actual, total)
+    for parameter, grad in zip(net.parameters(), expected, strict=True):
+        assert_close(parameter.grad, grad)
+
+
+@every_method
+def test_absent_tasks_have_no_part_in_the_sum(method: type[Balancer]) -> None:
+    net, x = Net(), batch()
+    balancer = make(method, net)
+    losses = net(x)
+    present = torch.tensor([True, False, True, True])
+    total = balancer.backward(losses, present=present)
+    assert_close(total, losses[present].sum())
+    assert net.last.weight.grad[1].eq(0).all()
+    assert net.last.weight.grad[0].ne(0).any()
+
+
+@every_method
+def test_gradients_accumulate(method: type[Balancer]) -> None:
+    net, x = Net(), batch()
+    balancer = make(method, net)
+    expected = 0
+    for _ in range(2):
+        loss = (balancer.weights.clone() * net(x)).sum()
+        expected = expected + torch.autograd.grad(loss, net.shared.weight)[0]
+        balancer.backward(net(x))
+    assert_close(net.shared.weight.grad, expected)
+
+
+@every_method
+def test_state_dict_goes_on_to_the_bit(method: type[Balancer]) -> None:
+    net = Net()
+    balancer = make(method, net)
+    for seed in range(3):
+        balancer.backward(net(batch(seed=seed)))
+    twin_net = copy.deepcopy(net)
+    twin = make(method, twin_net)
+    twin.load_state_dict(balancer.state_dict())
+    for seed in range(3, 6):
+        balancer.backward(net(batch(seed=seed)))
+        twin.backward(twin_net(batch(seed=seed)))
+    balancer.end_cycle()
+    twin.end_cycle()
+    for name, value in balancer.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value, rtol=0, atol=0)
+
+
+@every_method
+def test_state_is_the_balancers_alone(method: type[Balancer]) -> None:
+    balancer = make(method, Net())
+    assert list(balancer.parameters()) == []
+    assert "weights" in balancer.state_dict()
+    assert all(value.shape == (T,) for value in balancer.state_dict().values())
+
+
+@every_method
+def test_no_host_synchronisation(method: type[Balancer]) -> None:
+    net, x = Net(), batch()
+    balancer = make(method, net)
+    present = torch.tensor([True, False, True, True])
+    addresses = [buffer.data_ptr() for buffer in balancer.buffers()]
+    with NoHostSync():
+        balancer.backward(net(x))
+        balancer.backward(net(x), present=present)
+        balancer.end_cycle()
+    assert [buffer.data_ptr() for buffer in balancer.buffers()] == addresses
+
+
+@every_method
+def test_a_batch_that_is_not_finite_changes_nothing(method: type[Balancer]) -> None:
+    net, x = Net(), batch()
+    balancer = make(method, net)
+    balancer.backward(net(x))
+    before = copy.deepcopy(balancer.state_dict())
+    for bad in (torch.nan, torch.inf):
+        factor = torch.ones(T, dtype=F64)
+        factor[1] = bad
+        balancer.backward(net(x) * factor)
+    for name, value in balancer.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@every_method
+def test_grad_scaler(method: type[Balancer]) -> None:
+    """The gradients of a scaled pass are scaled, its weights are those of the plain one."""
+    net = Net()
+    plain, scaled = make(method, net), make(method, net)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for seed in range(3):
+        total = plain.backward(net(batch(seed=seed)))
+        grad = net.shared.weight.grad
+        net.zero_grad()
+        assert_close(scaled.backward(net(batch(seed=seed)), scaler=scaler), total)
+        assert_close(net.shared.weight.grad, 1024 * grad)
+        net.zero_grad()
+    assert_close(scaled.weights, plain.weights)
+
+
+@every_method
+def test_float32_and_half_losses(method: type[Balancer]) -> None:
+    net = Net().float()
+    balancer = make(method, net).float()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        total = balancer.backward(net(batch().float()).to(dtype))
+        assert total.dtype == dtype
+        assert balancer.weights.dtype == torch.float32
+        assert balancer.weights.isfinite().all()
+
+
+def losses() -> Tensor:
+    return torch.ones(T, dtype=F64, requires_grad=True) * 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "present", "error", "message"),
+    [
+        ([1.0] * T, None, TypeError, "losses: expected a tensor, got list"),
+        (torch.ones(T, dtype=torch.int64), None, TypeError, "losses: expected float32"),
+        (torch.ones(T + 1), None, ValueError, r"losses: expected \(num_tasks,\) = \(4,\)"),
+        (torch.ones(()), None, ValueError, r"losses: .* got shape \(\)"),
+        (torch.ones(T, device="meta"), None, ValueError, r"move the balancer with \.to\(device\)"),
+        (torch.ones(T), None, ValueError, "losses: expected a tensor with a graph"),
+        (losses(), [True] * T, TypeError, "present: expected a tensor, got list"),
+        (losses(), torch.ones(T), TypeError, r"present: expected bool, got torch\.float32"),
+        (losses(), torch.ones(2, dtype=torch.bool), ValueError, r"present: expected .* \(2,\)"),
+        (losses(), torch.ones(T, dtype=torch.bool, device="meta"), ValueError, "present: .*device"),
+    ],
+)
+def test_arguments_are_checked(
+    losses: Tensor, present: Tensor | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Equal(T).backward(losses, present=present)
+
+
+def test_num_tasks_is_checked() -> None:
+    with pytest.raises(ValueError, match="num_tasks: expected at least 1, got 0"):
+        Equal(0)
+
+
+@every_method
+def test_weights_follow_the_model_to_its_device(method: type[Balancer]) -> None:
+    if method is not Equal:
+        assert make(method, Net().to("meta")).weights.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_method
+def test_cuda_graph(method: type[Balancer]) -> None:
+    """A captured step replays to the weights that the eager steps reach."""
+    net = Net().cuda()
+    x = batch().cuda()
+    eager, captured = make(method, net).cuda(), make(method, net).cuda()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            eager.backward(net(x))
+            captured.backward(net(x))
+            net.zero_grad()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured.backward(net(x))
+    for _ in range(3):
+        graph.replay()
+        eager.backward(net(x))
+    assert_close(captured.weights, eager.weights)

@@ -1,0 +1,103 @@
+"""The re-balancing of DynamicMultiTask at the end of a cycle."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastmtl.balancing import DynamicMultiTask, TaskDynamicBalancing
+from tests.balancing.networks import F64, Net, T, batch
+from tests.tolerances import assert_close
+
+POSITIVES = [20, 300, 150, 45]
+
+
+def make(net: Net) -> DynamicMultiTask:
+    return DynamicMultiTask(net, POSITIVES, 300).double()
+
+
+def cycle(balancer: TaskDynamicBalancing, net: Net, masks: list[Tensor] | None = None) -> Tensor:
+    """A cycle of three batches; the losses (3, T)."""
+    rows = []
+    for seed in range(3):
+        losses = net(batch(seed=seed))
+        balancer.backward(losses, present=None if masks is None else masks[seed])
+        rows.append(losses.detach())
+    return torch.stack(rows)
+
+
+def test_within_a_cycle_it_is_task_dynamic_balancing() -> None:
+    net = Net()
+    balancer, plain = make(net), TaskDynamicBalancing(net, POSITIVES, 300).double()
+    cycle(balancer, net)
+    cycle(plain, net)
+    assert torch.equal(balancer.weights, plain.weights)
+
+
+def test_rebalancing_by_the_average_losses_of_the_cycle() -> None:
+    net = Net()
+    balancer = make(net)
+    for _ in range(2):
+        averages = cycle(balancer, net).mean(0)
+        expected = balancer.weights * averages.max() / averages
+        balancer.end_cycle()
+        assert_close(balancer.weights, T * expected / expected.sum())
+
+
+def test_averages_are_over_the_steps_at_which_a_task_was_present() -> None:
+    net = Net()
+    balancer = make(net)
+    masks = [
+        torch.tensor([True, True, False, False]),
+        torch.tensor([True, False, True, False]),
+        torch.tensor([True, True, True, False]),
+    ]
+    losses = cycle(balancer, net, masks)
+    mask = torch.stack(masks)
+    averages = (losses * mask).sum(0)[:3] / mask.sum(0)[:3]
+    before = balancer.weights.clone()
+    balancer.end_cycle()
+    expected = before[:3] * averages.max() / averages
+    expected = expected * (T - before[3]) / expected.sum()
+    assert_close(balancer.weights, torch.cat([expected, before[3:]]))
+
+
+def test_an_empty_cycle_changes_nothing() -> None:
+    net = Net()
+    balancer = make(net)
+    cycle(balancer, net)
+    balancer.end_cycle()
+    before = balancer.weights.clone()
+    balancer.end_cycle()
+    assert torch.equal(balancer.weights, before)
+
+
+def test_losses_of_zero_keep_their_weight() -> None:
+    net = Net()
+    balancer = make(net)
+    factor = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=F64)
+    balancer.backward(net(batch()) * factor)
+    balancer.end_cycle()
+    assert balancer.weights[1] == 1
+    assert balancer.weights.isfinite().all()
+    assert_close(balancer.weights.sum(), torch.tensor(float(T)))
+
+
+def test_vanishing_losses_do_not_overflow() -> None:
+    net = Net()
+    balancer = make(net).float()
+    factor = torch.tensor([1.0, 1e-40, 1.0, 1.0], dtype=F64)
+    balancer.backward(net(batch()) * factor)
+    balancer.end_cycle()
+    assert balancer.weights.isfinite().all()
+    assert (balancer.weights > 0).all()
+
+
+def test_the_cycle_is_part_of_the_state() -> None:
+    net = Net()
+    balancer, twin = make(net), make(net)
+    cycle(balancer, net)
+    twin.load_state_dict(balancer.state_dict())
+    balancer.end_cycle()
+    twin.end_cycle()
+    assert torch.equal(balancer.weights, twin.weights)
