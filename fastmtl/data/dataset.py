@@ -195,6 +195,9 @@ class MultiTaskData:
         if not modalities:
             raise DataError.at(self.name, "modalities", "at least one modality", "none")
         if not isinstance(modalities, Mapping):
+            if twice := [m for i, m in enumerate(modalities) if m in modalities[:i]]:
+                got = f"{twice[0]!r} more than once"
+                raise DataError.at(self.name, "modalities", "distinct names", got)
             return replace(self, x={m: self._modality(m) for m in modalities})
         if isinstance(self.x, dict):
             got = "a set that has the modalities " + ", ".join(self.x)

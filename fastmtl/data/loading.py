@@ -126,12 +126,12 @@ def _parse_modalities(text: str) -> Sequence[str] | Mapping[str, slice]:
     items = [item.strip() for item in text.split(",")]
     if not any("=" in item for item in items):
         return items
-    columns = {}
+    columns: dict[str, slice] = {}
     for item in items:
-        name, _, span = item.partition("=")
+        name, _, span = (part.strip() for part in item.partition("="))
         start, _, stop = span.partition(":")
-        if not (name and start.isdecimal() and stop.isdecimal()):
-            expected = "names ('text,audio') or columns ('text=0:79,audio=79:103')"
+        if not name or name in columns or not (start.isdecimal() and stop.isdecimal()):
+            expected = "distinct names ('text,audio') or columns ('text=0:79,audio=79:103')"
             raise DataError.at("modalities", "option", expected, repr(item))
-        columns[name.strip()] = slice(int(start), int(stop))
+        columns[name] = slice(int(start), int(stop))
     return columns

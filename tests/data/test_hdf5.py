@@ -1,0 +1,116 @@
+"""The HDF5 format, whole and damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from fastmtl.data import DataError, load_hdf5, load_npz
+
+Y = np.tile([[0, 1], [1, 0]], (10, 1))
+
+
+def write(path: Path, **fields: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, value in {"x": np.ones((20, 3), np.float32), "y": Y, **fields}.items():
+            if value is not None:
+                file[name] = value
+    return path
+
+
+def refuses(path: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_hdf5(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_same_result_as_npz(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fields: dict[str, Any] = {
+        "x_a": rng.standard_normal((20, 3)).astype(np.float16),
+        "x_b": rng.standard_normal((20, 4, 2)),
+        "y": Y,
+        "lengths": np.arange(20) % 4 + 1,
+        "label_names": np.array([b"sea", b"sky"]),
+        "split": np.array(["train", "val", "test", "train"] * 5).astype("S"),
+        "group": np.arange(20),
+    }
+    np.savez(tmp_path / "toy.npz", **fields)
+    one = load_hdf5(write(tmp_path / "toy.h5", x=None, **fields))
+    other = load_npz(tmp_path / "toy.npz")
+    for name, value in other.features().items():
+        assert torch.equal(one.features()[name], value)
+    assert torch.equal(one.y, other.y)
+    assert torch.equal(one.split, other.split)
+    assert one.lengths is not None
+    assert other.lengths is not None
+    assert torch.equal(one.lengths, other.lengths)
+    assert one.label_names == other.label_names == ["sea", "sky"]
+
+
+def test_strings_of_variable_length(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.h5", label_names=["sea", "wüste"], split=["train"] * 15 + ["test"] * 5
+    )
+    data = load_hdf5(path)
+    assert data.label_names == ["sea", "wüste"]
+    assert len(data.indices("test")) == 5
+
+
+def test_compressed_and_chunked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("x", data=np.ones((20, 50)), chunks=(5, 10), compression="gzip")
+    assert load_hdf5(path).modalities == {"x": (50,)}
+
+
+def test_files_that_are_not_hdf5(tmp_path: Path) -> None:
+    refuses(tmp_path / "none.h5", "file: expected an existing file")
+    refuses(tmp_path, "file: expected a file, got a directory")
+    path = tmp_path / "a.h5"
+    path.touch()
+    refuses(path, "file: expected data, got an empty file")
+    path.write_text("x,y\n" * 1000)
+    refuses(path, "file: expected an HDF5 file")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_truncated(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "a.h5", x=np.random.default_rng(0).standard_normal((20, 300)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    refuses(path, "file: expected an HDF5 file, got something else, or a file cut short")
+
+
+def test_damaged_chunk(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        values = np.random.default_rng(0).standard_normal((20, 300))
+        data = file.create_dataset("x", data=values, chunks=(20, 300), compression="gzip")
+        offset = data.id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 500] = bytes(500)
+    path.write_bytes(content)
+    refuses(path, "x: expected a dataset, got one that cannot be read")
+
+
+def test_layout_errors(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", y=None)
+    refuses(path, "y: expected labels")
+    with h5py.File(path, "w") as file:
+        file.create_group("x")
+    refuses(path, "x: expected a dataset, got an HDF5 Group")
+    refuses(write(path, x=h5py.Empty("f4")), "x: expected numbers")
+    refuses(write(path, y=np.full((20, 2), 2)), "y: expected only 0, 1 or NaN .missing., got 2")
+
+
+def test_test_file(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.h5", label_names=["a", "b"])
+    other = write(tmp_path / "b.h5", label_names=["a", "b"])
+    assert len(load_hdf5(one, test=other).indices("test")) == 20
