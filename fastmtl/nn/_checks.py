@@ -41,8 +41,12 @@ def need_sizes(name: str, value: Any, *shapes: Sequence[str | int]) -> None:
     """
     need_floating(name, value)
     if not any(_matches(value, shape) for shape in shapes):
-        expected = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+        expected = " or ".join(map(_written, shapes))
         raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
+
+
+def _written(shape: Sequence[str | int]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
 def _matches(value: Tensor, shape: Sequence[str | int]) -> bool:

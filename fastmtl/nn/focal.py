@@ -79,6 +79,8 @@ class GroupedFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.group_sizes = tuple(need_size("group_sizes", size) for size in group_sizes)
+        if not self.group_sizes:
+            raise ValueError("group_sizes: expected at least one group, got none")
         need_number("gamma", gamma)
         self.gamma = gamma
         if class_weight is not None:

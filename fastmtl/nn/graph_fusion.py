@@ -142,10 +142,11 @@ class _PairNetwork(nn.Module):
 
     def forward(self, vertices: Tensor) -> Tensor:
         batch, _, features = vertices.shape
-        sets = self.dense.num_tasks
-        pairs = vertices[:, self.pairs]  # (B, E, 2, D)
-        hidden = self.activation(self.conv(pairs.reshape(-1, 2 * sets, features)))
-        # Rows (B * E, C * D) of the one set, or (B, C * D) of each edge's own.
-        rows = hidden.view(hidden.shape[0], sets, -1).transpose(0, 1)
-        result: Tensor = self.activation(self.dense(rows))
-        return result.transpose(0, 1).reshape(batch, len(self.edges), features)
+        edges, sets = len(self.edges), self.dense.num_tasks
+        # Rows of all edges for the one set of weights, or of each edge for its own.
+        rows = batch * edges // sets
+        pairs = vertices[:, self.pairs].reshape(rows, 2 * sets, features)
+        hidden = self.activation(self.conv(pairs))  # (rows, sets * C, D)
+        hidden = hidden.view(rows, sets, self.dense.in_features).transpose(0, 1)
+        result: Tensor = self.activation(self.dense(hidden))  # (sets, rows, D)
+        return result.transpose(0, 1).reshape(batch, edges, features)

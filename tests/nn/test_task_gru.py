@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fastmtl.nn import TaskGRU
+from tests.tolerances import assert_close
+
+LENGTHS = torch.tensor([3, 6, 1, 4])
+
+
+def torch_gru(module: nn.GRU, x: Tensor, lengths: Tensor | None) -> Tensor:
+    if lengths is None:
+        return module(x)[0]
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    return pad_packed_sequence(module(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+@pytest.mark.parametrize("own_inputs", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    ("num_tasks", "num_layers", "bidirectional"), [(3, 2, True), (2, 1, False), (1, 3, True)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equals_torch(
+    dtype: torch.dtype,
+    num_tasks: int,
+    num_layers: int,
+    bidirectional: bool,
+    own_inputs: bool,
+    lengths: Tensor | None,
+) -> None:
+    layer = TaskGRU(5, 4, num_tasks, num_layers, bidirectional).to(dtype)
+    modules = [module.double() for module in layer.to_torch()]
+    shape = (num_tasks, 4, 6, 5) if own_inputs else (4, 6, 5)
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
+    x64 = x.detach().double().requires_grad_()
+
+    y = layer(x, lengths)
+    inputs = x64.unbind() if own_inputs else [x64] * num_tasks
+    expected = torch.stack(
+        [torch_gru(*args, lengths) for args in zip(modules, inputs, strict=True)]
+    )
+    assert y.shape == (num_tasks, 4, 6, layer.out_features)
+    assert_close(y, expected)
+
+    weights = torch.randn_like(expected)
+    (y * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert x.grad is not None
+    assert x64.grad is not None
+    assert_close(x.grad, x64.grad)
+    directions = ["", "_reverse"][: layer.num_directions]
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None
+        theirs = torch.stack(
+            [
+                torch.stack([getattr(module, name + suffix).grad for suffix in directions])
+                for module in modules
+            ]
+        )
+        assert theirs.ne(0).any()
+        assert_close(parameter.grad, theirs)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "bidirectional", "batch_first"),
+    list(product([1, 2], [False, True], [False, True])),
+)
+def test_from_torch_and_back(num_layers: int, bidirectional: bool, batch_first: bool) -> None:
+    modules = [
+        nn.GRU(3, 4, num_layers, batch_first=batch_first, bidirectional=bidirectional)
+        .double()
+        .eval()
+        for _ in range(3)
+    ]
+    layer = TaskGRU.from_torch(modules)
+    assert not layer.training
+    assert layer.weight_ih_l0.dtype == torch.float64
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    for module, y in zip(modules, layer(x), strict=True):
+        expected = module(x)[0] if batch_first else module(x.transpose(0, 1))[0].transpose(0, 1)
+        assert_close(y, expected)
+    for module, back in zip(modules, layer.to_torch(), strict=True):
+        assert back.batch_first
+        assert not back.training
+        for name, parameter in module.named_parameters():
+            assert parameter.equal(back.get_parameter(name))
+
+
+def test_weights_are_copied() -> None:
+    layer = TaskGRU(3, 4, num_tasks=2)
+    modules = layer.to_torch()
+    before = layer.weight_ih_l0.detach().clone()
+    with torch.no_grad():
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.zero_()
+    assert layer.weight_ih_l0.equal(before)
+
+
+@pytest.mark.parametrize("own_inputs", [False, True])
+def test_padding_is_neither_read_nor_written(own_inputs: bool) -> None:
+    layer = TaskGRU(5, 4, num_tasks=2)
+    x = torch.randn(2, 4, 6, 5) if own_inputs else torch.randn(4, 6, 5)
+    padding = torch.arange(6) >= LENGTHS.unsqueeze(1)
+    poisoned = x.masked_fill(padding.unsqueeze(-1), torch.nan)
+    y = layer(x, LENGTHS)
+    assert y.equal(layer(poisoned, LENGTHS))
+    assert (y[:, padding] == 0).all()
+    for sample, length in enumerate(LENGTHS.tolist()):
+        alone = layer(x[..., sample : sample + 1, :length, :])
+        assert_close(y[:, sample, :length], alone[:, 0].double(), torch.float32)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 5), (1, 6, 5), (4, 1, 5), (1, 1, 5), (2, 0, 6, 5)])
+def test_sizes_of_none_and_one(shape: tuple[int, ...]) -> None:
+    layer = TaskGRU(5, 4, num_tasks=2)
+    x = torch.randn(shape)
+    lengths = torch.full((shape[-3],), shape[-2])
+    y = layer(x)
+    assert y.shape == (2, *shape[-3:-1], 8)
+    assert_close(layer(x, lengths), y.double(), torch.float32)
+
+
+def test_non_contiguous_input() -> None:
+    layer = TaskGRU(5, 4, num_tasks=2).double()
+    x = torch.randn(6, 4, 5, dtype=torch.float64).transpose(0, 1)
+    assert_close(layer(x), layer(x.contiguous()))
+    assert_close(layer(x, LENGTHS), layer(x.contiguous(), LENGTHS))
+
+
+def test_dropout_acts_between_layers_in_training() -> None:
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, dropout=0.5)
+    x = torch.randn(4, 6, 5)
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert layer(x).equal(first)
+    assert not layer(x).equal(first)
+    layer.eval()
+    assert layer(x).equal(layer(x))
+
+
+def test_initialisation_is_that_of_torch() -> None:
+    layer = TaskGRU(50, 25, num_tasks=4)
+    for parameter in layer.parameters():
+        assert parameter.abs().max() <= 0.2
+        assert parameter.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)
+
+
+def test_autocast() -> None:
+    layer = TaskGRU(5, 4, num_tasks=2)
+    x = torch.randn(4, 6, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x, LENGTHS)
+    assert_close(y, layer(x, LENGTHS).double(), torch.bfloat16, scale=2)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 6, 3), (3, 4, 6, 5), (1, 2, 4, 6, 5)])
+def test_wrong_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^x: expected a \(B, L, 5\) or \(2, B, L, 5\) tensor"):
+        TaskGRU(5, 4, num_tasks=2)(torch.zeros(shape))
+
+
+def test_wrong_lengths() -> None:
+    layer = TaskGRU(5, 4, num_tasks=2)
+    with pytest.raises(ValueError, match=r"^lengths: "):
+        layer(torch.zeros(4, 6, 5), torch.tensor([1, 2, 3, 7]))
+    with pytest.raises(ValueError, match=r"^lengths: "):
+        layer(torch.zeros(2, 4, 6, 5), torch.tensor([1, 2]))
+
+
+def test_what_cannot_be_converted() -> None:
+    with pytest.raises(ValueError, match=r"^modules: expected at least one"):
+        TaskGRU.from_torch([])
+    with pytest.raises(TypeError, match=r"^modules: expected torch\.nn\.GRU, got LSTM"):
+        TaskGRU.from_torch([nn.LSTM(3, 4)])
+    with pytest.raises(ValueError, match=r"^modules: expected GRUs of the same settings"):
+        TaskGRU.from_torch([nn.GRU(3, 4), nn.GRU(3, 5)])
+    with pytest.raises(ValueError, match=r"all with bias"):
+        TaskGRU.from_torch([nn.GRU(3, 4, bias=False)])
