@@ -28,6 +28,8 @@ def partition(groups: IntArray, shares: Sequence[float], seed: int) -> IntArray:
     >>> np.bincount(parts).tolist()
     [2, 2, 6]
     """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an integer >= 0, got {seed!r}")
     if seed < 0:
         raise ValueError(f"seed: expected an integer >= 0, got {seed}")
     ids, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)

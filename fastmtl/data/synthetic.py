@@ -31,6 +31,7 @@ _NUM_SCENES = 16
 _FACTORS = 3
 _SPAN = (0.15, 0.5)
 _VIDEO_GAIN = 2.0  # a concept is in a third of the frames, and in all of a vector
+_STRONGEST = 1e6
 _CHUNK_BYTES = 16 << 20
 
 FloatArray = NDArray[np.float32]
@@ -212,11 +213,14 @@ def _check_knobs(
 
 def _check_strengths(name: str, **strengths: float) -> None:
     for option, value in strengths.items():
-        if not 0 <= value < np.inf:
-            raise DataError.at(name, option, "a finite number >= 0", str(value))
+        if not 0 <= value <= _STRONGEST:
+            expected = f"a number from 0 to {_STRONGEST:g}"
+            raise DataError.at(name, option, expected, str(value))
 
 
 def _checked_seed(name: str, seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an integer >= 0, got {seed!r}")
     if seed < 0:
         raise DataError.at(name, "seed", "an integer >= 0", str(seed))
     return seed

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from fastmtl.data import DataError, load, load_arff
-from fastmtl.data.arff import read_table
 
 HEADER = """% a comment
 @RELATION 'toy set: -C 2'
@@ -254,12 +253,6 @@ def test_real_sets(
     assert data.name == name
     assert not data.y.isnan().any()
     assert data.warnings == ()
-
-
-def test_real_values_against_a_plain_reading(shared_data: Path) -> None:
-    table = read_table(shared_data / "mulan" / "yeast-test.arff")
-    plain = np.loadtxt(shared_data / "mulan" / "yeast-test.arff", delimiter=",", skiprows=121)
-    assert np.array_equal(table.values, plain.astype(np.float32))
 
 
 def test_yeast_in_two_modalities(shared_data: Path) -> None:

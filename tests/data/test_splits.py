@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,6 +60,12 @@ def test_few_samples_go_to_the_rest_first(n: int) -> None:
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="seed: expected an integer >= 0, got -1"):
         partition(np.arange(3), [0.2], -1)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", None, True])
+def test_a_seed_is_an_integer(seed: Any) -> None:
+    with pytest.raises(TypeError, match="seed: expected an integer"):
+        partition(np.arange(3), [0.2], seed)
 
 
 def test_validation_comes_out_of_training_by_group() -> None:
