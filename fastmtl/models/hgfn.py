@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -178,7 +179,7 @@ class HGFN(MultiTaskModel):
         return lengths
 
     def config(self) -> dict[str, Any]:
-        return dict(self._config)
+        return deepcopy(self._config)
 
     def reference(self) -> ReferenceHGFN:
         return ReferenceHGFN(self)
@@ -233,4 +234,4 @@ def _checked_groups(group_sizes: Sequence[int] | None, num_tasks: int) -> tuple[
         raise ValueError(
             f"group_sizes: expected one size for each of {num_tasks} tasks, got {len(group_sizes)}"
         )
-    return tuple(need_size("group_sizes", size) for size in group_sizes)
+    return tuple(need_size("group_sizes", size, 2) for size in group_sizes)

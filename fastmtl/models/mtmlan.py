@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastmtl.models.base import MultiTaskModel
 from fastmtl.models.reference import ReferenceMTMLAN
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskLinear
-from fastmtl.nn._checks import need_probability, need_sizes
+from fastmtl.nn._checks import need_probability, need_size, need_sizes
 from fastmtl.nn.sequence import need_lengths, padding_mask
 
 
@@ -52,22 +52,17 @@ class MTMLAN(MultiTaskModel):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.in_features = in_features
-        self.num_tasks = num_tasks
+        self.in_features = need_size("in_features", in_features)
+        self.num_tasks = need_size("num_tasks", num_tasks)
         self.shared_features = shared_features
         self.dropout = need_probability("dropout", dropout)
-        self.shared = (
-            None
-            if shared_features is None
-            else SharedLinear(in_features, shared_features, num_tasks)
-        )
-        self.gru = TaskGRU(
-            in_features if shared_features is None else shared_features,
-            hidden_size,
-            num_tasks,
-            num_layers,
-            dropout=dropout,
-        )
+        if shared_features is None:
+            self.shared = None
+            features = in_features
+        else:
+            features = need_size("shared_features", shared_features)
+            self.shared = SharedLinear(in_features, features, num_tasks)
+        self.gru = TaskGRU(features, hidden_size, num_tasks, num_layers, dropout=dropout)
         self.task_attention = TaskAttention(self.gru.out_features, attention_size, num_tasks)
         self.drop = nn.Dropout(dropout)
         self.output = TaskLinear(self.gru.out_features, 1, num_tasks)

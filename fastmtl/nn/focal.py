@@ -57,8 +57,8 @@ class GroupedFocalLoss(nn.Module):
     """Focal loss of G multi-class tasks, one mean over the present labels for each.
 
     The module form of `fastmtl.ops.grouped_focal_loss` with `reduction="task"`. `group_sizes` gives
-    the number of classes C_g of each task; `class_weight` (sum C,) scales each class's samples; it
-    is a buffer and moves with the module.
+    the number of classes C_g >= 2 of each task; `class_weight` (sum C,) scales each class's
+    samples; it is a buffer and moves with the module.
 
     The input is logits (N, sum C) and int64 targets (N, G), -100 where missing; the output is (G,).
 
@@ -78,7 +78,7 @@ class GroupedFocalLoss(nn.Module):
         self, group_sizes: Sequence[int], gamma: float = 2.0, class_weight: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.group_sizes = tuple(need_size("group_sizes", size) for size in group_sizes)
+        self.group_sizes = tuple(need_size("group_sizes", size, 2) for size in group_sizes)
         if not self.group_sizes:
             raise ValueError("group_sizes: expected at least one group, got none")
         need_number("gamma", gamma)

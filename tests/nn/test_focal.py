@@ -47,6 +47,6 @@ def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"^class_weight: expected a \(5,\) tensor"):
         GroupedFocalLoss([3, 2], class_weight=torch.ones(2))
     with pytest.raises(ValueError, match=r"^group_sizes: "):
-        GroupedFocalLoss([3, 0])
+        GroupedFocalLoss([3, 1])
     with pytest.raises(ValueError, match=r"^group_sizes: expected at least one"):
         GroupedFocalLoss([])
