@@ -39,7 +39,7 @@ class TaskDynamicBalancing(GradNorm):
         >>> logits = heads(shared(torch.randn(8, 4))).squeeze(2).T  # (N, T)
         >>> loss = FocalLoss(num_tasks=2)(logits, torch.randint(2, (8, 2)))
         >>> total = balancer.backward(loss)
-        >>> float(balancer.weights.sum())
+        >>> round(float(balancer.weights.sum()), 4)
         2.0
     """
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastmtl import ops
 from fastmtl.nn._checks import need_size, need_sizes
+from fastmtl.ops._checks import need_shape
 
 Watch = Literal["norms", "gramian"]
 Weighting = Callable[[Tensor], Tensor]
@@ -152,11 +153,7 @@ class _Fork(nn.Module):
             return grads.sum(0)
         self._gramian = self._gramian_of([use])
         weights = self.weighting(self._gramian)
-        if weights.shape != (self.num_tasks,):
-            raise ValueError(
-                f"weighting: expected weights of shape ({self.num_tasks},), "
-                f"got {tuple(weights.shape)}"
-            )
+        need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
         combined: Tensor = torch.tensordot(weights.to(grads.dtype), grads, 1)
         return combined
 

@@ -51,24 +51,32 @@ def differentiable(net: Net, x: Tensor) -> Tensor:
     return losses
 
 
-def task_norms(losses: Tensor, weights: Tensor, of: Tensor | list[Tensor]) -> Tensor:
-    """||d(w_j L_j)/dW|| by one backward pass for each task, differentiable in w.
+def task_norms(
+    losses: Tensor, weights: Tensor, of: Tensor | list[Tensor], create_graph: bool = True
+) -> Tensor:
+    """||d(w_j L_j)/dW|| by one backward pass for each task, differentiable in w if asked.
 
     `of` is W, shared by the tasks, or a list of one W for each.
     """
     parameters = of if isinstance(of, list) else [of] * len(losses)
     norms = []
     for weight, loss, parameter in zip(weights, losses, parameters, strict=True):
-        (grad,) = torch.autograd.grad(weight * loss, parameter, create_graph=True)
+        (grad,) = torch.autograd.grad(
+            weight * loss, parameter, retain_graph=True, create_graph=create_graph
+        )
         norms.append(grad.norm())
     return torch.stack(norms)
 
 
-def stacked_task_norms(losses: Tensor, weights: Tensor, of: Tensor) -> Tensor:
+def stacked_task_norms(
+    losses: Tensor, weights: Tensor, of: Tensor, create_graph: bool = True
+) -> Tensor:
     """The same for a parameter (T, ...) stacked by task."""
     norms = []
     for j, (weight, loss) in enumerate(zip(weights, losses, strict=True)):
-        (grad,) = torch.autograd.grad(weight * loss, of, create_graph=True)
+        (grad,) = torch.autograd.grad(
+            weight * loss, of, retain_graph=True, create_graph=create_graph
+        )
         norms.append(grad[j].norm())
     return torch.stack(norms)
 

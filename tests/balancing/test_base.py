@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from fastmtl.balancing import (
+    MGDA,
     Balancer,
     DynamicMultiTask,
     Equal,
     GradNorm,
+    GramianBalancer,
     TaskDynamicBalancing,
+    UncertaintyWeighting,
 )
 from tests.balancing.networks import F64, Net, NoHostSync, T, batch
 from tests.tolerances import assert_close
@@ -21,19 +24,27 @@ from tests.tolerances import assert_close
 POSITIVES = [20, 300, 0, 45]
 
 
+def inverse_norms(gramian: Tensor) -> Tensor:
+    return gramian.diagonal().clamp(min=1e-30).rsqrt()
+
+
 def make(method: type[Balancer], net: Net) -> Balancer:
-    if method is Equal:
-        return Equal(T).double()
-    if method is GradNorm:
-        return GradNorm(net).double()
+    if method in (Equal, UncertaintyWeighting):
+        return method(T).double()
+    if method in (GradNorm, MGDA):
+        return method(net).double()
+    if method is GramianBalancer:
+        return method(net, inverse_norms).double()
     return method(net, POSITIVES, 300).double()
 
 
-METHODS = [Equal, GradNorm, TaskDynamicBalancing, DynamicMultiTask]
+WEIGHTED_SUMS = [Equal, GradNorm, TaskDynamicBalancing, DynamicMultiTask]
+METHODS = [*WEIGHTED_SUMS, UncertaintyWeighting, GramianBalancer, MGDA]
 every_method = pytest.mark.parametrize("method", METHODS)
+weighted_sums = pytest.mark.parametrize("method", WEIGHTED_SUMS)
 
 
-@every_method
+@weighted_sums
 @pytest.mark.parametrize("trunk", ["mlp", "gru"])
 def test_gradients_are_those_of_the_weighted_sum(method: type[Balancer], trunk: str) -> None:
     net, x = Net(trunk), batch(trunk)
@@ -63,7 +74,7 @@ def test_absent_tasks_have_no_part_in_the_sum(method: type[Balancer]) -> None:
     assert net.last.weight.grad[0].ne(0).any()
 
 
-@every_method
+@weighted_sums
 def test_gradients_accumulate(method: type[Balancer]) -> None:
     net, x = Net(), batch()
     balancer = make(method, net)
@@ -96,7 +107,8 @@ def test_state_dict_goes_on_to_the_bit(method: type[Balancer]) -> None:
 @every_method
 def test_state_is_the_balancers_alone(method: type[Balancer]) -> None:
     balancer = make(method, Net())
-    assert list(balancer.parameters()) == []
+    names = ["log_variances"] if method is UncertaintyWeighting else []
+    assert [name for name, _ in balancer.named_parameters()] == names
     assert "weights" in balancer.state_dict()
     assert all(value.shape == (T,) for value in balancer.state_dict().values())
 
@@ -132,15 +144,13 @@ def test_a_batch_that_is_not_finite_changes_nothing(method: type[Balancer]) -> N
 def test_grad_scaler(method: type[Balancer]) -> None:
     """The gradients of a scaled pass are scaled, its weights are those of the plain one."""
     net = Net()
-    plain, scaled = make(method, net), make(method, net)
+    twin = copy.deepcopy(net)
+    plain, scaled = make(method, net), make(method, twin)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for seed in range(3):
         total = plain.backward(net(batch(seed=seed)))
-        grad = net.shared.weight.grad
-        net.zero_grad()
-        assert_close(scaled.backward(net(batch(seed=seed)), scaler=scaler), total)
-        assert_close(net.shared.weight.grad, 1024 * grad)
-        net.zero_grad()
+        assert_close(scaled.backward(twin(batch(seed=seed)), scaler=scaler), total)
+        assert_close(twin.shared.weight.grad, 1024 * net.shared.weight.grad)
     assert_close(scaled.weights, plain.weights)
 
 
@@ -188,7 +198,7 @@ def test_num_tasks_is_checked() -> None:
 
 @every_method
 def test_weights_follow_the_model_to_its_device(method: type[Balancer]) -> None:
-    if method is not Equal:
+    if method not in (Equal, UncertaintyWeighting):
         assert make(method, Net().to("meta")).weights.device.type == "meta"
 
 
@@ -198,20 +208,21 @@ def test_weights_follow_the_model_to_its_device(method: type[Balancer]) -> None:
 def test_cuda_graph(method: type[Balancer]) -> None:
     """A captured step replays to the weights that the eager steps reach."""
     net = Net().cuda()
+    twin = copy.deepcopy(net)
     x = batch().cuda()
-    eager, captured = make(method, net).cuda(), make(method, net).cuda()
+    eager, captured = make(method, net).cuda(), make(method, twin).cuda()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             eager.backward(net(x))
-            captured.backward(net(x))
-            net.zero_grad()
+            captured.backward(twin(x))
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured.backward(net(x))
+        captured.backward(twin(x))
     for _ in range(3):
         graph.replay()
         eager.backward(net(x))
     assert_close(captured.weights, eager.weights)
+    assert_close(twin.shared.weight.grad, net.shared.weight.grad)

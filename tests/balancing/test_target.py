@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from fastmtl.balancing import GradNorm
 from fastmtl.balancing.target import ForkTarget, ParameterTarget, resolve
-from fastmtl.models import MTMLAN
+from fastmtl.models import HGFN, MTMLAN
 from fastmtl.nn import SharedLinear, TaskFork
-from tests.balancing.networks import F64, Net, T, batch, stacked_task_norms
+from tests.balancing.networks import F64, Net, T, batch, stacked_task_norms, task_norms
 from tests.tolerances import assert_close
 
 
@@ -45,6 +45,23 @@ def test_a_model_without_shared_layer_is_balanced_at_its_first_layer() -> None:
         resolve(model, "shared")
     model = MTMLAN(6, T, hidden_size=3, num_layers=1, attention_size=2, shared_features=4)
     assert resolve(model, None).layer is model.task_weight("shared")
+
+
+@pytest.mark.parametrize("where", ["shared", "first", "last"])
+def test_norms_in_the_ready_models(where: str) -> None:
+    mtmlan = MTMLAN(6, T, hidden_size=3, num_layers=1, attention_size=2, shared_features=4)
+    hgfn = HGFN({"audio": 5, "text": 3}, T, hidden_size=8)
+    inputs = {"audio": torch.randn(7, 5, dtype=F64), "text": torch.randn(7, 3, dtype=F64)}
+    for model, x in ((mtmlan, batch("gru")), (hgfn, inputs)):
+        model.double().eval()
+        losses = (model(x) - 1).square().mean(0)
+        weight = model.task_weight(where)
+        if where == "shared":
+            expected = task_norms(losses, torch.ones(T), weight.weight, create_graph=False)
+        else:
+            expected = stacked_task_norms(losses, torch.ones(T), weight, create_graph=False)
+        target = resolve(model, where)
+        assert_close(target.backward((model(x) - 1).square().mean(0).sum()), expected)
 
 
 def test_a_watched_gramian_is_left_watched() -> None:

@@ -1,0 +1,82 @@
+"""Weights of the tasks' gradients from the inner products of these gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.target import ForkTarget, resolve
+from fastmtl.nn.shared import Weighting
+from fastmtl.ops import _checks
+
+
+class GramianBalancer(Balancer):
+    """Combines the tasks' gradients by any function of their Gramian, in the one backward pass.
+
+    At the shared layer, S_ij = <dL_i/dW, dL_j/dW> (at a TaskFork, of dL/dz) gives the weights
+
+        c = weighting(S),    gradient sent on = sum_j c_j dL_j/dy
+
+    to everything before and including the layer, while each task's own network keeps the gradient
+    of its own, unweighted loss. PCGrad, CAGrad, Nash-MTL and other methods that look at conflicts
+    between gradients are such functions; the weightings of TorchJD can be passed as they are.
+
+    model: a model with a SharedLinear or TaskFork in it or behind `task_weight("shared")`, or such
+        a layer itself. From then on every backward pass through it is combined in this way.
+    weighting: from the Gramian (T, T), float32 or float64, to c (T,). Rows and columns of absent
+        tasks are 0, and what it gives these tasks is set to 0; a task is absent if `present` says
+        so or, without `present`, if its gradient is exactly 0.
+
+    `weights` holds the last c; that of an absent task stays as it was.
+
+    Example:
+        >>> from fastmtl.nn import SharedLinear
+        >>> layer = SharedLinear(4, 3, num_tasks=2)
+        >>> inverse_norms = lambda gramian: gramian.diagonal().rsqrt()
+        >>> balancer = GramianBalancer(layer, inverse_norms)
+        >>> losses = layer(torch.ones(5, 4)).mean((1, 2)) * torch.tensor([1.0, 4.0])
+        >>> total = balancer.backward(losses)
+        >>> round(float(balancer.weights[0] / balancer.weights[1]), 4)
+        4.0
+    """
+
+    def __init__(self, model: Any, weighting: Weighting, *, where: str | None = None) -> None:
+        if not callable(weighting):
+            raise TypeError(f"weighting: expected a callable, got {type(weighting).__name__}")
+        target = resolve(model, where)
+        if not isinstance(target, ForkTarget):
+            raise ValueError(
+                "model: a Gramian is taken at a SharedLinear or TaskFork, got a model without"
+            )
+        super().__init__(target.num_tasks, target.device)
+        self.weighting = weighting
+        self._present: Tensor | None = None
+        self._scale: Tensor | None = None
+        target.layer.weighting = self._weigh
+
+    def _total(self, losses: Tensor, present: Tensor | None) -> Tensor:
+        return losses.sum() if present is None else torch.where(present, losses, 0).sum()
+
+    def _backward(
+        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
+    ) -> None:
+        self._present, self._scale = present, scale
+        try:
+            total.backward()
+        finally:
+            self._present = self._scale = None
+
+    def _weigh(self, gramian: Tensor) -> Tensor:
+        if self._scale is not None:
+            gramian = gramian / self._scale**2
+        present = gramian.diagonal() != 0 if self._present is None else self._present
+        gramian = torch.where(present & present.unsqueeze(1), gramian, 0)
+        weights = self.weighting(gramian)
+        _checks.need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
+        weights = torch.where(present, weights, 0)
+        finite = gramian.isfinite().all() & weights.isfinite().all()
+        self.weights.copy_(torch.where(present & finite, weights, self.weights))
+        return weights
