@@ -49,6 +49,7 @@ class HGFN(MultiTaskModel):
     """
 
     shared: SharedLinear
+    columns: Tensor | None
 
     def __init__(
         self,
@@ -112,16 +113,8 @@ class HGFN(MultiTaskModel):
         self.drop = nn.Dropout(dropout)
         self.shared = SharedLinear(self.fusion.out_features, hidden_size, num_tasks)
         self.head = TaskLinear(hidden_size, head_size, num_tasks)
-        largest = max(self.group_sizes)
-        self.output = TaskLinear(head_size, largest, num_tasks)
-        columns = [
-            task * largest + label
-            for task, size in enumerate(self.group_sizes)
-            for label in range(size)
-        ]
-        self.columns: Tensor | None
-        ragged = len(columns) < largest * num_tasks
-        self.register_buffer("columns", torch.tensor(columns) if ragged else None, persistent=False)
+        self.output = TaskLinear(head_size, max(self.group_sizes), num_tasks)
+        self.register_buffer("columns", _columns(self.group_sizes), persistent=False)
 
     def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
         fused = self.fusion(self._encode(x, lengths))
@@ -160,14 +153,16 @@ class HGFN(MultiTaskModel):
             raise TypeError(f"x: expected a dict of tensors, got {type(x).__name__}")
         if set(x) != set(self.modalities):
             raise ValueError(f"x: expected the modalities {list(self.modalities)}, got {list(x)}")
-        if lengths is None:
-            lengths = {}
-        elif not isinstance(lengths, Mapping):
-            lengths = dict.fromkeys(self.sequence_modalities or ("no modality",), lengths)
-        if not set(lengths) <= set(self.sequence_modalities):
+        if not isinstance(lengths, Mapping):
+            if lengths is not None and not self.sequence_modalities:
+                raise ValueError(
+                    "lengths: expected None, since no modality is a sequence, got some"
+                )
+            lengths = dict.fromkeys(self.sequence_modalities, lengths)
+        elif not set(lengths) <= set(self.sequence_modalities):
             raise ValueError(
                 f"lengths: expected lengths of the sequences {list(self.sequence_modalities)}, "
-                f"got some of {list(lengths)}"
+                f"got those of {list(lengths)}"
             )
         batch: int | str = "B"
         for name, features in self.modalities.items():
@@ -212,6 +207,9 @@ def _checked_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
         )
     if not modalities:
         raise ValueError("modalities: expected at least one modality, got none")
+    for name in modalities:
+        if not isinstance(name, str):
+            raise TypeError(f"modalities: expected names that are strings, got {name!r}")
     return {name: need_size(f"modalities[{name!r}]", size) for name, size in modalities.items()}
 
 
@@ -235,3 +233,11 @@ def _checked_groups(group_sizes: Sequence[int] | None, num_tasks: int) -> tuple[
             f"group_sizes: expected one size for each of {num_tasks} tasks, got {len(group_sizes)}"
         )
     return tuple(need_size("group_sizes", size, 2) for size in group_sizes)
+
+
+def _columns(group_sizes: tuple[int, ...]) -> Tensor | None:
+    """Where the logits of each task are in (T * max C), or None if they fill it."""
+    largest = max(group_sizes)
+    if min(group_sizes) == largest:
+        return None
+    return torch.cat([task * largest + torch.arange(size) for task, size in enumerate(group_sizes)])

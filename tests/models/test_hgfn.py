@@ -107,7 +107,7 @@ def test_wrong_lengths(lengths: Any, message: str) -> None:
 
 def test_lengths_without_a_sequence() -> None:
     hgfn = HGFN({"text": 7}, 2)
-    with pytest.raises(ValueError, match=r"^lengths: expected lengths of the sequences \[\]"):
+    with pytest.raises(ValueError, match=r"^lengths: expected None, since no modality"):
         hgfn({"text": torch.zeros(4, 7)}, torch.tensor([1, 1, 1, 1]))
 
 
@@ -118,6 +118,8 @@ def test_wrong_types() -> None:
         model()({**inputs(), "text": [1.0]})
     with pytest.raises(TypeError, match=r"^modalities: expected a dict"):
         HGFN(["text"], 2)
+    with pytest.raises(TypeError, match=r"^modalities: expected names that are strings, got 1"):
+        HGFN({1: 7}, 2)
     with pytest.raises(TypeError, match=r"^sequence_modalities: expected a list of names"):
         HGFN({"text": 7}, 2, sequence_modalities="text")
 
