@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 
 class ParameterPair(NamedTuple):
-    """`parameter[part]` of a model stands for the parameter `twin` of its reference."""
+    """`parameter[part]` of a model stands for the parameter `twin` of its reference.
+
+    Example:
+        >>> from fastmtl.models import MTMLAN, reference_parameters
+        >>> model = MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
+        >>> pair = reference_parameters(model, model.reference())[0]
+        >>> pair.parameter.shape, pair.part, pair.twin.shape
+        (torch.Size([2, 2, 9, 4]), (0, 0), torch.Size([9, 4]))
+    """
 
     parameter: nn.Parameter
     part: tuple[int | slice, ...]

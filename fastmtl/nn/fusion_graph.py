@@ -15,6 +15,11 @@ class FusionLevel:
     `edges` index the vertices that take part: at level 2 the M modalities; above it the vertices of
     the level below, in the order of its edges, then the M modalities. `members` gives for each edge
     the modalities that its vertex covers.
+
+    Example:
+        >>> from fastmtl.nn import FusionLevel, fusion_levels
+        >>> fusion_levels(2) == (FusionLevel(edges=((0, 1),), members=(frozenset({0, 1}),)),)
+        True
     """
 
     edges: tuple[tuple[int, int], ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,14 +80,6 @@ class HierarchicalGraphFusion(nn.Module):
     def out_features(self) -> int:
         """Features of the fused vector, levels * D."""
         return (1 + len(self.levels)) * self.features
-
-    @overload
-    def forward(self, vertices: Tensor, return_weights: Literal[False] = False) -> Tensor: ...
-
-    @overload
-    def forward(
-        self, vertices: Tensor, return_weights: Literal[True]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
 
     def forward(
         self, vertices: Tensor, return_weights: bool = False
