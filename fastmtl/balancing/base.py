@@ -73,7 +73,7 @@ class Balancer(nn.Module):
         self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
     ) -> None:
         """Run `total.backward()` and update the state; `total` is multiplied by `scale`."""
-        raise NotImplementedError
+        total.backward()
 
     def _check(self, losses: Tensor, present: Tensor | None) -> None:
         _checks.need_floating("losses", losses)

@@ -42,9 +42,26 @@ class DynamicMultiTask(TaskDynamicBalancing):
         positives: Tensor | Sequence[float],
         samples: int,
         alpha: float = 1.0,
-        **options: Any,
+        *,
+        lr: float = 0.025,
+        where: str | None = None,
+        imbalance_penalty: bool = True,
+        floor: float = 1e-3,
+        normalize: bool = True,
+        initial: Tensor | None = None,
     ) -> None:
-        super().__init__(model, positives, samples, alpha, **options)
+        super().__init__(
+            model,
+            positives,
+            samples,
+            alpha,
+            lr=lr,
+            where=where,
+            imbalance_penalty=imbalance_penalty,
+            floor=floor,
+            normalize=normalize,
+            initial=initial,
+        )
         self.register_buffer("loss_sums", torch.zeros_like(self.weights))
         self.register_buffer("loss_counts", torch.zeros_like(self.weights))
 
@@ -58,7 +75,7 @@ class DynamicMultiTask(TaskDynamicBalancing):
         self.loss_sums.zero_()
         self.loss_counts.zero_()
 
-    def _update(self, losses: Tensor, norms: Tensor, present: Tensor | None) -> Tensor:
+    def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
         counted = super()._update(losses, norms, present)
         self.loss_sums.add_(torch.where(counted, losses, 0))
         self.loss_counts.add_(counted)

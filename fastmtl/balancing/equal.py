@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from fastmtl.balancing.base import Balancer
 
 
@@ -16,8 +14,3 @@ class Equal(Balancer):
         >>> Equal(num_tasks=2).backward(losses)
         tensor(3.)
     """
-
-    def _backward(
-        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
-    ) -> None:
-        total.backward()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl.balancing.base import Balancer
 from fastmtl.balancing.target import resolve
@@ -29,8 +30,8 @@ class GradNorm(Balancer):
     none of the means; the present ones are scaled so that the sum of all stays T. L_j(0) is the
     loss at the first step at which the task is present.
 
-    model: what the norms are taken at: a model with a `task_weight(where)` method such as MTMLAN
-        and HGFN, a model with one SharedLinear or TaskFork in it, such a layer itself, a Parameter
+    model: what the norms are taken at: a model with a `task_weight(where)` method, such as MTMLAN
+        and HGFN; a model with one SharedLinear or TaskFork in it; such a layer itself; a Parameter
         (T, ...) stacked by task, or a list of T Parameters.
     alpha: how strongly slow tasks are pulled up; 0 makes all norms equal.
     lr: the step size of the weights.
@@ -41,6 +42,9 @@ class GradNorm(Balancer):
         multiplying all losses by a constant changes no weight. False for the equation as it stands.
     initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
         losses.
+
+    Under DistributedDataParallel pass the wrapped model: losses and norms are averaged over its
+    ranks, in one all-reduce of 3 T numbers, and every rank arrives at the same weights.
 
     Losses must not be negative. ValueError or TypeError for arguments out of range.
 
@@ -80,6 +84,7 @@ class GradNorm(Balancer):
         self.floor = floor
         self.normalize = normalize
         self._target = target
+        self._group = model.process_group if isinstance(model, DistributedDataParallel) else None
         # 0 stands for "not seen yet"; a first loss of exactly 0 sets no scale.
         self.register_buffer("initial_losses", torch.zeros_like(self.weights))
         self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
@@ -100,15 +105,18 @@ class GradNorm(Balancer):
         with torch.no_grad():
             if scale is not None:
                 norms = norms / scale
+            if present is None:
+                present = (losses != 0) | (norms != 0)
             dtype = self.weights.dtype
-            self._update(losses.to(dtype), norms.to(dtype), present)
+            losses = torch.where(present, losses, 0).to(dtype)
+            norms = torch.where(present, norms, 0).to(dtype)
+            if self._group is not None:
+                losses, norms, present = _mean_over_ranks(losses, norms, present, self._group)
+            self._update(losses, norms, present)
 
-    def _update(self, losses: Tensor, norms: Tensor, present: Tensor | None) -> Tensor:
-        """Update the state; return which tasks (T,) the step counts for."""
-        if present is None:
-            present = (losses != 0) | (norms != 0)
-        losses = torch.where(present, losses, 0)
-        norms = torch.where(present, norms, 0)
+    def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
+        """Update the state; return which tasks (T,) the step counts for. Losses and norms of the
+        absent ones are 0."""
         unseen = present & (self.initial_losses == 0)
         initial = torch.where(unseen, losses, self.initial_losses)
         weights = self.weights - self.lr * self._gradient(losses, norms, initial, present)
@@ -118,7 +126,7 @@ class GradNorm(Balancer):
         return present & finite
 
     def _gradient(self, losses: Tensor, norms: Tensor, initial: Tensor, present: Tensor) -> Tensor:
-        """dTL/dw (T,), or d(TL / Gbar)/dw; losses and norms of absent tasks are 0."""
+        """dTL/dw (T,), or d(TL / Gbar)/dw."""
         mean_norm = _mean(norms, present)
         progress = torch.where(initial > 0, losses / initial, 1)
         mean_progress = _mean(progress, present)
@@ -141,3 +149,13 @@ class GradNorm(Balancer):
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:
     return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
+
+
+def _mean_over_ranks(
+    losses: Tensor, norms: Tensor, present: Tensor, group: distributed.ProcessGroup
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the ranks at which a task is present, so that all ranks reach the same weights."""
+    sums = torch.stack([losses, norms, present.to(losses.dtype)])
+    distributed.all_reduce(sums, group=group)
+    count = sums[2].clamp(min=1)
+    return sums[0] / count, sums[1] / count, sums[2] > 0

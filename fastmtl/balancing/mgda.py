@@ -60,16 +60,16 @@ def _least_norm(gramian: Tensor, iterations: int) -> Tensor:
     squares = gramian.diagonal()
     distances = (squares.unsqueeze(1) + squares - 2 * gramian).clamp(min=0)
     weights = present.to(gramian.dtype) / present.sum().clamp(min=1)
-    slope = gramian @ weights
+    tasks = torch.arange(len(weights), device=weights.device)
     for _ in range(iterations):
+        slope = gramian @ weights
         drop = slope - slope.unsqueeze(1)  # [b, a]
         # Equal gradients are 0 / 0, with nothing to gain.
         length = (drop / distances).nan_to_num(0.0).clamp(min=0).minimum(weights)
         length = torch.where(present.unsqueeze(1), length, 0)
         gain = length * (drop - length * distances / 2)
         pair = gain.argmax(keepdim=True).view(1)
-        b, a = pair.div(len(slope), rounding_mode="floor"), pair % len(slope)
+        b, a = pair.div(len(weights), rounding_mode="floor"), pair % len(weights)
         moved = length.view(-1)[pair]
-        weights = weights.index_add(0, b, moved).index_add(0, a, -moved)
-        slope = slope + (gramian[:, b] - gramian[:, a]).squeeze(1) * moved
+        weights = weights + torch.where(tasks == b, moved, 0) - torch.where(tasks == a, moved, 0)
     return weights

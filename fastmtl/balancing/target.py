@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl import ops
 from fastmtl.nn.shared import SharedLinear, TaskFork
@@ -88,6 +89,8 @@ def resolve(model: Any, where: Where) -> GradientTarget:
     """The target that `model` and `where` name; see TaskDynamicBalancing."""
     if where not in (None, "shared", "first", "last"):
         raise ValueError(f'where: expected "shared", "first", "last" or None, got {where!r}')
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     if hasattr(model, "task_weight"):
         return _target_of(_task_weight(model, where))
     if where is not None and not (where == "shared" and isinstance(model, nn.Module)):

@@ -40,8 +40,3 @@ class UncertaintyWeighting(Balancer):
         terms = precision.to(losses.dtype) * torch.where(present, losses, 0)
         penalty = torch.where(present, self.log_variances / 2, 0)
         return (terms + penalty.to(losses.dtype)).sum()
-
-    def _backward(
-        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
-    ) -> None:
-        total.backward()

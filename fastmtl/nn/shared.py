@@ -23,9 +23,15 @@ Use = tuple[Tensor | None, Tensor]
 class _Split(torch.autograd.Function):
     """T views of z (...); autograd forbids writing to them, which would write to all T."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, z: Tensor, num_tasks: int) -> Tensor:
+    def forward(z: Tensor, num_tasks: int) -> Tensor:
         return z.expand(num_tasks, *z.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None]:
@@ -151,19 +157,21 @@ class _Fork(nn.Module):
         if self.weighting is None:
             self._uses.append(use)
             return grads.sum(0)
-        self._gramian = self._gramian_of([use])
-        weights = self.weighting(self._gramian)
-        need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
-        combined: Tensor = torch.tensordot(weights.to(grads.dtype), grads, 1)
+        with _without_autocast(grads):
+            self._gramian = self._gramian_of([use])
+            weights = self.weighting(self._gramian)
+            need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
+            combined: Tensor = torch.tensordot(weights.to(grads.dtype), grads, 1)
         return combined
 
     def _measure(self) -> None:
         if not self._uses:
             return
-        if self._watch == "norms":
-            self._norms = self._norms_of(self._uses)
-        else:
-            self._gramian = self._gramian_of(self._uses)
+        with _without_autocast(self._uses[0][1]):
+            if self._watch == "norms":
+                self._norms = self._norms_of(self._uses)
+            else:
+                self._gramian = self._gramian_of(self._uses)
         self._uses = []
 
     def _norms_of(self, uses: list[Use]) -> Tensor:
@@ -171,6 +179,11 @@ class _Fork(nn.Module):
 
     def _gramian_of(self, uses: list[Use]) -> Tensor:
         raise NotImplementedError
+
+
+def _without_autocast(grads: Tensor) -> torch.autocast:
+    """For a backward pass inside autocast, which would round norms and weights to half."""
+    return torch.autocast(grads.device.type, enabled=False)
 
 
 class SharedLinear(_Fork):

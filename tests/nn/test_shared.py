@@ -382,6 +382,23 @@ def test_autocast(inside: bool) -> None:
     assert_close(layer.weight.grad, grad.sum(0), dtype=torch.bfloat16, scale=2)
 
 
+def test_weighting_inside_autocast_is_not_rounded() -> None:
+    layer, x = SharedLinear(I, O, T), torch.randn(9, I)
+    scale = torch.arange(1.0, T + 1).view(T, 1, 1)
+    weights = torch.randn(T)
+    layer.weighting = lambda gramian: torch.eye(T) @ weights
+    (layer(x) * scale).sum().backward()
+    expected = layer.weight.grad
+    layer.weight.grad = None
+    loss = (layer(x) * scale).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss.backward()
+    assert layer.task_grad_gramian().dtype == torch.float32
+    assert_close(layer.weight.grad, expected, dtype=torch.bfloat16)
+    combined = (weights * scale.flatten()).sum()
+    assert_close(layer.bias.grad[:1] / 2, 9 * combined.view(1))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_parameters(dtype: torch.dtype) -> None:
     layer = SharedLinear(I, O, T, dtype=dtype)
@@ -399,6 +416,21 @@ def test_second_derivative() -> None:
     (grad,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_unwatched_layer_under_vmap(layer: SharedLinear) -> None:
+    """One gradient per task by a batched backward pass, and torch.func, as in other libraries."""
+    x = torch.randn(7, I, dtype=F64, requires_grad=True)
+    losses = task_losses(make_heads(), layer(x))
+    (batched,) = torch.autograd.grad(
+        losses, x, torch.eye(T, dtype=F64), is_grads_batched=True, retain_graph=True
+    )
+    for loss, grad in zip(losses, batched, strict=True):
+        assert_close(grad, torch.autograd.grad(loss, x, retain_graph=True)[0])
+    jacobian = torch.func.jacrev(lambda x: layer(x).flatten(1).sum(1))(x.detach())
+    assert_close(jacobian[0], layer.weight.sum(0).expand(7, I))
+    per_sample = torch.func.vmap(torch.func.grad(lambda row: layer(row).sum()))(x.detach())
+    assert_close(per_sample, T * layer.weight.sum(0).expand(7, I))
 
 
 def test_input_overwritten_before_backward_raises(layer: SharedLinear) -> None:
