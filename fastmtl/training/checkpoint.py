@@ -74,7 +74,7 @@ def save_tensors(
     """Write named tensors and a JSON-able value into one safetensors file, atomically.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     save_tensors(f"{directory}/a.safetensors", {"w": torch.ones(2)}, {"epoch": 3})
         ...     load_tensors(f"{directory}/a.safetensors")
@@ -105,6 +105,7 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The tensors named `prefix.name`.
 
     Example:
+        >>> import torch
         >>> list(with_prefix("model", {"weight": torch.ones(1)}))
         ['model.weight']
     """
@@ -115,6 +116,7 @@ def take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The tensors under `prefix`, by their names without it: the inverse of `with_prefix`.
 
     Example:
+        >>> import torch
         >>> list(take_prefix("model", {"model.weight": torch.ones(1), "step": torch.ones(1)}))
         ['weight']
     """

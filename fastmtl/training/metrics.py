@@ -14,6 +14,7 @@ def decide(probabilities: Tensor) -> Tensor:
     """The class decision of every probability: True above 0.5. Any shape, bool.
 
     Example:
+        >>> import torch
         >>> decide(torch.tensor([0.2, 0.5, 0.7]))
         tensor([False, False,  True])
     """
@@ -40,6 +41,7 @@ def multilabel_metrics(
     be stored as JSON. Raises ValueError on shapes that do not match.
 
     Example:
+        >>> import torch
         >>> p = torch.tensor([[0.9, 0.2], [0.4, 0.8]])
         >>> y = torch.tensor([[1.0, 0.0], [1.0, float("nan")]])
         >>> multilabel_metrics(p, y, ["sea", "sand"])["accuracy"]

@@ -152,7 +152,7 @@ def _losses(
         points = [math.nan if value is None else value for value in values]
         axes.plot(epochs, points, color=colour, label=name, lw=1.5, marker=marker, ms=4)
     if best_epoch is not None:
-        axes.axvline(best_epoch, color=BEST, lw=1, ls=":", label="best epoch")
+        axes.axvline(best_epoch, color=BEST, lw=1, ls=":", clip_on=False, label="best epoch")
     axes.set_ylim(bottom=0)
     _whole_epochs(axes, epochs)
 

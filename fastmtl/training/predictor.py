@@ -50,16 +50,28 @@ class Predictor:
         self.device = device
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], device: str = "auto") -> Predictor:
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        device: str = "auto",
+        *,
+        model: nn.Module | None = None,
+    ) -> Predictor:
         """Read config.json and model.safetensors of a run.
 
-        Raises RunError naming the file that is absent, damaged, or does not fit the other.
+        A model of your own, that is neither MTMLAN nor HGFN, is given as `model` to receive the
+        weights. Raises RunError naming the file that is absent, damaged, or does not fit the other.
         """
         stored = files.read(directory)
+        if model is None and stored["model"]["name"] is None:
+            raise RunError(
+                f"{directory}: holds a model of your own: expected it as model, got none"
+            )
         path = Path(directory) / files.MODEL
         tensors, _ = load_tensors(path)
         try:
-            model = rebuild_model(stored["model"]["name"], stored["model"]["arguments"])
+            if model is None:
+                model = rebuild_model(stored["model"]["name"], stored["model"]["arguments"])
             model.load_state_dict(take_prefix("model", tensors))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())

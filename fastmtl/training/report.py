@@ -65,7 +65,9 @@ class LineReporter(Reporter):
         parts = [
             f"epoch {record.epoch}/{self.epochs}",
             f"loss {record.total_train_loss:.4f}",
-            *_validation(record),
+            f"val loss {record.total_val_loss:.4f}",
+            f"micro-F1 {_show(record.micro_f1, 3)}",
+            f"mAP {_show(record.map, 3)}",
             f"{record.seconds:.2f} s",
         ]
         if record.epoch == best_epoch:
@@ -76,17 +78,16 @@ class LineReporter(Reporter):
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-class BarReporter(Reporter):
-    """A progress bar of the epoch under way, with the loss and the last validation figures."""
+class BarReporter(LineReporter):
+    """The same lines, and below them a progress bar of the epoch under way with its loss so far."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self.bar = Progress(
-            TextColumn("[bold]epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
+            TextColumn("epoch {task.description}"),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
-            TextColumn("[dim]{task.fields[validation]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -95,12 +96,11 @@ class BarReporter(Reporter):
         self.loss_read = 0.0
 
     def epoch_started(self, epoch: int, epochs: int, batches: int) -> None:
-        name = f"{epoch}/{epochs}"
-        if self.task is None:
-            self.task = self.bar.add_task("", total=batches, epoch=name, loss="", validation="")
-            self.bar.start()
-        else:
-            self.bar.update(self.task, completed=0, total=batches, epoch=name)
+        super().epoch_started(epoch, epochs, batches)
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+        self.task = self.bar.add_task(f"{epoch}/{epochs}", total=batches, loss="")
+        self.bar.start()
 
     def step(self, loss: Callable[[], float]) -> None:
         if self.task is None:
@@ -110,15 +110,6 @@ class BarReporter(Reporter):
         if now - self.loss_read > LOSS_SECONDS:
             self.loss_read = now
             self.bar.update(self.task, loss=f"loss {loss():.4f}")
-
-    def epoch_ended(self, record: EpochRecord, best_epoch: int) -> None:
-        if self.task is not None:
-            figures = [*_validation(record), f"best epoch {best_epoch}"]
-            figures.append(f"{record.seconds:.2f} s/epoch")
-            self.bar.update(self.task, validation="  ".join(figures))
-
-    def message(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self.bar.stop()
@@ -145,14 +136,6 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Table:
     for label in by_split[0]:
         table.add_row(f"accuracy {label}", *(_show(accuracy[label]) for accuracy in by_split))
     return table
-
-
-def _validation(record: EpochRecord) -> list[str]:
-    return [
-        f"val loss {record.total_val_loss:.4f}",
-        f"micro-F1 {_show(record.micro_f1, 3)}",
-        f"mAP {_show(record.map, 3)}",
-    ]
 
 
 def _show(value: float | None, digits: int = 4) -> str:

@@ -40,7 +40,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
         return
     caught = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in caught}
+    # None stands for a handler that was not installed by Python.
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in caught}
 
     def handle(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)

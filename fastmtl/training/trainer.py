@@ -160,19 +160,25 @@ class Trainer:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
-        targets = self.batches.targets[self.rows[split].to(self.device)]
-        return multilabel_metrics(self.predict(split), targets.cpu(), self.label_names)
+        return self._measure(self._logits(split), self._targets(split))
 
     def predict(self, split: str) -> Tensor:
         """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
-        return self._logits(split, None).double().sigmoid().cpu()
+        return self._logits(split).double().sigmoid().cpu()
 
     def _finished(self) -> bool:
         return self.progress.finished(self.config.epochs, self.config.patience)
 
-    def _logits(self, split: str, stop: StopRequest | None) -> Tensor:
+    def _logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
         size = evaluation_batch(self.config)
         return compute_logits(self.model, self.batches, self.rows[split], size, stop)
+
+    def _targets(self, split: str) -> Tensor:
+        return self.batches.targets[self.rows[split].to(self.device)]
+
+    def _measure(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
+        probabilities = logits.double().sigmoid().cpu()
+        return multilabel_metrics(probabilities, targets.cpu(), self.label_names)
 
     def _train(self, stop: StopRequest) -> None:
         pending = None if self.progress.epoch else self._snapshot()
@@ -199,12 +205,10 @@ class Trainer:
         weights = self.balancer.weights.tolist()
         seconds = time.perf_counter() - start
         logits = self._logits("val", stop)
-        targets = self.batches.targets[self.rows["val"].to(self.device)]
+        targets = self._targets("val")
         val_losses = self.loss(logits, targets)
         has_label = (~targets.isnan()).any(0)
-        metrics = multilabel_metrics(
-            logits.double().sigmoid().cpu(), targets.cpu(), self.label_names
-        )
+        metrics = self._measure(logits, targets)
         record = EpochRecord(
             epoch,
             seconds,
@@ -257,7 +261,9 @@ class Trainer:
         self.model.load_state_dict(self.best)
         history = self.progress.history
         metrics = {
-            split: self.evaluate(split) for split in ("val", "test") if len(self.rows[split])
+            split: self._measure(self._logits(split, stop), self._targets(split))
+            for split in ("val", "test")
+            if len(self.rows[split])
         }
         metrics["training"] = {
             "epochs": self.progress.epoch,

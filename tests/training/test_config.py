@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from fastmtl.training import TrainConfig
+from fastmtl.training.config import ONLY_FOR, check_effect, resolve_device
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "vgg"},
+        {"balancer": "none"},
+        {"balance_at": "middle"},
+        {"epochs": 0},
+        {"epochs": -1},
+        {"epochs": 2.0},
+        {"epochs": True},
+        {"batch_size": 0},
+        {"patience": 0},
+        {"lr": 0},
+        {"lr": -1e-3},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"lr": "fast"},
+        {"gamma": -0.5},
+        {"alpha": -1},
+        {"balance_lr": 0},
+        {"dropout": 1.0},
+        {"theta": 0},
+        {"clip_grad_norm": 0},
+        {"seed": -1},
+        {"threads": 0},
+        {"num_layers": 0},
+        {"shared_features": 0},
+        {"head_size": 0},
+    ],
+)
+def test_a_bad_option_is_named(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name}: expected .* got "):
+        TrainConfig(**options)
+
+
+def test_goes_through_json():
+    config = TrainConfig(model="hgfn", lr=3e-4, clip_grad_norm=1.0, modalities="a=0:3,b=3:5")
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_stored_option_is_named():
+    with pytest.raises(ValueError, match="momentum"):
+        TrainConfig.from_dict({"momentum": 0.9})
+
+
+def test_device_names():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "tpu", "meta", ""):
+        with pytest.raises(ValueError, match=r"^device: "):
+            resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ONLY_FOR)
+def test_an_option_without_effect_is_refused(name):
+    kind, users = ONLY_FOR[name]
+    others = {"model": ("mtmlan", "hgfn"), "balancer": ("equal", "tdb", "dmtl")}[kind]
+    for chosen in others:
+        config = TrainConfig(**{kind: chosen})
+        if chosen in users:
+            check_effect(config, [name, "epochs"])
+        else:
+            with pytest.raises(ValueError, match=f"^{name}: expected only with {kind}"):
+                check_effect(config, [name])

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastmtl.training import multilabel_metrics
+from fastmtl.training.metrics import decide
+
+NAN = float("nan")
+
+
+def test_against_a_count_by_hand():
+    p = torch.tensor([[0.9, 0.6], [0.8, 0.1], [0.3, 0.7], [0.2, 0.4]])
+    y = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    metrics = multilabel_metrics(p, y, ["a", "b"])
+    # Decisions: a 1 1 0 0, b 1 0 1 0; TP 2 (a0, b2), FP 2 (a1, b0), FN 2 (a2, b3), TN 2.
+    assert metrics["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 2 + 2))
+    assert metrics["hamming_loss"] == pytest.approx(4 / 8)
+    assert metrics["accuracy"] == pytest.approx({"a": 0.5, "b": 0.5})
+    # Task a ranks + - + -, task b + - + -: precisions 1 and 2/3 at its two positives.
+    assert metrics["map"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_missing_labels_count_nowhere():
+    p = torch.tensor([[0.9, 0.9], [0.1, 0.9], [0.9, 0.2]])
+    y = torch.tensor([[1.0, NAN], [1.0, 1.0], [NAN, 0.0]])
+    metrics = multilabel_metrics(p, y, ["a", "b"])
+    # Entries: a0 TP, a1 FN, b1 TP, b2 TN.
+    assert metrics["micro_f1"] == pytest.approx(4 / 5)
+    assert metrics["hamming_loss"] == pytest.approx(1 / 4)
+    assert metrics["accuracy"] == pytest.approx({"a": 0.5, "b": 1.0})
+    assert metrics["map"] == pytest.approx(1.0)
+
+
+def test_a_value_at_a_missing_label_changes_nothing():
+    p = torch.rand(50, 4)
+    y = (torch.rand(50, 4) < 0.4).float()
+    y[torch.rand(50, 4) < 0.3] = NAN
+    other = torch.where(y.isnan(), 1 - p, p)
+    assert multilabel_metrics(p, y) == multilabel_metrics(other, y)
+
+
+def test_the_order_of_samples_does_not_matter():
+    p = torch.rand(40, 3)
+    y = (torch.rand(40, 3) < 0.5).float()
+    order = torch.randperm(40)
+    shuffled, metrics = multilabel_metrics(p[order], y[order]), multilabel_metrics(p, y)
+    for figure, value in metrics.items():
+        assert shuffled[figure] == pytest.approx(value)
+
+
+def test_map_leaves_out_tasks_without_a_positive():
+    p = torch.tensor([[0.9, 0.9], [0.1, 0.1]])
+    y = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert multilabel_metrics(p, y)["map"] == 1.0
+
+
+def test_nothing_to_count_is_none():
+    nothing = multilabel_metrics(torch.rand(3, 2), torch.full((3, 2), NAN), ["a", "b"])
+    assert nothing == {
+        "micro_f1": None,
+        "hamming_loss": None,
+        "map": None,
+        "accuracy": {"a": None, "b": None},
+    }
+    assert multilabel_metrics(torch.empty(0, 1), torch.empty(0, 1))["micro_f1"] is None
+
+
+def test_one_task_and_no_positive_anywhere():
+    metrics = multilabel_metrics(torch.tensor([[0.2], [0.3]]), torch.zeros(2, 1))
+    assert metrics["micro_f1"] == 0.0
+    assert metrics["hamming_loss"] == 0.0
+    assert metrics["map"] is None
+
+
+def test_decisions_are_strictly_above_the_threshold():
+    p = torch.tensor([[0.5], [0.5 + 1e-6]], dtype=torch.float64)
+    assert decide(p).tolist() == [[False], [True]]
+    assert multilabel_metrics(p, torch.tensor([[0.0], [1.0]]))["accuracy"] == {"0": 1.0}
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match="probabilities: expected"):
+        multilabel_metrics(torch.rand(3, 2), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="label_names: expected 2 names, got 1"):
+        multilabel_metrics(torch.rand(3, 2), torch.zeros(3, 2), ["a"])

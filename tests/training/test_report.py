@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fastmtl.training import BarReporter, EpochRecord, LineReporter, Reporter
+from fastmtl.training.report import results_table
+
+RECORD = EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, None)
+
+
+def figures(labels):
+    accuracy = {f"label {i}": 0.5 for i in range(labels)}
+    return {"micro_f1": 0.25, "hamming_loss": 0.5, "map": None, "accuracy": accuracy}
+
+
+def shown(table):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_table_has_a_column_for_each_split():
+    text = shown(results_table({"val": figures(2), "test": figures(2), "training": {}}, "run"))
+    assert "val" in text
+    assert "test" in text
+    assert "training" not in text
+    assert text.count("0.2500") == 2
+    assert "label 1" in text
+    assert text.count(" - │") == 2
+
+
+def test_many_labels_become_their_mean():
+    text = shown(results_table({"val": figures(100)}, "run"))
+    assert "mean of 100 labels" in text
+    assert "label 99" not in text
+
+
+@pytest.mark.parametrize("kind", [Reporter, LineReporter, BarReporter])
+def test_reporters_follow_a_run(kind):
+    console = Console(file=io.StringIO(), force_terminal=kind is BarReporter, width=120)
+    reporter = kind() if kind is Reporter else kind(console)
+    for epoch in (1, 2):
+        reporter.epoch_started(epoch, 2, batches=3)
+        for _ in range(3):
+            reporter.step(lambda: 0.5)
+        reporter.epoch_ended(RECORD, best_epoch=1)
+    reporter.message("done [not markup]")
+    reporter.close()
+    text = console.file.getvalue()
+    if kind is not Reporter:
+        assert "val loss 0.5000" in text
+        assert "done [not markup]" in text
+
+
+def test_lines_do_not_read_the_loss():
+    def loss():
+        raise AssertionError("reading the loss waits for the device")
+
+    LineReporter(Console(file=io.StringIO())).step(loss)

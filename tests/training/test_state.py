@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from fastmtl.training import EpochRecord
+from fastmtl.training.state import Progress, load_optimizer, optimizer_tensors
+
+
+def record(epoch, loss):
+    return EpochRecord(epoch, 0.1, [loss], [loss], [1.0], None, None, None)
+
+
+def test_best_is_the_first_lowest_validation_loss():
+    progress = Progress()
+    losses = [0.5, 0.4, 0.4, 0.45]
+    assert [progress.add(record(i + 1, loss)) for i, loss in enumerate(losses)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert (progress.epoch, progress.best_epoch, progress.best_loss) == (4, 2, 0.4)
+    assert progress.finished(epochs=10, patience=2)
+    assert not progress.finished(epochs=10, patience=3)
+    assert progress.finished(epochs=4, patience=3)
+
+
+def test_a_run_that_has_not_begun_is_not_finished():
+    assert not Progress().finished(epochs=1, patience=1)
+
+
+def test_progress_goes_through_json():
+    progress = Progress()
+    progress.add(record(1, 0.1 + 0.2))
+    assert Progress.from_dict(json.loads(json.dumps(progress.to_dict()))) == progress
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_goes_on_where_it_was(fused):
+    def make():
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        return model, torch.optim.Adam(model.parameters(), lr=0.1, fused=fused)
+
+    def step(model, optimizer):
+        model(torch.ones(4, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    (model, optimizer), (twin, other) = make(), make()
+    step(model, optimizer)
+    twin.load_state_dict(model.state_dict())
+    load_optimizer(other, {k: v.clone() for k, v in optimizer_tensors(optimizer).items()})
+    step(model, optimizer)
+    step(twin, other)
+    assert torch.equal(model.weight, twin.weight)

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastmtl.data import DataError, MultiTaskData
+from fastmtl.training import (
+    DivergedError,
+    Interrupted,
+    Predictor,
+    Reporter,
+    RunError,
+    Trainer,
+    arrange,
+    load_data,
+    trainer,
+)
+from fastmtl.training.checkpoint import load_tensors, read_json
+from tests.training.conftest import MODALITIES
+
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "checkpoint.safetensors",
+    "metrics.json",
+    "history.csv",
+    "losses.png",
+    "weights.png",
+}
+
+
+class StopAt(Reporter):
+    """Sends a signal in the middle of an epoch."""
+
+    def __init__(self, epoch, number=signal.SIGINT):
+        self.epoch, self.number, self.now = epoch, number, 0
+
+    def epoch_started(self, epoch, epochs, batches):
+        self.now = epoch
+
+    def step(self, loss):
+        if self.now == self.epoch:
+            os.kill(os.getpid(), self.number)
+
+
+def assert_same_run(first, second):
+    """The same weights, optimizer, balancer and figures, bit for bit; only times may differ."""
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        (a, values_a), (b, values_b) = load_tensors(first / name), load_tensors(second / name)
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), (name, key)
+        for record in values_a.get("history", []) + values_b.get("history", []):
+            del record["seconds"]
+        assert values_a == values_b
+    metrics_a, metrics_b = read_json(first / "metrics.json"), read_json(second / "metrics.json")
+    for metrics in (metrics_a, metrics_b):
+        del metrics["training"]["seconds_per_epoch"]
+    assert metrics_a == metrics_b
+
+
+@pytest.mark.parametrize("balancer", ["equal", "tdb", "dmtl"])
+@pytest.mark.parametrize("model", ["mtmlan", "hgfn"])
+def test_a_run_writes_its_results(tmp_path, make_config, model, balancer):
+    config = make_config(model, balancer=balancer, epochs=2)
+    metrics = Trainer.from_config(config, tmp_path).fit()
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert read_json(tmp_path / "metrics.json") == metrics
+    assert metrics["training"].keys() == {
+        "epochs",
+        "best_epoch",
+        "stopped_early",
+        "seconds_per_epoch",
+    }
+    for split in ("val", "test"):
+        assert metrics[split].keys() == {"micro_f1", "hamming_loss", "map", "accuracy"}
+        assert len(metrics[split]["accuracy"]) == 7
+    with open(tmp_path / "history.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    if balancer == "equal":
+        assert {row["weight/victim"] for row in rows} == {"1.0"}
+    else:
+        assert float(rows[1]["weight/victim"]) != 1.0
+
+
+@pytest.mark.parametrize("at", ["shared", "first", "last"])
+def test_every_place_of_the_gradient_norms(tmp_path, make_config, at):
+    config = make_config(balance_at=at, shared_features=5, epochs=1)
+    Trainer.from_config(config, tmp_path).fit()
+
+
+def test_training_lowers_the_loss(tmp_path, make_config):
+    config = make_config(epochs=25, lr=0.02, hidden_size=8)
+    run = Trainer.from_config(config, tmp_path)
+    run.fit()
+    history = run.progress.history
+    assert history[-1].total_train_loss < 0.5 * history[0].total_train_loss
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path, make_config):
+    config = make_config(dropout=0.3)
+    for name in ("a", "b"):
+        torch.rand(7)
+        Trainer.from_config(config, tmp_path / name).fit()
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    Trainer.from_config(replace(config, seed=1), tmp_path / "c").fit()
+    assert (
+        read_json(tmp_path / "a/metrics.json")["val"]
+        != read_json(tmp_path / "c/metrics.json")["val"]
+    )
+
+
+def test_a_run_leaves_the_random_state_and_threads_alone(tmp_path, make_config):
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    Trainer.from_config(make_config(dropout=0.3, epochs=1, threads=threads + 1), tmp_path).fit()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("balancer", ["equal", "dmtl"])
+@pytest.mark.parametrize("model", ["mtmlan", "hgfn"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, make_config, model, balancer):
+    config = make_config(model, balancer=balancer, dropout=0.2, epochs=4)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    for epoch in (1, 3):
+        part = tmp_path / f"stopped in {epoch}"
+        with pytest.raises(Interrupted):
+            Trainer.from_config(config, part, reporter=StopAt(epoch)).fit()
+        assert not (part / "metrics.json").exists()
+        resumed = Trainer.from_config(config, part)
+        torch.rand(5)
+        resumed.fit(resume=True)
+        assert_same_run(tmp_path / "whole", part)
+
+
+def test_a_longer_run_continues_a_finished_one(tmp_path, make_config):
+    Trainer.from_config(make_config(epochs=4), tmp_path / "whole").fit()
+    Trainer.from_config(make_config(epochs=2), tmp_path / "part").fit()
+    Trainer.from_config(make_config(epochs=4), tmp_path / "part").fit(resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "part")
+    assert read_json(tmp_path / "part/config.json")["train"]["epochs"] == 4
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, make_config):
+    metrics = Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert Trainer.from_config(make_config(epochs=1), tmp_path).fit(resume=True) == metrics
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_results_that_are_missing_are_made_again(tmp_path, make_config):
+    metrics = Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+    (tmp_path / "metrics.json").unlink()
+    again = Trainer.from_config(make_config(epochs=1), tmp_path).fit(resume=True)
+    assert again["test"] == metrics["test"]
+
+
+def test_a_run_does_not_resume_on_other_data_or_another_model(tmp_path, make_config):
+    config = make_config(epochs=2)
+    with pytest.raises(Interrupted):
+        Trainer.from_config(config, tmp_path, reporter=StopAt(2)).fit()
+    other = replace(config, data=config.data + "&seed=1")
+    with pytest.raises(RunError, match="the data is not the data"):
+        Trainer.from_config(other, tmp_path).fit(resume=True)
+    with pytest.raises(RunError, match="does not fit this run"):
+        Trainer.from_config(replace(config, hidden_size=5), tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_between_steps_and_are_given_back(tmp_path, make_config, number):
+    before = signal.getsignal(number)
+    run = Trainer.from_config(make_config(), tmp_path, reporter=StopAt(2, number))
+    with pytest.raises(Interrupted, match=number.name):
+        run.fit()
+    assert signal.getsignal(number) is before
+    _, values = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert len(values["history"]) == 1
+
+
+def test_a_run_in_a_thread_works_without_signals(tmp_path, make_config):
+    run = Trainer.from_config(make_config(epochs=1), tmp_path)
+    thread = threading.Thread(target=run.fit)
+    thread.start()
+    thread.join()
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path, make_config):
+    config = make_config(epochs=200, patience=3, lr=0.05, hidden_size=16)
+    run = Trainer.from_config(config, tmp_path)
+    metrics = run.fit()
+    history = run.progress.history
+    losses = [record.total_val_loss for record in history]
+    best = losses.index(min(losses)) + 1
+    assert metrics["training"]["stopped_early"]
+    assert metrics["training"]["best_epoch"] == best == len(history) - 3
+    assert metrics["val"]["map"] == history[best - 1].map
+    data = load_data(config, config.data)
+    stored = Predictor.load(tmp_path, "cpu").evaluate(data, "test")
+    assert stored == metrics["test"] == run.evaluate("test")
+
+
+def test_weights_recorded_are_those_of_the_epoch(tmp_path, make_config):
+    run = Trainer.from_config(make_config(balancer="tdb", epochs=1), tmp_path)
+    run.fit()
+    assert run.progress.history[0].weights == run.balancer.weights.tolist()
+
+
+def test_train_loss_is_the_mean_over_present_labels(tmp_path, make_config):
+    config = make_config(epochs=1, lr=1e-12, balancer="equal", standardize=False)
+    run = Trainer.from_config(config, tmp_path)
+    run.fit()
+    data = load_data(config, config.data).subset("train")
+    loss = run.loss(run.model(data.x, data.lengths), data.y)
+    assert run.progress.history[0].train_loss == pytest.approx(loss.tolist(), rel=1e-4)
+
+
+def test_a_task_without_validation_labels_is_left_out(tmp_path, make_config):
+    y = (torch.rand(40, 2) < 0.5).float()
+    split = torch.tensor([0] * 24 + [1] * 8 + [2] * 8)
+    y[split == 1, 1] = float("nan")
+    data = MultiTaskData.from_arrays(
+        torch.randn(40, 3), y, split=[["train", "val", "test"][s] for s in split]
+    )
+    run = Trainer.from_config(make_config(epochs=2), tmp_path, data)
+    metrics = run.fit()
+    assert metrics["val"]["accuracy"]["task_1"] is None
+    assert run.progress.history[0].val_loss[1] is None
+
+
+def test_a_set_without_test_samples_has_no_test_figures(tmp_path, make_config):
+    split = ["train"] * 20 + ["val"] * 10
+    data = MultiTaskData.from_arrays(torch.randn(30, 3), torch.eye(3).repeat(10, 1), split=split)
+    assert "test" not in Trainer.from_config(make_config(epochs=1), tmp_path, data).fit()
+
+
+def test_an_empty_validation_split_is_refused(tmp_path, make_config):
+    data = MultiTaskData.from_arrays(
+        torch.randn(4, 3), torch.eye(2).repeat(2, 1), split=["test"] * 4, for_training=False
+    )
+    with pytest.raises(DataError, match="expected samples in train"):
+        Trainer.from_config(make_config(balancer="equal"), tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_standardisation_is_fitted_on_the_training_split_and_stored(tmp_path, make_config):
+    config = make_config("hgfn", epochs=1)
+    Trainer.from_config(config, tmp_path / "a").fit()
+    data = load_data(config, MODALITIES)
+    tensors, _ = load_tensors(tmp_path / "a/model.safetensors")
+    mean = data.subset("train").x["audio"].double().mean(0)
+    torch.testing.assert_close(tensors["standardizer.audio.mean"].double(), mean)
+    Trainer.from_config(replace(config, standardize=False), tmp_path / "b").fit()
+    tensors, _ = load_tensors(tmp_path / "b/model.safetensors")
+    assert not [name for name in tensors if name.startswith("standardizer.")]
+    assert Predictor.load(tmp_path / "b", "cpu").standardizer is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, make_config):
+    config = make_config(epochs=5, lr=1e30)
+    with pytest.raises(DivergedError, match=r"epoch \d: the \w+ loss is nan"):
+        Trainer.from_config(config, tmp_path).fit()
+    assert not (tmp_path / "metrics.json").exists()
+    load_tensors(tmp_path / "checkpoint.safetensors")
+
+
+def test_gradient_clipping_is_applied(tmp_path, make_config):
+    free = Trainer.from_config(make_config(epochs=1), tmp_path / "a")
+    clipped = Trainer.from_config(make_config(epochs=1, clip_grad_norm=1e-9), tmp_path / "b")
+    start = [parameter.detach().clone() for parameter in clipped.model.parameters()]
+    free.fit()
+    clipped.fit()
+
+    def moved(run):
+        return sum(
+            (a - b).abs().sum().item() for a, b in zip(start, run.model.parameters(), strict=True)
+        )
+
+    assert moved(clipped) < moved(free)
+
+
+def test_a_full_disk_keeps_what_is_whole(tmp_path, make_config, monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    real = os.fsync
+    calls = []
+
+    def full_after_six(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_after_six)
+    config = make_config(epochs=6)
+    with pytest.raises(OSError, match=r"No space left.*safetensors"):
+        Trainer.from_config(config, tmp_path / "part").fit()
+    assert not [path.name for path in (tmp_path / "part").iterdir() if path.name.startswith(".")]
+    monkeypatch.undo()
+    Trainer.from_config(config, tmp_path / "part").fit(resume=True)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+def test_overwriting_replaces_the_run_and_nothing_else(tmp_path, make_config):
+    config = make_config(epochs=1)
+    Trainer.from_config(config, tmp_path).fit()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="expected a new or empty directory"):
+        Trainer.from_config(config, tmp_path).fit()
+    Trainer.from_config(replace(config, seed=5), tmp_path).fit(overwrite=True)
+    assert (tmp_path / "notes.txt").exists()
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 5
+
+
+def test_a_model_of_ones_own_trains_and_is_restored(tmp_path, make_config):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(6, 7)
+
+        def forward(self, x, lengths=None):
+            return self.linear(x.mean(1))
+
+    from fastmtl.balancing import Equal
+
+    config = make_config(balancer="equal", epochs=2)
+    data = load_data(config, config.data)
+    Trainer(Own(), Equal(7), data, config, tmp_path).fit()
+    with pytest.raises(RunError, match=r"model of your own"):
+        Predictor.load(tmp_path, "cpu")
+    predictor = Predictor.load(tmp_path, "cpu", model=Own())
+    assert predictor.evaluate(data, "val") == read_json(tmp_path / "metrics.json")["val"]
+
+
+@pytest.mark.slow
+def test_natural_scenes_are_learned(tmp_path, make_config, shared_data):
+    config = make_config(data=str(shared_data / "natural_scene.npz"), epochs=6, hidden_size=32)
+    metrics = Trainer.from_config(config, tmp_path).fit()
+    assert metrics["test"]["map"] > 0.55
+
+
+@pytest.mark.slow
+def test_sentiment_is_learned_from_three_modalities(tmp_path, make_config, shared_data):
+    config = make_config("hgfn", data=str(shared_data / "mosi.npz"), epochs=3, hidden_size=32)
+    metrics = Trainer.from_config(config, tmp_path).fit()
+    assert metrics["test"]["accuracy"]["positive"] > 0.65
+
+
+def test_arranging_twice_is_arranging_once(make_config):
+    config = make_config()
+    data = load_data(config, config.data)
+    assert torch.equal(arrange(data, "mtmlan").x, data.x)
+
+
+def test_a_stop_during_the_last_evaluation_is_resumed(tmp_path, make_config, monkeypatch):
+    config = make_config(epochs=1)
+    run = Trainer.from_config(config, tmp_path / "part")
+    measure = run._measure
+
+    def stop_then_measure(*arguments):
+        if run.progress.epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return measure(*arguments)
+
+    monkeypatch.setattr(run, "_measure", stop_then_measure)
+    with pytest.raises(Interrupted):
+        run.fit()
+    Trainer.from_config(config, tmp_path / "part").fit(resume=True)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    assert_same_run(tmp_path / "part", tmp_path / "whole")
