@@ -128,7 +128,8 @@ class _Fork(nn.Module):
         )
 
     def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
-        if self._watch is None and self.weighting is None:
+        unwatched = self._watch is None and self.weighting is None
+        if unwatched or not torch.is_grad_enabled():
             split: Tensor = _Split.apply(z, self.num_tasks)
             return split
         watched: Tensor = self._split_watched(z, x)
@@ -202,9 +203,9 @@ class SharedLinear(_Fork):
     d = sum_j c_j d_j, c = weighting(Gramian). Nothing synchronises with the host.
 
     Parameters, their initialisation and state_dict are those of torch.nn.Linear. ValueError for
-    sizes below 1 or an x whose last dimension is not `in_features`. With `watch` or `weighting`
-    set, a second derivative raises, torch.compile breaks the graph here, and each use under
-    reentrant checkpointing counts as a backward pass of its own.
+    sizes below 1 or an x whose last dimension is not `in_features`. While gradients are on and
+    `watch` or `weighting` is set, a second derivative raises, torch.compile breaks the graph here,
+    and each use under reentrant checkpointing counts as a backward pass of its own.
 
     Example:
         >>> layer = SharedLinear(4, 3, num_tasks=2)

@@ -358,6 +358,14 @@ def test_compile(layer: SharedLinear, watch: str | None) -> None:
         assert_close(norms, norms[0] * scale.flatten())
 
 
+def test_a_watched_layer_compiles_whole_for_inference(layer: SharedLinear) -> None:
+    layer.watch = "norms"
+    x = torch.randn(7, I, dtype=F64)
+    with torch.no_grad():
+        y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+        assert_close(y, layer(x))
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_autocast(inside: bool) -> None:
     """The gradients of a bfloat16 forward pass, of which the norms are float32."""
