@@ -16,7 +16,11 @@ Edges = Tensor | Sequence[Sequence[int]]
 def as_edges(edges: Edges, vertex_count: int) -> Tensor:
     """`edges` as a checked int64 tensor (E, 2) on the CPU."""
     if not isinstance(edges, Tensor):
-        return _from_pairs(tuple((int(a), int(b)) for a, b in edges), vertex_count)
+        pairs = tuple(tuple(int(index) for index in edge) for edge in edges)
+        wrong = [pair for pair in pairs if len(pair) != 2]
+        if wrong:
+            raise ValueError(f"edges: expected pairs of vertex indices, got {wrong[0]}")
+        return _from_pairs(pairs, vertex_count)
     if edges.dtype != torch.int64 or edges.dim() != 2 or edges.shape[1] != 2:
         raise ValueError(
             f"edges: expected int64 pairs of shape (E, 2), got {edges.dtype} {tuple(edges.shape)}"
@@ -38,13 +42,13 @@ def need_in_range(edges: Tensor, vertex_count: int) -> None:
 
 
 @lru_cache(maxsize=256)
-def _checked(pairs: tuple[tuple[int, int], ...], vertex_count: int) -> Tensor:
+def _checked(pairs: tuple[tuple[int, ...], ...], vertex_count: int) -> Tensor:
     edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     need_in_range(edges, vertex_count)
     return edges
 
 
-def _from_pairs(pairs: tuple[tuple[int, int], ...], vertex_count: int) -> Tensor:
+def _from_pairs(pairs: tuple[tuple[int, ...], ...], vertex_count: int) -> Tensor:
     if torch.compiler.is_compiling():
         return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     return _checked(pairs, vertex_count)

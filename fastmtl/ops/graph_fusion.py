@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastmtl import backends
 from fastmtl.backends import reference
 from fastmtl.ops import _checks
+from fastmtl.ops._autograd import once_differentiable
 from fastmtl.ops._edges import Edges, as_edges, need_in_range
 
 
@@ -169,8 +169,9 @@ class _GraphFusion(torch.autograd.Function):
         if grad_fused is None and grad_weights is None:
             return (None,) * 6
         if grad_fused is None:
-            edge_vertices = ctx.saved_tensors[-1]
-            grad_fused = edge_vertices.new_zeros(edge_vertices.shape[0], edge_vertices.shape[2])
+            *saved, _ = ctx.saved_tensors
+            grad_v, grad_i = kernels.fusion_edge_weights_backward(grad_weights, *saved, theta)
+            return grad_v, grad_i, None, None, None, None
         grad_v, grad_i, grad_e = kernels.graph_fusion_backward(
             grad_fused, grad_weights, *ctx.saved_tensors, theta
         )

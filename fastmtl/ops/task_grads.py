@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastmtl import backends
 from fastmtl.backends import reference
 from fastmtl.ops import _checks
+from fastmtl.ops._autograd import once_differentiable
 
 
 def task_grad_norms(

@@ -23,7 +23,7 @@ from fastmtl.backends.reference.grouped_focal_loss import (
     grouped_focal_loss_backward,
     grouped_focal_loss_forward,
 )
-from fastmtl.backends.reference.precision import accumulation_dtype
+from fastmtl.backends.reference.precision import accumulation_dtype, full_precision
 from fastmtl.backends.reference.stacked_norms import (
     stacked_norms,
     stacked_norms_backward,
@@ -43,6 +43,7 @@ __all__ = [
     "focal_loss",
     "focal_loss_backward",
     "focal_loss_forward",
+    "full_precision",
     "fusion_edge_weights",
     "fusion_edge_weights_backward",
     "fusion_edge_weights_forward",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -14,8 +15,12 @@ def stacked_norms(
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> Tensor:
     """The 2-norm of each task's slices over all the tensors together, (T,)."""
-    rows = [part.to(accumulation_dtype(part.dtype)).flatten(1) for part in stacked]
-    return torch.linalg.vector_norm(torch.cat(rows, 1), dim=1)
+    rows = [
+        part.to(accumulation_dtype(part.dtype)).reshape(part.shape[0], prod(part.shape[1:]))
+        for part in stacked
+    ]
+    norms: Tensor = torch.linalg.vector_norm(torch.cat(rows, 1), dim=1)
+    return norms
 
 
 def stacked_norms_forward(stacked: Sequence[Tensor]) -> Tensor:

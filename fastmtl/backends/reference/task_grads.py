@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl.backends.reference.precision import accumulation_dtype
+from fastmtl.backends.reference.precision import accumulation_dtype, full_precision
 
 
 def task_grad_norms(
@@ -16,7 +16,8 @@ def task_grad_norms(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
     """||dL_j/dW||_F for every task, (T,)."""
-    return torch.linalg.vector_norm(_weight_grads(inputs, grad_outputs), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(_weight_grads(inputs, grad_outputs), dim=1)
+    return norms
 
 
 def task_grad_gramian(
@@ -25,7 +26,8 @@ def task_grad_gramian(
 ) -> Tensor:
     """<dL_i/dW, dL_j/dW> for every pair of tasks, (T, T)."""
     grads = _weight_grads(inputs, grad_outputs)
-    return grads @ grads.T
+    with full_precision(grads.device):
+        return grads @ grads.T
 
 
 def task_grad_norms_forward(inputs: Tensor, grad_outputs: Tensor) -> Tensor:
@@ -62,7 +64,8 @@ def _weight_grads(inputs: Tensor, grad_outputs: Tensor) -> Tensor:
     """dL_j/dW flattened, (T, O * I)."""
     dtype = accumulation_dtype(inputs.dtype)
     x, d = inputs.to(dtype), grad_outputs.to(dtype)
-    return (d.transpose(1, 2) @ x).flatten(1)
+    with full_precision(x.device):
+        return (d.mT @ x).reshape(len(d), d.shape[2] * x.shape[-1])
 
 
 def _quadratic_backward(
@@ -73,10 +76,11 @@ def _quadratic_backward(
     """Given df = <C S, dS> for the stacked weight gradients S, the gradients of f."""
     tasks, _, outputs = grad_outputs.shape
     grads = _weight_grads(inputs, grad_outputs)
-    combined = (coefficients.to(grads.dtype) @ grads).view(tasks, outputs, -1)
     x, d = inputs.to(grads.dtype), grad_outputs.to(grads.dtype)
-    grad_inputs = d @ combined
+    with full_precision(grads.device):
+        combined = (coefficients.to(grads.dtype) @ grads).view(tasks, outputs, x.shape[-1])
+        grad_inputs = d @ combined
+        grad_d = x @ combined.mT
     if inputs.dim() == 2:
         grad_inputs = grad_inputs.sum(0)
-    grad_d = x @ combined.transpose(1, 2)
     return grad_inputs.to(inputs.dtype), grad_d.to(grad_outputs.dtype)

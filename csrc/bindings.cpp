@@ -1,0 +1,166 @@
+// Python bindings: pointers as integers, checked by fastmtl/backends/native.py.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;                                        // 0: absent
+using Strided = std::tuple<Address, int, std::int64_t, std::int64_t>;  // data, dtype, strides
+
+void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+
+fastmtl::Matrix matrix(const Strided& m) {
+  return {pointer(std::get<0>(m)), fastmtl::DType(std::get<1>(m)), std::get<2>(m), std::get<3>(m)};
+}
+
+// Without the lock, so that other Python threads run during a kernel.
+template <class Kernel, class Args>
+void launch(Kernel kernel, const Args& args) {
+  py::gil_scoped_release release;
+  kernel(args);
+}
+
+fastmtl::FocalLoss focal_loss(const Strided& logits, const Strided& targets, const Strided& mask,
+                              Address pos_weight, std::int64_t rows, std::int64_t tasks,
+                              double gamma, int reduction, int threads) {
+  return {matrix(logits), matrix(targets), matrix(mask), pointer(pos_weight),
+          rows,           tasks,           gamma,        fastmtl::Reduction(reduction),
+          threads};
+}
+
+void focal_loss_forward(const Strided& logits, const Strided& targets, const Strided& mask,
+                        Address pos_weight, std::int64_t rows, std::int64_t tasks, double gamma,
+                        int reduction, int threads, Address loss, Address scale) {
+  launch(fastmtl::kernels().focal_loss_forward,
+         fastmtl::FocalLossForward{
+             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, threads),
+             pointer(loss), pointer(scale)});
+}
+
+void focal_loss_backward(const Strided& logits, const Strided& targets, const Strided& mask,
+                         Address pos_weight, std::int64_t rows, std::int64_t tasks, double gamma,
+                         int reduction, int threads, const Strided& grad_loss, Address scale,
+                         Address grad_logits) {
+  launch(fastmtl::kernels().focal_loss_backward,
+         fastmtl::FocalLossBackward{
+             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, threads),
+             matrix(grad_loss), pointer(scale), pointer(grad_logits)});
+}
+
+fastmtl::GroupedFocalLoss grouped_focal_loss(const Strided& logits, const Strided& targets,
+                                             const std::vector<std::int64_t>& group_sizes,
+                                             Address class_weight, std::int64_t rows, double gamma,
+                                             int reduction, int threads) {
+  return {matrix(logits),
+          matrix(targets),
+          group_sizes.data(),
+          pointer(class_weight),
+          rows,
+          std::int64_t(group_sizes.size()),
+          gamma,
+          fastmtl::Reduction(reduction),
+          threads};
+}
+
+void grouped_focal_loss_forward(const Strided& logits, const Strided& targets,
+                                const std::vector<std::int64_t>& group_sizes, Address class_weight,
+                                std::int64_t rows, double gamma, int reduction, int threads,
+                                Address loss, Address scale) {
+  launch(fastmtl::kernels().grouped_focal_loss_forward,
+         fastmtl::GroupedFocalLossForward{
+             grouped_focal_loss(logits, targets, group_sizes, class_weight, rows, gamma, reduction,
+                                threads),
+             pointer(loss), pointer(scale)});
+}
+
+void grouped_focal_loss_backward(const Strided& logits, const Strided& targets,
+                                 const std::vector<std::int64_t>& group_sizes, Address class_weight,
+                                 std::int64_t rows, double gamma, int reduction, int threads,
+                                 const Strided& grad_loss, Address scale, Address grad_logits) {
+  launch(fastmtl::kernels().grouped_focal_loss_backward,
+         fastmtl::GroupedFocalLossBackward{
+             grouped_focal_loss(logits, targets, group_sizes, class_weight, rows, gamma, reduction,
+                                threads),
+             matrix(grad_loss), pointer(scale), pointer(grad_logits)});
+}
+
+void row_dots(const Strided& a, const Strided& b, std::int64_t rows, std::int64_t columns,
+              bool accumulate, Address out, int threads) {
+  launch(fastmtl::kernels().row_dots,
+         fastmtl::RowDots{matrix(a), matrix(b), rows, columns, accumulate, pointer(out), threads});
+}
+
+void scale_rows(const Strided& a, Address factor, std::int64_t rows, std::int64_t columns,
+                Address out, int threads) {
+  launch(fastmtl::kernels().scale_rows,
+         fastmtl::ScaleRows{matrix(a), pointer(factor), rows, columns, pointer(out), threads});
+}
+
+fastmtl::GraphFusion graph_fusion(int dtype, Address vertices, Address importance, Address edges,
+                                  Address edge_vertices, std::int64_t batch,
+                                  std::int64_t vertex_count, std::int64_t features,
+                                  std::int64_t edge_count, std::int64_t edge_features, double theta,
+                                  int threads) {
+  return {fastmtl::DType(dtype),
+          pointer(vertices),
+          pointer(importance),
+          static_cast<const std::int64_t*>(pointer(edges)),
+          pointer(edge_vertices),
+          batch,
+          vertex_count,
+          features,
+          edge_count,
+          edge_features,
+          theta,
+          threads};
+}
+
+void graph_fusion_forward(int dtype, Address vertices, Address importance, Address edges,
+                          Address edge_vertices, std::int64_t batch, std::int64_t vertex_count,
+                          std::int64_t features, std::int64_t edge_count,
+                          std::int64_t edge_features, double theta, int threads, Address weights,
+                          Address fused, Address stats) {
+  launch(fastmtl::kernels().graph_fusion_forward,
+         fastmtl::GraphFusionForward{
+             graph_fusion(dtype, vertices, importance, edges, edge_vertices, batch, vertex_count,
+                          features, edge_count, edge_features, theta, threads),
+             pointer(weights), pointer(fused), pointer(stats)});
+}
+
+void graph_fusion_backward(int dtype, Address vertices, Address importance, Address edges,
+                           Address edge_vertices, std::int64_t batch, std::int64_t vertex_count,
+                           std::int64_t features, std::int64_t edge_count,
+                           std::int64_t edge_features, double theta, int threads, Address stats,
+                           Address grad_weights, Address grad_fused, Address grad_vertices,
+                           Address grad_importance, Address grad_edge_vertices) {
+  launch(fastmtl::kernels().graph_fusion_backward,
+         fastmtl::GraphFusionBackward{
+             graph_fusion(dtype, vertices, importance, edges, edge_vertices, batch, vertex_count,
+                          features, edge_count, edge_features, theta, threads),
+             pointer(stats), pointer(grad_weights), pointer(grad_fused), pointer(grad_vertices),
+             pointer(grad_importance), pointer(grad_edge_vertices)});
+}
+
+}  // namespace
+
+PYBIND11_MODULE(FASTMTL_MODULE, m) {
+  m.doc() = "Kernels on plain pointers; see csrc/kernels.h.";
+  m.def("isa", [] { return fastmtl::kernels().isa; });
+  m.def("use_isa", fastmtl::use_isa);
+  m.def("focal_loss_forward", focal_loss_forward);
+  m.def("focal_loss_backward", focal_loss_backward);
+  m.def("grouped_focal_loss_forward", grouped_focal_loss_forward);
+  m.def("grouped_focal_loss_backward", grouped_focal_loss_backward);
+  m.def("row_dots", row_dots);
+  m.def("scale_rows", scale_rows);
+  m.def("graph_fusion_forward", graph_fusion_forward);
+  m.def("graph_fusion_backward", graph_fusion_backward);
+}

@@ -1,0 +1,19 @@
+// The kernels of one instruction set; each is defined in the file of its name.
+#pragma once
+
+#include "kernels.h"
+
+namespace fastmtl {
+inline namespace FASTMTL_ISA {
+
+void focal_loss_forward(const FocalLossForward&);
+void focal_loss_backward(const FocalLossBackward&);
+void grouped_focal_loss_forward(const GroupedFocalLossForward&);
+void grouped_focal_loss_backward(const GroupedFocalLossBackward&);
+void row_dots(const RowDots&);
+void scale_rows(const ScaleRows&);
+void graph_fusion_forward(const GraphFusionForward&);
+void graph_fusion_backward(const GraphFusionBackward&);
+
+}  // namespace FASTMTL_ISA
+}  // namespace fastmtl

@@ -1,0 +1,134 @@
+// Every kernel, declared once for all backends: plain pointers and sizes, no Python and no torch.
+//
+// Shapes stand behind the pointers; tensors are contiguous unless they come with strides. Strides
+// count elements. `Accumulated` is float64 where the dtype is float64, and float32 otherwise.
+// Sizes, indices and dtypes have been checked by the caller. Reductions run in a fixed order that
+// does not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace fastmtl {
+
+enum class DType : int { f32, f64, bf16, f16, u8, i64 };
+
+// How the elements of a loss are reduced: by task, over everything, or not at all.
+enum class Reduction : int { task, sum, mean, none };
+
+struct Matrix {
+  const void* data;  // null: absent
+  DType dtype;
+  std::int64_t row_stride, column_stride;
+};
+
+struct FocalLoss {
+  Matrix logits;           // (N, T) float
+  Matrix targets;          // (N, T) any dtype; 0, 1 or NaN = missing
+  Matrix mask;             // (N, T) u8, 0 = missing; may be absent
+  const void* pos_weight;  // (T,) Accumulated; may be null
+  std::int64_t rows, tasks;
+  double gamma;
+  Reduction reduction;
+  int threads;
+};
+
+struct FocalLossForward : FocalLoss {
+  void* loss;   // (T,), () or (N, T) Accumulated
+  void* scale;  // (T,) Accumulated: factor of one element in the reduced loss
+};
+
+struct FocalLossBackward : FocalLoss {
+  Matrix grad_loss;   // (N, T) Accumulated; strides of 0 broadcast a reduced gradient
+  const void* scale;  // (T,) Accumulated
+  void* grad_logits;  // (N, T) of the dtype of logits
+};
+
+struct GroupedFocalLoss {
+  Matrix logits;                    // (N, sum C) float
+  Matrix targets;                   // (N, G) i64, -100 = missing
+  const std::int64_t* group_sizes;  // (G,)
+  const void* class_weight;         // (sum C,) Accumulated; may be null
+  std::int64_t rows, groups;
+  double gamma;
+  Reduction reduction;
+  int threads;
+};
+
+struct GroupedFocalLossForward : GroupedFocalLoss {
+  void* loss;   // (G,), () or (N, G) Accumulated
+  void* scale;  // (G,) Accumulated
+};
+
+struct GroupedFocalLossBackward : GroupedFocalLoss {
+  Matrix grad_loss;   // (N, G) Accumulated, as in FocalLossBackward
+  const void* scale;  // (G,) Accumulated
+  void* grad_logits;  // (N, sum C) of the dtype of logits
+};
+
+// out[r] (+)= sum_c a[r, c] * b[r, c].
+struct RowDots {
+  Matrix a;  // (R, C) float, unit column stride
+  Matrix b;  // (R, C) of the same dtype, unit column stride; a row stride of 0 repeats one row
+  std::int64_t rows, columns;
+  bool accumulate;
+  void* out;  // (R,) Accumulated
+  int threads;
+};
+
+// out[r, c] = factor[r] * a[r, c].
+struct ScaleRows {
+  Matrix a;            // (R, C) float, unit column stride
+  const void* factor;  // (R,) Accumulated
+  std::int64_t rows, columns;
+  void* out;  // (R, C) of the dtype of a
+  int threads;
+};
+
+struct GraphFusion {
+  DType dtype;
+  const void* vertices;       // (B, P, D)
+  const void* importance;     // (B, P)
+  const std::int64_t* edges;  // (E, 2)
+  const void* edge_vertices;  // (B, E, D'); null: edge weights alone
+  std::int64_t batch, vertex_count, features, edge_count, edge_features;
+  double theta;
+  int threads;
+};
+
+// stats (B, E + 2P) Accumulated: the cosine of every edge, then the maximum and the sum of squared
+// exponentials of every vertex.
+struct GraphFusionForward : GraphFusion {
+  void* weights;  // (B, E)
+  void* fused;    // (B, D'); null: edge weights alone
+  void* stats;    // (B, E + 2P)
+};
+
+struct GraphFusionBackward : GraphFusion {
+  const void* stats;         // (B, E + 2P)
+  const void* grad_weights;  // (B, E); may be null
+  const void* grad_fused;    // (B, D'); null: edge weights alone
+  void* grad_vertices;       // (B, P, D)
+  void* grad_importance;     // (B, P)
+  void* grad_edge_vertices;  // (B, E, D'); null: edge weights alone
+};
+
+// The kernels of one backend.
+struct Kernels {
+  const char* isa;
+  void (*focal_loss_forward)(const FocalLossForward&);
+  void (*focal_loss_backward)(const FocalLossBackward&);
+  void (*grouped_focal_loss_forward)(const GroupedFocalLossForward&);
+  void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
+  void (*row_dots)(const RowDots&);
+  void (*scale_rows)(const ScaleRows&);
+  void (*graph_fusion_forward)(const GraphFusionForward&);
+  void (*graph_fusion_backward)(const GraphFusionBackward&);
+};
+
+// The kernels in use: the best ones for this machine, until use_isa chose others.
+const Kernels& kernels();
+
+// Chooses the kernels of an instruction set by name; false where the machine does not have it.
+bool use_isa(const char* name);
+
+}  // namespace fastmtl

@@ -1,0 +1,166 @@
+// Per-element formulas, shared by host and device code.
+//
+// Host loops over these functions vectorise: they are branch-free, and exp and log are polynomials
+// rather than library calls. NaN passes through all of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define FASTMTL_INLINE __host__ __device__ __forceinline__
+#else
+#define FASTMTL_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace fastmtl {
+// Every instruction set compiles these under its own name, so that the linker cannot pick one that
+// the machine does not have.
+inline namespace FASTMTL_ISA {
+
+template <class To, class From>
+FASTMTL_INLINE To bits(From value) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To result;
+  std::memcpy(&result, &value, sizeof(To));
+  return result;
+}
+
+// Constants of exp and log1p for one type. exp_terms: Taylor coefficients of exp on
+// |r| <= ln2 / 2; atanh_terms: how many terms of atanh's series log1p needs on s <= 1/3.
+template <class Real>
+struct Series;
+
+template <>
+struct Series<float> {
+  using Int = std::int32_t;
+  static constexpr int mantissa = 23;
+  static constexpr Int one = 0x3f800000;
+  static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float lowest = -87.33654f;  // log of the smallest normal number
+  static constexpr float ln2_high = 0.693145752f;
+  static constexpr float ln2_low = 1.42860677e-6f;
+  static constexpr int exp_terms = 8;
+  static constexpr int atanh_terms = 8;
+};
+
+template <>
+struct Series<double> {
+  using Int = std::int64_t;
+  static constexpr int mantissa = 52;
+  static constexpr Int one = 0x3ff0000000000000;
+  static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double lowest = -708.39641853226;
+  static constexpr double ln2_high = 0.693147180369123816490;
+  static constexpr double ln2_low = 1.90821492927058770002e-10;
+  static constexpr int exp_terms = 14;
+  static constexpr int atanh_terms = 17;
+};
+
+// exp(x) for x <= 0, relative error of a few ulp; 0 below the smallest normal number.
+template <class Real>
+FASTMTL_INLINE Real exp_nonpositive(Real x) {
+  using S = Series<Real>;
+  using Int = typename S::Int;
+  // x = n ln2 + r: the low bits of x / ln2 + round hold n, which goes into the exponent field.
+  const Real shifted = x * Real(1.44269504088896340736) + S::round;
+  const Real n = shifted - S::round;
+  const Real r = (x - n * S::ln2_high) - n * S::ln2_low;
+  constexpr double inverse_factorial[14] = {1.0,
+                                            1.0,
+                                            1.0 / 2,
+                                            1.0 / 6,
+                                            1.0 / 24,
+                                            1.0 / 120,
+                                            1.0 / 720,
+                                            1.0 / 5040,
+                                            1.0 / 40320,
+                                            1.0 / 362880,
+                                            1.0 / 3628800,
+                                            1.0 / 39916800,
+                                            1.0 / 479001600,
+                                            1.0 / 6227020800};
+  Real sum = Real(inverse_factorial[S::exp_terms - 1]);
+#pragma GCC unroll 16
+  for (int k = S::exp_terms - 2; k >= 0; --k) sum = sum * r + Real(inverse_factorial[k]);
+  const Int exponent = Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa);
+  return x < S::lowest ? Real(0) : sum * bits<Real>(Int(exponent + S::one));
+}
+
+// 2 atanh(s) = log((1 + s) / (1 - s)) for 0 <= s <= 1/3.
+template <class Real>
+FASTMTL_INLINE Real twice_atanh(Real s) {
+  const Real square = s * s;
+  constexpr int terms = Series<Real>::atanh_terms;
+  Real sum = Real(2.0 / (2 * terms - 1));
+#pragma GCC unroll 20
+  for (int k = terms - 2; k >= 0; --k) sum = sum * square + Real(2.0 / (2 * k + 1));
+  return sum * s;
+}
+
+// log(x) for a normal x >= 1.
+template <class Real>
+FASTMTL_INLINE Real log_from_one(Real x) {
+  using S = Series<Real>;
+  using Int = typename S::Int;
+  // x = 2^n m with 1 <= m < 2, folded to m < 4/3 so that s = (m - 1) / (m + 1) < 1/3 in size.
+  const Int exponent = (bits<Int>(x) - S::one) >> S::mantissa;
+  const Real m = bits<Real>(Int(bits<Int>(x) - Int(std::uint64_t(exponent) << S::mantissa)));
+  const bool fold = m > Real(4.0 / 3);
+  const Real folded = fold ? m * Real(0.5) : m;
+  const Real n = Real(exponent) + (fold ? Real(1) : Real(0));
+  return n * Real(0.693147180559945309417) + twice_atanh((folded - 1) / (folded + 1)) + (x - x);
+}
+
+// How q^gamma is computed: the common exponents need no exp.
+enum class Gamma { zero, one, two, any };
+
+inline Gamma gamma_kind(double gamma) {
+  if (gamma == 0) return Gamma::zero;
+  if (gamma == 1) return Gamma::one;
+  return gamma == 2 ? Gamma::two : Gamma::any;
+}
+
+// p = sigmoid(x), q = 1 - p and their logarithms, each to full relative accuracy.
+template <class Real>
+struct Sigmoid {
+  Real p, q, log_p, log_q;
+};
+
+template <class Real>
+FASTMTL_INLINE Sigmoid<Real> sigmoid(Real x) {
+  const Real e = exp_nonpositive(x > 0 ? -x : x);
+  const Real inverse = 1 / ((1 + e) * (2 + e));
+  const Real large = inverse * (2 + e);  // 1 / (1 + e)
+  const Real small = e * large;
+  const Real softplus = twice_atanh(e * (inverse * (1 + e)));  // log1p(e)
+  const bool positive = x > 0;
+  return {positive ? large : small, positive ? small : large, (positive ? Real(0) : x) - softplus,
+          (positive ? -x : Real(0)) - softplus};
+}
+
+template <Gamma kind, class Real>
+FASTMTL_INLINE Real power(const Sigmoid<Real>& s, Real gamma) {
+  if (kind == Gamma::zero) return Real(1);
+  if (kind == Gamma::one) return s.q;
+  if (kind == Gamma::two) return s.q * s.q;
+  return exp_nonpositive(gamma * s.log_q);
+}
+
+// Focal loss -q^gamma log p of the margin x.
+template <Gamma kind, class Real>
+FASTMTL_INLINE Real focal(Real x, Real gamma) {
+  const Sigmoid<Real> s = sigmoid(x);
+  return -power<kind>(s, gamma) * s.log_p;
+}
+
+// Its derivative q^gamma (gamma p log p - q).
+template <Gamma kind, class Real>
+FASTMTL_INLINE Real focal_slope(Real x, Real gamma) {
+  const Sigmoid<Real> s = sigmoid(x);
+  if (kind == Gamma::zero) return -s.q;
+  return power<kind>(s, gamma) * (gamma * s.p * s.log_p - s.q);
+}
+
+}  // namespace FASTMTL_ISA
+}  // namespace fastmtl
