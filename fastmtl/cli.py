@@ -189,7 +189,7 @@ def train(
         check_effect(config, given)
         trainer = _make_trainer(config, out, reporter)
     metrics = _fit(trainer, resume=resume, overwrite=overwrite)
-    console.print(results_table(metrics, f"{config.model}, {config.balancer}"))
+    console.print(results_table(metrics, _title(config)))
     training = metrics["training"]
     reporter.message(
         f"best epoch {training['best_epoch']} of {training['epochs']}, "
@@ -226,7 +226,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
-        Console().print(results_table(metrics, f"{directory} on {data}"))
+        Console().print(results_table(metrics, _title(predictor.config)))
 
 
 @app.command()
@@ -312,6 +312,10 @@ def _as_option(message: str) -> str:
     return message
 
 
+def _title(config: TrainConfig) -> str:
+    return f"{config.model}, {config.balancer}"
+
+
 def _make_trainer(config: TrainConfig, out: Path, reporter: Reporter) -> Trainer:
     resolve_device(config.device)
     data = load_data(config, config.data, test=config.test)
@@ -325,14 +329,11 @@ def _fit(trainer: Trainer, *, resume: bool, overwrite: bool) -> dict[str, Any]:
         with _failing():
             return trainer.fit(resume=resume, overwrite=overwrite)
     except Interrupted:
-        trainer.reporter.close()
         _exit_with(
             f"stopped after {trainer.progress.epoch} epochs; "
             f"continue with: fastmtl train --out {shlex.quote(str(trainer.out_dir))} --resume",
             STOPPED,
         )
-    finally:
-        trainer.reporter.close()
 
 
 def _open(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,30 +72,6 @@ class Batches:
         if self.present is not None:
             return self.present.index_select(0, index).sum(0)
         return self.targets.new_full((self.targets.shape[1],), len(index))
-
-
-def shuffled(indices: Tensor, seed: int, epoch: int) -> Tensor:
-    """The order of the samples `indices` (n,) in an epoch, a function of seed and epoch alone.
-
-    So an epoch that is begun again after an interruption is the same epoch.
-
-    Example:
-        >>> shuffled(torch.arange(4), seed=0, epoch=1).sort().values
-        tensor([0, 1, 2, 3])
-    """
-    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-    return indices[torch.randperm(len(indices), generator=generator)]
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A 64-bit seed that differs for every pair of seed and epoch.
-
-    Example:
-        >>> epoch_seed(0, 1) == epoch_seed(1, 0)
-        False
-    """
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 def _storage(data: MultiTaskData, device: torch.device) -> torch.device:

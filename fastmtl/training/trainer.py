@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from fastmtl.balancing import Balancer
 from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.nn import FocalLoss
 from fastmtl.training import directory
-from fastmtl.training.batches import Batches, epoch_seed, shuffled
+from fastmtl.training.batches import Batches
 from fastmtl.training.checkpoint import (
     RunError,
     load_tensors,
@@ -37,6 +35,7 @@ from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.report import Reporter
+from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, load_optimizer, optimizer_tensors
 
@@ -58,9 +57,8 @@ class Trainer:
 
     `data` is in the model's layout (`arrange`). `model` is called as `model(x, lengths)` and gives
     logits (B, T). With `config.standardize` the features are standardised by the training split.
-    Several epochs of a run are the same, bit for bit, on one machine with one thread count on the
-    CPU, whether the run was interrupted and resumed or not: shuffling and dropout of an epoch are a
-    function of `config.seed` and the epoch.
+    On the CPU of one machine, with one thread count, a run is the same bit for bit, interrupted and
+    resumed or not: shuffling and dropout of an epoch are a function of `config.seed` and the epoch.
 
     `out_dir` gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
     state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is replaced
@@ -145,18 +143,24 @@ class Trainer:
         SIGTERM once the last completed epoch is stored, DivergedError if a loss is not finite, and
         OSError if a file cannot be written.
         """
+        if self.progress.epoch and not resume:
+            raise RuntimeError("fit: this trainer has trained already; make a new one, or resume")
         directory.check(self.out_dir, resume=resume, overwrite=overwrite)
         if resume:
+            directory.resumed_config(self.out_dir, self.config.to_dict())
             self._restore()
         results = self.out_dir / directory.METRICS
         if self._finished() and results.is_file():
             self.reporter.message(f"already finished after {self.progress.epoch} epochs")
             metrics: dict[str, Any] = read_json(results)
             return metrics
-        self._open_directory()
-        with _threads(self.config.threads), stop_on_signals() as stop:
-            self._train(stop)
-            return self._conclude(stop)
+        self._open_directory(keep_state=resume)
+        try:
+            with threads(self.config.threads), stop_on_signals() as stop:
+                self._train(stop)
+                return self._conclude(stop)
+        finally:
+            self.reporter.close()
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
@@ -181,7 +185,8 @@ class Trainer:
         return multilabel_metrics(probabilities, targets.cpu(), self.label_names)
 
     def _train(self, stop: StopRequest) -> None:
-        pending = None if self.progress.epoch else self._snapshot()
+        stored = (self.out_dir / directory.CHECKPOINT).exists()
+        pending = None if stored else self._snapshot()
         saved = -math.inf
         try:
             while not self._finished():
@@ -242,7 +247,7 @@ class Trainer:
             return float((totals / counts.clamp(min=1)).mean())
 
         self.reporter.epoch_started(epoch, config.epochs, math.ceil(len(order) / config.batch_size))
-        with _seeded(epoch_seed(config.seed, epoch), self.device):
+        with seeded(epoch_seed(config.seed, epoch), self.device):
             for batch in self.batches(order, config.batch_size):
                 stop.check()
                 losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
@@ -278,11 +283,10 @@ class Trainer:
         write_json(self.out_dir / directory.METRICS, metrics)
         return metrics
 
-    def _open_directory(self) -> None:
+    def _open_directory(self, *, keep_state: bool) -> None:
         """Make the directory, without the results of an earlier or shorter run."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        resumed = self.progress.epoch > 0
-        directory.clear(self.out_dir, keep_state=resumed)
+        directory.clear(self.out_dir, keep_state=keep_state)
         model: Any = self.model
         name = next((key for key, kind in MODEL_CLASSES.items() if type(model) is kind), None)
         write_json(
@@ -349,23 +353,3 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _or_none(values: Tensor, present: Tensor) -> list[float | None]:
     pairs = zip(values.tolist(), present.tolist(), strict=True)
     return [value if there else None for value, there in pairs]
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers from `seed` inside the block, and the caller's own after it."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

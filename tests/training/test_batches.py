@@ -5,7 +5,6 @@ import torch
 import fastmtl
 from fastmtl.data import MultiTaskData
 from fastmtl.training import Batches
-from fastmtl.training.batches import epoch_seed, shuffled
 from tests.training.conftest import MODALITIES, SEQUENCES
 
 CPU = torch.device("cpu")
@@ -37,19 +36,3 @@ def test_modalities_come_by_name():
 def test_no_samples_no_batches():
     data = MultiTaskData.from_arrays(torch.randn(5, 2), torch.eye(5))
     assert list(Batches(data, CPU)(torch.empty(0, dtype=torch.int64), 4)) == []
-
-
-def test_the_order_is_a_function_of_seed_and_epoch():
-    rows = torch.arange(10, 60)
-    first = shuffled(rows, 0, 1)
-    assert torch.equal(first.sort().values, rows)
-    torch.rand(3)
-    assert torch.equal(shuffled(rows, 0, 1), first)
-    assert not torch.equal(shuffled(rows, 0, 2), first)
-    assert not torch.equal(shuffled(rows, 1, 1), first)
-
-
-def test_seeds_of_epochs_do_not_collide():
-    seeds = {epoch_seed(seed, epoch) for seed in range(30) for epoch in range(30)}
-    assert len(seeds) == 900
-    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -171,8 +171,34 @@ def test_a_run_does_not_resume_on_other_data_or_another_model(tmp_path, make_con
     other = replace(config, data=config.data + "&seed=1")
     with pytest.raises(RunError, match="the data is not the data"):
         Trainer.from_config(other, tmp_path).fit(resume=True)
+    with pytest.raises(RunError, match=r"^lr: expected 0\.001 as in the run to resume"):
+        Trainer.from_config(replace(config, lr=0.1), tmp_path).fit(resume=True)
+    stored = read_json(tmp_path / "config.json")
+    stored["train"]["hidden_size"] = 5
+    (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(RunError, match="does not fit this run"):
         Trainer.from_config(replace(config, hidden_size=5), tmp_path).fit(resume=True)
+
+
+def test_a_trainer_trains_once(tmp_path, make_config):
+    run = Trainer.from_config(make_config(epochs=1), tmp_path / "a")
+    metrics = run.fit()
+    with pytest.raises(RuntimeError, match="make a new one, or resume"):
+        run.fit(overwrite=True)
+    assert run.fit(resume=True) == metrics
+
+
+def test_a_run_stopped_before_its_first_epoch_resumes(tmp_path, make_config):
+    config = make_config(epochs=1)
+    for _ in range(2):
+        run = Trainer.from_config(config, tmp_path / "part", reporter=StopAt(1))
+        with pytest.raises(Interrupted):
+            run.fit(resume=(tmp_path / "part").exists())
+    with pytest.raises(RunError, match=r"model\.safetensors: no such file"):
+        Predictor.load(tmp_path / "part", "cpu")
+    Trainer.from_config(config, tmp_path / "part").fit(resume=True)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    assert_same_run(tmp_path / "part", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
