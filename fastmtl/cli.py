@@ -85,6 +85,7 @@ def train(
         _option("Data", "data", "A .npz, .h5 or .arff file, or synthetic:NAME[?option=value]."),
     ] = None,
     test: Annotated[str | None, _option("Data", "test", "A second file, the test split.")] = None,
+    xml: Annotated[str | None, _option("Data", "xml", "The labels of a Mulan .arff file.")] = None,
     modalities: Annotated[
         str | None,
         _option("Data", "modalities", "Keep (text,audio) or cut columns (text=0:79,audio=79:103)."),
@@ -182,8 +183,8 @@ def train(
     reporter = BarReporter(console) if console.is_terminal else LineReporter(console)
     with _bad_input():
         run_directory.check(out, resume=resume, overwrite=overwrite)
-        for name in ("data", "test"):
-            if name in given and not given[name].startswith("synthetic:"):
+        for name in ("data", "test", "xml"):
+            if not given.get(name, "synthetic:").startswith("synthetic:"):
                 given[name] = os.path.abspath(given[name])
         config = run_directory.resumed_config(out, given) if resume else TrainConfig(**given)
         check_effect(config, given)
@@ -202,6 +203,7 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
     data: Annotated[str, typer.Option(help="The data: what train's --data takes.")],
     test: Annotated[str | None, typer.Option(help="A second file, the test split.")] = None,
+    xml: Annotated[str | None, typer.Option(help="The labels of a Mulan .arff file.")] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train, val, test or all samples.", show_default="val and test"),
@@ -214,7 +216,7 @@ def evaluate(
 ) -> None:
     """Measure a trained model on data with labels."""
     with _bad_input():
-        predictor, loaded = _open(directory, data, test, device, threads, split)
+        predictor, loaded = _open(directory, data, test, xml, device, threads, split)
         if not loaded.num_tasks:
             raise RunError(f"{data}: expected labels to evaluate against, got none")
         splits = [split] if split else ["val", "test"]
@@ -234,6 +236,7 @@ def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
     data: Annotated[str, typer.Option(help="The data, with or without labels.")],
     out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    xml: Annotated[str | None, typer.Option(help="The labels of a Mulan .arff file.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[
@@ -244,7 +247,7 @@ def predict(
     with _bad_input():
         if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
             raise RunError(f"{out}: expected a file in a writable directory")
-        predictor, loaded = _open(directory, data, None, device, threads, split)
+        predictor, loaded = _open(directory, data, None, xml, device, threads, split)
     with _failing():
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
@@ -298,7 +301,7 @@ def _failing() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.filename:
         return f"cannot write {error.filename}: {error.strerror}"
     return str(error)
 
@@ -318,7 +321,7 @@ def _title(config: TrainConfig) -> str:
 
 def _make_trainer(config: TrainConfig, out: Path, reporter: Reporter) -> Trainer:
     resolve_device(config.device)
-    data = load_data(config, config.data, test=config.test)
+    data = load_data(config, config.data, test=config.test, xml=config.xml)
     for warning in data.warnings:
         typer.echo(f"fastmtl: warning: {warning}", err=True)
     return Trainer.from_config(config, out, data, reporter=reporter)
@@ -340,6 +343,7 @@ def _open(
     directory: Path,
     data: str,
     test: str | None,
+    xml: str | None,
     device: str,
     threads: int | None,
     split: str | None,
@@ -352,6 +356,6 @@ def _open(
             raise RunError(f"--threads: expected an integer >= 1, got {threads}")
         torch.set_num_threads(threads)
     predictor = Predictor.load(directory, device)
-    loaded = load_data(predictor.config, data, test=test, for_training=False)
+    loaded = load_data(predictor.config, data, test=test, xml=xml, for_training=False)
     predictor.check(loaded)
     return predictor, loaded

@@ -371,3 +371,19 @@ def test_real_data_goes_through_every_command(call, shared_data, tmp_path, model
     metrics = read_json(run / "metrics.json")
     assert (code, json.loads(out)) == (0, {k: metrics[k] for k in ("val", "test")})
     assert call("predict", run, "--data", data, "--out", tmp_path / "p.csv", *CPU)[0] == 0
+
+
+def test_an_arff_file_with_its_labels_elsewhere(call, tmp_path):
+    rows = "".join(f"{i % 5},{i % 3},{i % 2},{i // 2 % 2}\n" for i in range(30))
+    header = "@relation r\n@attribute u numeric\n@attribute v numeric\n"
+    header += "@attribute a {0,1}\n@attribute b {0,1}\n@data\n"
+    (tmp_path / "flat.arff").write_text(header + rows)
+    (tmp_path / "names.xml").write_text(
+        '<labels xmlns="http://mulan.sourceforge.net/labels">'
+        '<label name="a"></label><label name="b"></label></labels>'
+    )
+    data = ["--data", tmp_path / "flat.arff", "--xml", tmp_path / "names.xml"]
+    assert call("train", *data, "--out", tmp_path / "r", *SMALL)[0] == 0
+    code, out, _ = call("evaluate", tmp_path / "r", *data, "--json", *CPU)
+    assert (code, json.loads(out)["test"]["accuracy"].keys()) == (0, {"a", "b"})
+    assert call("predict", tmp_path / "r", *data, "--out", tmp_path / "p.csv", *CPU)[0] == 0

@@ -29,10 +29,10 @@ ONLY_FOR = {
 class TrainConfig:
     """The options of a training run. Construction raises ValueError for a value out of range.
 
-    Data: `data`, `test` and `modalities` are what `fastmtl.data.load` takes: a file or
-    `synthetic:...`, the file of the test split where that is apart, and modalities to keep
-    ("text,audio") or to cut columns into ("text=0:79,audio=79:103"). `standardize` scales every
-    feature to mean 0 and variance 1 over the training split.
+    Data: `data`, `test`, `xml` and `modalities` are what `fastmtl.data.load` takes: a file or
+    `synthetic:...`, the file of the test split where that is apart, the labels of an .arff file,
+    and modalities to keep ("text,audio") or to cut columns into ("text=0:79,audio=79:103").
+    `standardize` scales every feature to mean 0 and variance 1 over the training split.
 
     Optimisation: Adam with learning rate `lr` on the focal loss with focusing parameter `gamma`,
     `batch_size` samples a step, at most `epochs` epochs, stopping after `patience` epochs without a
@@ -65,6 +65,7 @@ class TrainConfig:
     balancer: str = "dmtl"
     data: str = "synthetic:disaster"
     test: str | None = None
+    xml: str | None = None
     modalities: str | None = None
     standardize: bool = True
     epochs: int = 50

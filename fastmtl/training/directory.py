@@ -21,7 +21,7 @@ WEIGHTS = "weights.png"
 
 STATE = (CONFIG, MODEL, CHECKPOINT)
 RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
-CHANGEABLE = ("epochs", "device", "threads", "data", "test")
+CHANGEABLE = ("epochs", "device", "threads", "data", "test", "xml")
 
 
 def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:

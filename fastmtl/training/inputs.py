@@ -13,7 +13,12 @@ from fastmtl.training.config import TrainConfig
 
 
 def load_data(
-    config: TrainConfig, spec: str, *, test: str | None = None, for_training: bool = True
+    config: TrainConfig,
+    spec: str,
+    *,
+    test: str | None = None,
+    xml: str | None = None,
+    for_training: bool = True,
 ) -> MultiTaskData:
     """Load `spec` (see `fastmtl.data.load`) and arrange it for the run's model.
 
@@ -22,6 +27,7 @@ def load_data(
     data = fastmtl.data.load(
         spec,
         test=test,
+        xml=xml,
         modalities=config.modalities,
         seed=config.seed,
         for_training=for_training,
@@ -86,7 +92,7 @@ def fingerprint(data: MultiTaskData) -> str:
         tensors["lengths"] = data.lengths
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().numpy().data)
+        digest.update(tensor.cpu().contiguous().numpy().data)
     digest.update(repr(list(data.label_names)).encode())
     return digest.hexdigest()
 

@@ -126,7 +126,7 @@ class Trainer:
         Raises DataError for data that cannot be used, ValueError for options that do not fit it.
         """
         if data is None:
-            data = load_data(config, config.data, test=config.test)
+            data = load_data(config, config.data, test=config.test, xml=config.xml)
         else:
             data = arrange(data, config.model)
         model = build_model(config, data)
