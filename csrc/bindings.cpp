@@ -10,10 +10,33 @@
 
 namespace py = pybind11;
 
+namespace pybind11::detail {
+
+// A number of threads for the CPU, or (stream, workspace) for CUDA.
+template <>
+struct type_caster<fastmtl::Execution> {
+  PYBIND11_TYPE_CASTER(fastmtl::Execution, const_name("int | tuple[int, int]"));
+
+  bool load(handle source, bool) {
+    if (PyLong_Check(source.ptr())) {
+      value = {int(PyLong_AsLong(source.ptr())), nullptr, nullptr};
+      return !PyErr_Occurred();
+    }
+    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 2) return false;
+    value = {1, PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 0)),
+             PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 1))};
+    return !PyErr_Occurred();
+  }
+};
+
+}  // namespace pybind11::detail
+
 namespace {
 
 using Address = std::uintptr_t;                                        // 0: absent
 using Strided = std::tuple<Address, int, std::int64_t, std::int64_t>;  // data, dtype, strides
+
+using fastmtl::Execution;
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 
@@ -30,86 +53,94 @@ void launch(Kernel kernel, const Args& args) {
 
 fastmtl::FocalLoss focal_loss(const Strided& logits, const Strided& targets, const Strided& mask,
                               Address pos_weight, std::int64_t rows, std::int64_t tasks,
-                              double gamma, int reduction, int threads) {
-  return {matrix(logits), matrix(targets), matrix(mask), pointer(pos_weight),
-          rows,           tasks,           gamma,        fastmtl::Reduction(reduction),
-          threads};
+                              double gamma, int reduction, const Execution& on) {
+  return {on,
+          matrix(logits),
+          matrix(targets),
+          matrix(mask),
+          pointer(pos_weight),
+          rows,
+          tasks,
+          gamma,
+          fastmtl::Reduction(reduction)};
 }
 
 void focal_loss_forward(const Strided& logits, const Strided& targets, const Strided& mask,
                         Address pos_weight, std::int64_t rows, std::int64_t tasks, double gamma,
-                        int reduction, int threads, Address loss, Address scale) {
+                        int reduction, const Execution& on, Address loss, Address scale) {
   launch(fastmtl::kernels().focal_loss_forward,
          fastmtl::FocalLossForward{
-             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, threads),
+             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, on),
              pointer(loss), pointer(scale)});
 }
 
 void focal_loss_backward(const Strided& logits, const Strided& targets, const Strided& mask,
                          Address pos_weight, std::int64_t rows, std::int64_t tasks, double gamma,
-                         int reduction, int threads, const Strided& grad_loss, Address scale,
-                         Address grad_logits) {
+                         int reduction, const Execution& on, const Strided& grad_loss,
+                         Address scale, Address grad_logits) {
   launch(fastmtl::kernels().focal_loss_backward,
          fastmtl::FocalLossBackward{
-             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, threads),
+             focal_loss(logits, targets, mask, pos_weight, rows, tasks, gamma, reduction, on),
              matrix(grad_loss), pointer(scale), pointer(grad_logits)});
 }
 
 fastmtl::GroupedFocalLoss grouped_focal_loss(const Strided& logits, const Strided& targets,
                                              const std::vector<std::int64_t>& group_sizes,
                                              Address class_weight, std::int64_t rows, double gamma,
-                                             int reduction, int threads) {
-  return {matrix(logits),
+                                             int reduction, const Execution& on) {
+  return {on,
+          matrix(logits),
           matrix(targets),
           group_sizes.data(),
           pointer(class_weight),
           rows,
           std::int64_t(group_sizes.size()),
           gamma,
-          fastmtl::Reduction(reduction),
-          threads};
+          fastmtl::Reduction(reduction)};
 }
 
 void grouped_focal_loss_forward(const Strided& logits, const Strided& targets,
                                 const std::vector<std::int64_t>& group_sizes, Address class_weight,
-                                std::int64_t rows, double gamma, int reduction, int threads,
+                                std::int64_t rows, double gamma, int reduction, const Execution& on,
                                 Address loss, Address scale) {
-  launch(fastmtl::kernels().grouped_focal_loss_forward,
-         fastmtl::GroupedFocalLossForward{
-             grouped_focal_loss(logits, targets, group_sizes, class_weight, rows, gamma, reduction,
-                                threads),
-             pointer(loss), pointer(scale)});
+  launch(
+      fastmtl::kernels().grouped_focal_loss_forward,
+      fastmtl::GroupedFocalLossForward{grouped_focal_loss(logits, targets, group_sizes,
+                                                          class_weight, rows, gamma, reduction, on),
+                                       pointer(loss), pointer(scale)});
 }
 
 void grouped_focal_loss_backward(const Strided& logits, const Strided& targets,
                                  const std::vector<std::int64_t>& group_sizes, Address class_weight,
-                                 std::int64_t rows, double gamma, int reduction, int threads,
-                                 const Strided& grad_loss, Address scale, Address grad_logits) {
+                                 std::int64_t rows, double gamma, int reduction,
+                                 const Execution& on, const Strided& grad_loss, Address scale,
+                                 Address grad_logits) {
   launch(fastmtl::kernels().grouped_focal_loss_backward,
          fastmtl::GroupedFocalLossBackward{
              grouped_focal_loss(logits, targets, group_sizes, class_weight, rows, gamma, reduction,
-                                threads),
+                                on),
              matrix(grad_loss), pointer(scale), pointer(grad_logits)});
 }
 
 void row_dots(const Strided& a, const Strided& b, std::int64_t rows, std::int64_t columns,
-              bool accumulate, Address out, int threads) {
+              bool accumulate, Address out, const Execution& on) {
   launch(fastmtl::kernels().row_dots,
-         fastmtl::RowDots{matrix(a), matrix(b), rows, columns, accumulate, pointer(out), threads});
+         fastmtl::RowDots{on, matrix(a), matrix(b), rows, columns, accumulate, pointer(out)});
 }
 
 void scale_rows(const Strided& a, Address factor, std::int64_t rows, std::int64_t columns,
-                Address out, int threads) {
+                Address out, const Execution& on) {
   launch(fastmtl::kernels().scale_rows,
-         fastmtl::ScaleRows{matrix(a), pointer(factor), rows, columns, pointer(out), threads});
+         fastmtl::ScaleRows{on, matrix(a), pointer(factor), rows, columns, pointer(out)});
 }
 
 fastmtl::GraphFusion graph_fusion(int dtype, Address vertices, Address importance, Address edges,
                                   Address edge_vertices, std::int64_t batch,
                                   std::int64_t vertex_count, std::int64_t features,
                                   std::int64_t edge_count, std::int64_t edge_features, double theta,
-                                  int threads) {
-  return {fastmtl::DType(dtype),
+                                  const Execution& on) {
+  return {on,
+          fastmtl::DType(dtype),
           pointer(vertices),
           pointer(importance),
           static_cast<const std::int64_t*>(pointer(edges)),
@@ -119,32 +150,32 @@ fastmtl::GraphFusion graph_fusion(int dtype, Address vertices, Address importanc
           features,
           edge_count,
           edge_features,
-          theta,
-          threads};
+          theta};
 }
 
 void graph_fusion_forward(int dtype, Address vertices, Address importance, Address edges,
                           Address edge_vertices, std::int64_t batch, std::int64_t vertex_count,
                           std::int64_t features, std::int64_t edge_count,
-                          std::int64_t edge_features, double theta, int threads, Address weights,
-                          Address fused, Address stats) {
+                          std::int64_t edge_features, double theta, const Execution& on,
+                          Address weights, Address fused, Address stats) {
   launch(fastmtl::kernels().graph_fusion_forward,
          fastmtl::GraphFusionForward{
              graph_fusion(dtype, vertices, importance, edges, edge_vertices, batch, vertex_count,
-                          features, edge_count, edge_features, theta, threads),
+                          features, edge_count, edge_features, theta, on),
              pointer(weights), pointer(fused), pointer(stats)});
 }
 
 void graph_fusion_backward(int dtype, Address vertices, Address importance, Address edges,
                            Address edge_vertices, std::int64_t batch, std::int64_t vertex_count,
                            std::int64_t features, std::int64_t edge_count,
-                           std::int64_t edge_features, double theta, int threads, Address stats,
-                           Address grad_weights, Address grad_fused, Address grad_vertices,
-                           Address grad_importance, Address grad_edge_vertices) {
+                           std::int64_t edge_features, double theta, const Execution& on,
+                           Address stats, Address grad_weights, Address grad_fused,
+                           Address grad_vertices, Address grad_importance,
+                           Address grad_edge_vertices) {
   launch(fastmtl::kernels().graph_fusion_backward,
          fastmtl::GraphFusionBackward{
              graph_fusion(dtype, vertices, importance, edges, edge_vertices, batch, vertex_count,
-                          features, edge_count, edge_features, theta, threads),
+                          features, edge_count, edge_features, theta, on),
              pointer(stats), pointer(grad_weights), pointer(grad_fused), pointer(grad_vertices),
              pointer(grad_importance), pointer(grad_edge_vertices)});
 }

@@ -15,13 +15,20 @@ enum class DType : int { f32, f64, bf16, f16, u8, i64 };
 // How the elements of a loss are reduced: by task, over everything, or not at all.
 enum class Reduction : int { task, sum, mean, none };
 
+// Where and how a kernel runs.
+struct Execution {
+  int threads;      // CPU: at most so many
+  void* stream;     // CUDA: the stream it is launched on
+  void* workspace;  // CUDA: as many bytes as its `..._workspace` asks for; null where that is 0
+};
+
 struct Matrix {
   const void* data;  // null: absent
   DType dtype;
   std::int64_t row_stride, column_stride;
 };
 
-struct FocalLoss {
+struct FocalLoss : Execution {
   Matrix logits;           // (N, T) float
   Matrix targets;          // (N, T) any dtype; 0, 1 or NaN = missing
   Matrix mask;             // (N, T) u8, 0 = missing; may be absent
@@ -29,7 +36,6 @@ struct FocalLoss {
   std::int64_t rows, tasks;
   double gamma;
   Reduction reduction;
-  int threads;
 };
 
 struct FocalLossForward : FocalLoss {
@@ -43,7 +49,7 @@ struct FocalLossBackward : FocalLoss {
   void* grad_logits;  // (N, T) of the dtype of logits
 };
 
-struct GroupedFocalLoss {
+struct GroupedFocalLoss : Execution {
   Matrix logits;                    // (N, sum C) float
   Matrix targets;                   // (N, G) i64, -100 = missing
   const std::int64_t* group_sizes;  // (G,)
@@ -51,7 +57,6 @@ struct GroupedFocalLoss {
   std::int64_t rows, groups;
   double gamma;
   Reduction reduction;
-  int threads;
 };
 
 struct GroupedFocalLossForward : GroupedFocalLoss {
@@ -66,25 +71,23 @@ struct GroupedFocalLossBackward : GroupedFocalLoss {
 };
 
 // out[r] (+)= sum_c a[r, c] * b[r, c].
-struct RowDots {
+struct RowDots : Execution {
   Matrix a;  // (R, C) float, unit column stride
   Matrix b;  // (R, C) of the same dtype, unit column stride; a row stride of 0 repeats one row
   std::int64_t rows, columns;
   bool accumulate;
   void* out;  // (R,) Accumulated
-  int threads;
 };
 
 // out[r, c] = factor[r] * a[r, c].
-struct ScaleRows {
+struct ScaleRows : Execution {
   Matrix a;            // (R, C) float, unit column stride
   const void* factor;  // (R,) Accumulated
   std::int64_t rows, columns;
   void* out;  // (R, C) of the dtype of a
-  int threads;
 };
 
-struct GraphFusion {
+struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)
   const void* importance;     // (B, P)
@@ -92,7 +95,6 @@ struct GraphFusion {
   const void* edge_vertices;  // (B, E, D'); null: edge weights alone
   std::int64_t batch, vertex_count, features, edge_count, edge_features;
   double theta;
-  int threads;
 };
 
 // stats (B, E + 2P) Accumulated: the cosine of every edge, then the maximum and the sum of squared

@@ -26,6 +26,34 @@ FASTMTL_INLINE To bits(From value) {
   return result;
 }
 
+#ifdef __CUDA_ARCH__
+// exp(x) and 1 / x from the special-function units, within a few ulp. exp takes what rounding
+// x / ln2 lost as a factor of its own, without which its relative error would grow with |x|.
+__device__ __forceinline__ float device_exp(float x) {
+  const float scaled = x * 1.44269502f;
+  const float lost = fmaf(x, 1.44269502f, -scaled) + x * 1.92596299e-8f;
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(scaled));
+  return fmaf(result, lost * 0.693147181f, result);
+}
+__device__ __forceinline__ float device_reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ __forceinline__ double device_reciprocal(double x) { return 1 / x; }
+#endif
+
+// 1 / x for a normal x whose reciprocal is normal.
+template <class Real>
+FASTMTL_INLINE Real reciprocal(Real x) {
+#ifdef __CUDA_ARCH__
+  return device_reciprocal(x);
+#else
+  return 1 / x;
+#endif
+}
+
 // Constants of exp and log1p for one type. exp_terms: Taylor coefficients of exp on
 // |r| <= ln2 / 2; atanh_terms: how many terms of atanh's series log1p needs on s <= 1/3.
 template <class Real>
@@ -62,6 +90,9 @@ template <class Real>
 FASTMTL_INLINE Real exp_nonpositive(Real x) {
   using S = Series<Real>;
   using Int = typename S::Int;
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(Real) == sizeof(float)) return x < S::lowest ? 0.0f : device_exp(x);
+#endif
   // x = n ln2 + r: the low bits of x / ln2 + round hold n, which goes into the exponent field.
   const Real shifted = x * Real(1.44269504088896340736) + S::round;
   const Real n = shifted - S::round;
@@ -130,7 +161,7 @@ struct Sigmoid {
 template <class Real>
 FASTMTL_INLINE Sigmoid<Real> sigmoid(Real x) {
   const Real e = exp_nonpositive(x > 0 ? -x : x);
-  const Real inverse = 1 / ((1 + e) * (2 + e));
+  const Real inverse = reciprocal((1 + e) * (2 + e));
   const Real large = inverse * (2 + e);  // 1 / (1 + e)
   const Real small = e * large;
   const Real softplus = twice_atanh(e * (inverse * (1 + e)));  // log1p(e)
