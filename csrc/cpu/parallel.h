@@ -15,7 +15,7 @@ inline namespace FASTMTL_ISA {
 // so little that starting a thread would cost more. `cost` is in elements that need an exp.
 template <class Body>
 inline void parallel_for(std::int64_t items, int threads, std::int64_t cost, const Body& body) {
-  constexpr std::int64_t worth_a_thread = 4096;
+  constexpr std::int64_t worth_a_thread = 32768;
   const std::int64_t useful = items * cost / worth_a_thread + 1;
   const int count = int(std::min<std::int64_t>({threads, items, useful}));
   if (count <= 1) {
