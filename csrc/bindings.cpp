@@ -134,6 +134,14 @@ void scale_rows(const Strided& a, Address factor, std::int64_t rows, std::int64_
          fastmtl::ScaleRows{on, matrix(a), pointer(factor), rows, columns, pointer(out)});
 }
 
+void gram_squares(int dtype, Address grads, Address weights, std::int64_t task_stride,
+                  std::int64_t tasks, std::int64_t samples, std::int64_t outputs, Address out,
+                  const Execution& on) {
+  launch(fastmtl::kernels().gram_squares,
+         fastmtl::GramSquares{on, fastmtl::DType(dtype), pointer(grads), pointer(weights),
+                              task_stride, tasks, samples, outputs, pointer(out)});
+}
+
 fastmtl::GraphFusion graph_fusion(int dtype, Address vertices, Address importance, Address edges,
                                   Address edge_vertices, std::int64_t batch,
                                   std::int64_t vertex_count, std::int64_t features,
@@ -192,6 +200,7 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   m.def("grouped_focal_loss_backward", grouped_focal_loss_backward);
   m.def("row_dots", row_dots);
   m.def("scale_rows", scale_rows);
+  m.def("gram_squares", gram_squares);
   m.def("graph_fusion_forward", graph_fusion_forward);
   m.def("graph_fusion_backward", graph_fusion_backward);
 }

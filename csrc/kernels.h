@@ -87,6 +87,16 @@ struct ScaleRows : Execution {
   void* out;  // (R, C) of the dtype of a
 };
 
+// out[t] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
+struct GramSquares : Execution {
+  DType dtype;
+  const void* grads;         // (T, N, O)
+  const void* weights;       // (N, N) or (T, N, N) Accumulated; 0 above the diagonal
+  std::int64_t task_stride;  // of the weights: N * N, or 0 where the tasks share them
+  std::int64_t tasks, samples, outputs;
+  void* out;  // (T,) Accumulated
+};
+
 struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)
@@ -123,6 +133,7 @@ struct Kernels {
   void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
   void (*row_dots)(const RowDots&);
   void (*scale_rows)(const ScaleRows&);
+  void (*gram_squares)(const GramSquares&);
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
 };

@@ -15,6 +15,7 @@ const Kernels table = {
     grouped_focal_loss_backward,
     row_dots,
     scale_rows,
+    gram_squares,
     graph_fusion_forward,
     graph_fusion_backward,
 };

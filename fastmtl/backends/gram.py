@@ -1,9 +1,14 @@
 """How per-task gradient norms and Gramians are computed from matrix products, for any backend.
 
-With S_j = d_j^T x, <S_i, S_j> = <d_i, (x x^T) d_j>: the left side is the direct form, the right one
-the Gram form, which never holds a gradient. Their matrix products differ in cost by shape; the
-cheaper form is taken, in blocks that stay in the cache. Products are torch's, and what is between
-them is the backend's `row_dots`.
+With S_j = d_j^T x and K = x x^T, <S_i, S_j> = <d_i, K d_j>: the left side is the direct form, the
+right one the Gram form, which never holds a gradient. K is symmetric, so that with H its lower
+triangle and half its diagonal
+
+    <d_i, K d_j> = <d_i, H d_j> + <d_j, H d_i>
+
+and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
+is taken, in blocks that stay in the cache. Products are torch's, and what is between them is the
+backend's `row_dots`, or its `gram_squares` where it does a whole quadratic form better.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from fastmtl.backends.reference import accumulation_dtype, full_precision
 
 # row_dots(a (R, C), b (R, C) or (1, C), out (R,), accumulate): out (+)= sum_c a * b
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
+# gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = <d_j, h d_j>
+GramSquares = Callable[[Tensor, Tensor, Tensor], None]
 
 _BLOCK_ELEMENTS = 1 << 20
 
@@ -24,13 +31,21 @@ def norms(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
     row_dots: RowDots,
+    gram_squares: GramSquares | None = None,
 ) -> Tensor:
     """||d_j^T x||_F for every task, (T,)."""
-    x, d = _accumulated(inputs, grad_outputs)
-    squares = d.new_zeros(len(d))
+    dtype = accumulation_dtype(inputs.dtype)
+    x, d = inputs.to(dtype).contiguous(), grad_outputs.contiguous()
+    squares = x.new_zeros(len(d))
     if d.numel() and x.numel():
         with full_precision(d.device):
-            _squared_norms(x, d, squares, row_dots)
+            if not _gram_is_cheaper(x, d, products=0):
+                _direct_squares(x, d.to(dtype), squares, row_dots)
+            elif gram_squares is not None:
+                gram_squares(d, _half_kernel(x), squares)
+                squares *= 2
+            else:
+                _gram_squares(x @ x.mT, d.to(dtype), squares, row_dots)
     return squares.clamp_(min=0).sqrt_()
 
 
@@ -39,57 +54,71 @@ def gramian(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
     """<d_i^T x, d_j^T x> for every pair of tasks, (T, T), symmetric to the bit."""
-    x, d = _accumulated(inputs, grad_outputs)
+    dtype = accumulation_dtype(inputs.dtype)
+    x, d = inputs.to(dtype).contiguous(), grad_outputs.to(dtype).contiguous()
     result = d.new_zeros(len(d), len(d))
     if d.numel() and x.numel():
         with full_precision(d.device):
-            _add_products(x, d, result)
+            if x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
+                _add_gram_products(_half_kernel(x), d, result)
+                result = result + result.T
+            else:
+                _add_direct_products(x, d, result)
+                result = (result + result.T) / 2
     result.diagonal().clamp_(min=0)
-    return (result + result.T) / 2
+    return result
 
 
-def _squared_norms(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
+def _half_kernel(x: Tensor) -> Tensor:
+    """The lower triangle of x x^T with half its diagonal."""
+    kernel = x @ x.mT
+    kernel.tril_().diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    return kernel
+
+
+def _gram_squares(kernel: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
+    _, samples, outputs = d.shape
+    for block in _blocks(len(d), samples * outputs):
+        product = (kernel if kernel.dim() == 2 else kernel[block]) @ d[block]
+        row_dots(d[block].flatten(1), product.flatten(1), squares[block], False)
+
+
+def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
+    for block in _blocks(len(d), d.shape[2] * x.shape[-1]):
+        grads = (d[block].mT @ (x if x.dim() == 2 else x[block])).flatten(1)
+        row_dots(grads, grads, squares[block], False)
+
+
+def _add_gram_products(half_kernel: Tensor, d: Tensor, result: Tensor) -> None:
     tasks, samples, outputs = d.shape
-    if _gram_is_cheaper(tasks, samples, x, outputs, products=0):
-        kernel = x @ x.mT
-        for block in _blocks(tasks, samples * outputs):
-            product = (kernel if x.dim() == 2 else kernel[block]) @ d[block]
-            row_dots(d[block].flatten(1), product.flatten(1), squares[block], False)
-    else:
-        for block in _blocks(tasks, outputs * x.shape[-1]):
-            grads = (d[block].mT @ (x if x.dim() == 2 else x[block])).flatten(1)
-            row_dots(grads, grads, squares[block], False)
+    for rows in _blocks(samples, tasks * outputs, least=32, most=128):
+        product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
+        result.addmm_(d[:, rows].flatten(1), product.flatten(1).T)
 
 
-def _add_products(x: Tensor, d: Tensor, result: Tensor) -> None:
-    tasks, samples, outputs = d.shape
-    if x.dim() == 2 and _gram_is_cheaper(tasks, samples, x, outputs, products=tasks):
-        kernel = x @ x.T
-        for block in _blocks(outputs, tasks * samples):
-            part = d[:, :, block]
-            result.addmm_(part.flatten(1), (kernel @ part).flatten(1).T)
-    else:
-        for block in _blocks(outputs, tasks * x.shape[-1]):
-            grads = (d[:, :, block].mT @ x).flatten(1)
-            result.addmm_(grads, grads.T)
+def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
+    tasks, _, outputs = d.shape
+    for block in _blocks(outputs, tasks * x.shape[-1]):
+        grads = (d[:, :, block].mT @ x).flatten(1)
+        result.addmm_(grads, grads.T)
 
 
-def _accumulated(inputs: Tensor, grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = accumulation_dtype(inputs.dtype)
-    return inputs.to(dtype).contiguous(), grad_outputs.to(dtype).contiguous()
-
-
-def _gram_is_cheaper(tasks: int, samples: int, x: Tensor, outputs: int, products: int) -> bool:
+def _gram_is_cheaper(x: Tensor, d: Tensor, products: int) -> bool:
     """Compare the multiplications of both forms; `products` pairs of gradients a task."""
+    tasks, samples, outputs = d.shape
+    if samples == 1:
+        return False
     features = x.shape[-1]
     kernels = 1 if x.dim() == 2 else tasks
-    pairs = tasks * max(products, 1)
-    gram = samples * (kernels * samples * features + tasks * samples * outputs + pairs * outputs)
-    direct = outputs * features * (tasks * samples + pairs)
+    pairs = tasks * products
+    gram = samples * (
+        kernels * samples * features + tasks * samples * outputs // 2 + pairs * outputs
+    )
+    direct = outputs * features * (tasks * samples + max(pairs, tasks))
     return gram < direct
 
 
-def _blocks(count: int, elements_each: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_ELEMENTS // max(elements_each, 1))
+def _blocks(count: int, elements_each: int, least: int = 1, most: int = 1 << 62) -> Iterator[slice]:
+    step = min(max(least, _BLOCK_ELEMENTS // max(elements_each, 1)), most)
     for begin in range(0, count, step):
         yield slice(begin, min(begin + step, count))

@@ -184,7 +184,7 @@ def task_grad_norms_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    return gram.norms(inputs, grad_outputs, _row_dots)
+    return gram.norms(inputs, grad_outputs, _row_dots, _gram_squares)
 
 
 def task_grad_gramian_forward(
@@ -353,6 +353,18 @@ def _broadcast(grad: Tensor) -> tuple[int, ...]:
 def _row_dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
     _module().row_dots(
         _matrix(a), _matrix(b), *a.shape, accumulate, out.data_ptr(), torch.get_num_threads()
+    )
+
+
+def _gram_squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
+    _module().gram_squares(
+        _DTYPES[grads.dtype],
+        grads.data_ptr(),
+        half_kernel.data_ptr(),
+        0 if half_kernel.dim() == 2 else half_kernel.stride(0),
+        *grads.shape,
+        out.data_ptr(),
+        torch.get_num_threads(),
     )
 
 

@@ -20,6 +20,8 @@ SIZES = [
     (4, 1, 9, 2),
     (30, 6, 40, 17),
     (5, 64, 64, 8),
+    (2, 53, 200, 300),
+    (3, 97, 300, 15),
 ]
 EMPTY = [(0, 4, 3, 2), (3, 0, 4, 2), (3, 4, 0, 2), (3, 4, 2, 0)]
 OPS = [task_grad_norms, task_grad_gramian]
@@ -65,9 +67,10 @@ def test_agrees_with_autograd(
 
 
 def test_both_forms_are_taken() -> None:
-    x = torch.empty(20, 1000)
-    assert gram._gram_is_cheaper(7, 20, x, 100, products=0)
-    assert not gram._gram_is_cheaper(7, 4000, torch.empty(4000, 10), 10, products=0)
+    few, many = torch.empty(7, 20, 100), torch.empty(7, 4000, 10)
+    for products in (0, 7):
+        assert gram._gram_is_cheaper(torch.empty(20, 1000), few, products)
+        assert not gram._gram_is_cheaper(torch.empty(4000, 10), many, products)
 
 
 @pytest.mark.parametrize("op", OPS)
