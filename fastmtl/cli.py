@@ -110,7 +110,11 @@ def train(
     ] = None,
     patience: Annotated[
         int | None,
-        _option("Training", "patience", "Epochs without a lower validation loss before stopping."),
+        _option("Training", "patience", "Epochs without a better one before stopping."),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        _option("Training", "monitor", "What makes an epoch better: val loss, map or micro_f1."),
     ] = None,
     clip_grad_norm: Annotated[
         float | None,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastmtl.training.factory import BALANCERS, MODELS
+from fastmtl.training.history import MONITORS
 
 BALANCE_AT = ("shared", "first", "last")
 # The options that mean nothing to some models or balancers, and those they mean something to.
@@ -36,7 +37,9 @@ class TrainConfig:
 
     Optimisation: Adam with learning rate `lr` on the focal loss with focusing parameter `gamma`,
     `batch_size` samples a step, at most `epochs` epochs, stopping after `patience` epochs without a
-    lower validation loss. `clip_grad_norm` bounds the global gradient norm (None: no bound).
+    better one by `monitor` on the validation split: "loss" (the lowest mean of the unweighted task
+    losses), "map" or "micro_f1" (the highest). `clip_grad_norm` bounds the global gradient norm
+    (None: no bound).
 
     Balancing (`balancer` "tdb" or "dmtl"): `alpha` is the exponent of the relative loss,
     `balance_lr` the step size of the task weights, `balance_at` where the gradient norms are taken
@@ -73,6 +76,7 @@ class TrainConfig:
     lr: float = 1e-3
     gamma: float = 2.0
     patience: int = 10
+    monitor: str = "loss"
     clip_grad_norm: float | None = None
     alpha: float = 1.0
     balance_lr: float = 0.025
@@ -92,6 +96,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("model", self.model, tuple(MODELS))
         _one_of("balancer", self.balancer, tuple(BALANCERS))
+        _one_of("monitor", self.monitor, MONITORS)
         for name in ("epochs", "batch_size", "patience", "hidden_size", "attention_size",
                      "max_level", "head_size"):  # fmt: skip
             _integer(name, getattr(self, name), minimum=1)

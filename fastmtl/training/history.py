@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+# What early stopping can watch on the validation split.
+MONITORS = ("loss", "map", "micro_f1")
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,13 @@ class EpochRecord:
 
     @property
     def total_val_loss(self) -> float:
-        """Mean of the unweighted validation losses of the tasks: what early stopping watches."""
+        """Mean of the unweighted validation losses of the tasks."""
         return _mean(self.val_loss)
+
+    def score(self, monitor: str) -> float:
+        """How good the epoch is by one of `MONITORS`, the higher the better; -inf if undefined."""
+        value = -self.total_val_loss if monitor == "loss" else getattr(self, monitor)
+        return -math.inf if value is None else float(value)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary that json can write."""

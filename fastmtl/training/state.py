@@ -14,37 +14,36 @@ from fastmtl.training.history import EpochRecord
 
 @dataclass
 class Progress:
-    """The epochs so far, and the best of them by validation loss (0 before the first)."""
+    """The epochs so far, and the best of them by `monitor` (0 before the first)."""
 
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
+    monitor: str = "loss"
 
     @property
     def epoch(self) -> int:
         """Completed epochs."""
         return len(self.history)
 
-    @property
-    def best_loss(self) -> float:
-        """The validation loss of the best epoch."""
-        return self.history[self.best_epoch - 1].total_val_loss if self.best_epoch else float("inf")
-
     def add(self, record: EpochRecord) -> bool:
         """Append an epoch; True if it is the best so far."""
-        improved = record.total_val_loss < self.best_loss
+        improved = not self.best_epoch or (
+            record.score(self.monitor) > self.history[self.best_epoch - 1].score(self.monitor)
+        )
         self.history.append(record)
         if improved:
             self.best_epoch = record.epoch
         return improved
 
     def finished(self, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or `patience` of them passed without a lower loss."""
+        """Whether all epochs are done, or `patience` of them passed without a better one."""
         return self.epoch >= epochs or self.epoch - self.best_epoch >= patience
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
         return {
             "best_epoch": self.best_epoch,
+            "monitor": self.monitor,
             "history": [record.to_dict() for record in self.history],
         }
 
@@ -52,7 +51,7 @@ class Progress:
     def from_dict(cls, values: Mapping[str, Any]) -> Progress:
         """The progress that `to_dict` gave."""
         history = [EpochRecord.from_dict(record) for record in values["history"]]
-        return cls(history, values["best_epoch"])
+        return cls(history, values["best_epoch"], values["monitor"])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

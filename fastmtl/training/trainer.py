@@ -109,7 +109,7 @@ class Trainer:
             data = self.standardizer.transform(data)
         self.batches = Batches(data, self.device)
         self.optimizer = _adam(model, balancer, config.lr, self.device)
-        self.progress = Progress()
+        self.progress = Progress(monitor=config.monitor)
         self.best: dict[str, Tensor] = {}
 
     @classmethod

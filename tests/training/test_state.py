@@ -22,10 +22,19 @@ def test_best_is_the_first_lowest_validation_loss():
         False,
         False,
     ]
-    assert (progress.epoch, progress.best_epoch, progress.best_loss) == (4, 2, 0.4)
+    assert (progress.epoch, progress.best_epoch) == (4, 2)
     assert progress.finished(epochs=10, patience=2)
     assert not progress.finished(epochs=10, patience=3)
     assert progress.finished(epochs=4, patience=3)
+
+
+@pytest.mark.parametrize("monitor", ["map", "micro_f1"])
+def test_best_by_a_metric_is_the_first_highest(monitor):
+    progress = Progress(monitor=monitor)
+    for epoch, value in enumerate([None, 0.5, 0.7, 0.7, 0.6], 1):
+        metrics = {"micro_f1": None, "hamming_loss": None, "map": None} | {monitor: value}
+        progress.add(EpochRecord(epoch, 0.1, [1.0], [0.1 * epoch], [1.0], **metrics))
+    assert progress.best_epoch == 3
 
 
 def test_a_run_that_has_not_begun_is_not_finished():
