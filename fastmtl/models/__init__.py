@@ -1,10 +1,21 @@
-"""Ready multi-task models, and their twins out of `torch.nn` alone."""
+"""Ready multi-task models, their twins out of `torch.nn` alone, and multi-label estimators."""
 
 from __future__ import annotations
 
+from fastmtl.models.bpmll import BPMLL
 from fastmtl.models.hgfn import HGFN
+from fastmtl.models.mlknn import MLKNN
+from fastmtl.models.mtdnn import MTDNN
 from fastmtl.models.mtmlan import MTMLAN
 from fastmtl.models.parameters import reference_parameters
 from fastmtl.models.reference import ParameterPair
 
-__all__ = ["HGFN", "MTMLAN", "ParameterPair", "reference_parameters"]
+__all__ = [
+    "BPMLL",
+    "HGFN",
+    "MLKNN",
+    "MTDNN",
+    "MTMLAN",
+    "ParameterPair",
+    "reference_parameters",
+]

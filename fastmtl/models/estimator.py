@@ -1,0 +1,204 @@
+"""What the multi-label estimators share: parameters, checks of X and y, tags for scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FloatArray = NDArray[np.floating[Any]]
+Labels = NDArray[np.int64]
+Self = TypeVar("Self", bound="MultiLabelEstimator")
+
+
+class SparseRows(Protocol):
+    """What is used of a scipy CSR matrix, so that scipy itself need not be installed."""
+
+    shape: tuple[int, int]
+    dtype: Any
+    data: Any
+
+    def __getitem__(self, rows: Any) -> SparseRows: ...
+    def __matmul__(self, other: Any) -> Any: ...
+    def multiply(self, other: Any) -> SparseRows: ...
+    def sum(self, axis: int) -> Any: ...
+    def toarray(self) -> FloatArray: ...
+
+
+Rows = FloatArray | SparseRows
+
+
+class MultiLabelEstimator:
+    """A multi-label classifier by scikit-learn's conventions, which needs no scikit-learn.
+
+    The arguments of the constructor are stored as they come and checked by `fit`, so that `clone`,
+    pipelines and searches over parameters work. X is (N, D): an array or what numpy makes one of, a
+    scipy sparse matrix, or a tensor. y is (N, T), 0 or 1. Results are numpy arrays.
+
+    A subclass implements `fit`, which ends with `_fitted`, and `predict_proba`.
+    """
+
+    n_features_in_: int
+    n_labels_: int
+    classes_: Labels
+
+    def fit(self: Self, X: Any, y: Any) -> Self:
+        """Learn from X (N, D) and y (N, T); return self."""
+        raise NotImplementedError
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Probability of each label, (N, T)."""
+        raise NotImplementedError
+
+    def predict(self, X: Any) -> Labels:
+        """Decision on each label, (N, T) int64 of 0 and 1."""
+        return (self.predict_proba(X) > 0.5).astype(np.int64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Subset accuracy, as scikit-learn's classifiers: share of rows with all labels right."""
+        predicted = self.predict(X)
+        return float((predicted == checked_labels(y, len(predicted))).all(1).mean())
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self: Self, **params: Any) -> Self:
+        """Change constructor's arguments; ValueError for a name that is none."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if not _same(value, defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True, multi_output=True, single_output=False),
+            transformer_tags=None,
+            classifier_tags=ClassifierTags(multi_class=False, multi_label=True),
+            regressor_tags=None,
+            input_tags=InputTags(sparse=True),
+        )
+
+    def _checked(self, X: Any, y: Any) -> tuple[Rows, Labels]:
+        """The arguments of a fit, and what they say about later calls."""
+        rows = checked_rows(X)
+        return rows, checked_labels(y, rows.shape[0])
+
+    def _fitted(self, rows: Rows, labels: Labels) -> None:
+        self.n_features_in_ = rows.shape[1]
+        self.n_labels_ = labels.shape[1]
+        self.classes_ = np.arange(labels.shape[1])
+
+    def _checked_new(self, X: Any) -> Rows:
+        """The argument of a prediction."""
+        if not hasattr(self, "n_features_in_"):
+            raise _not_fitted(f"{type(self).__name__}: expected a call of fit before, got none")
+        rows = checked_rows(X)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        return rows
+
+
+def checked_rows(X: Any, name: str = "X") -> Rows:
+    """X as a float array or CSR matrix (N, D), N and D at least 1, all finite."""
+    if isinstance(X, Tensor):
+        X = X.detach().cpu().to_dense()
+        X = (X if X.dtype in (torch.float32, torch.float64) else X.double()).numpy()
+    sparse = hasattr(X, "tocsr")
+    rows = X.tocsr() if sparse else np.asarray(X)
+    if rows.dtype.kind == "c":
+        raise ValueError(
+            f"{name}: expected real numbers, got {rows.dtype}. Complex data not supported"
+        )
+    if rows.dtype not in (np.float32, np.float64):
+        try:
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: expected numbers ({error})") from None
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{name}: expected a (N, D) array, got shape {rows.shape}. Reshape your data"
+        )
+    for size, kind in zip(rows.shape, ("sample", "feature"), strict=True):
+        if size < 1:
+            raise ValueError(
+                f"{name}: 0 {kind}(s) (shape={rows.shape}) while a minimum of 1 is required."
+            )
+    if not np.isfinite(rows.data if sparse else rows).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity (inf)")
+    checked: Rows = rows
+    return checked
+
+
+def checked_labels(y: Any, num_samples: int, name: str = "y") -> Labels:
+    """y as an int64 array (N, T) of 0 and 1, with T at least 1."""
+    if y is None:
+        raise ValueError(f"{name}: fit requires y to be passed, but the target y is None")
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().to_dense().numpy()
+    labels = y.toarray() if hasattr(y, "tocsr") else np.asarray(y)
+    if labels.ndim != 2 or labels.shape[1] < 1:
+        raise ValueError(f"{name}: expected (N, T) labels, got shape {labels.shape}")
+    if len(labels) != num_samples:
+        raise ValueError(f"{name}: expected {num_samples} rows as X has, got {len(labels)}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"{name}: expected labels of 0 and 1, got others or missing ones")
+    return labels.astype(np.int64)
+
+
+def dense(rows: Rows) -> FloatArray:
+    """Rows as an array (N, D)."""
+    return rows if isinstance(rows, np.ndarray) else rows.toarray()
+
+
+def need_positive(name: str, value: Any, *, zero: bool = False) -> float:
+    """Return a number above 0 (with `zero`, of at least 0), else raise."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not (np.isfinite(value) and (value >= 0 if zero else value > 0)):
+        raise ValueError(f"{name}: expected a number {'>= 0' if zero else '> 0'}, got {value!r}")
+    return float(value)
+
+
+def need_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Return an integer (of numpy too) of at least `minimum`, else raise."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return int(value)
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(np.all(value == default))
+
+
+def _not_fitted(message: str) -> Exception:
+    """scikit-learn's error where it is installed, which also is a ValueError."""
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ValueError(message)
+    error: Exception = NotFittedError(message)
+    return error

@@ -1,0 +1,170 @@
+"""What holds for every estimator."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fastmtl.models import BPMLL, MLKNN, MTDNN
+
+SMALL = {
+    "mlknn": MLKNN(k=3),
+    "bpmll": BPMLL(hidden_size=8, epochs=4),
+    "mtdnn": MTDNN(hidden_sizes=(8, 6), pretrain_epochs=2, epochs=4),
+}
+each = pytest.mark.parametrize("estimator", SMALL.values(), ids=list(SMALL))
+
+
+def problem(rows=50, features=6, labels=4):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(rows, features))
+    y = (X[:, :labels] + 0.3 * rng.normal(size=(rows, labels)) > 0.4).astype(int)
+    return X, y
+
+
+def fresh(estimator):
+    return type(estimator)(**estimator.get_params())
+
+
+@each
+def test_results_and_fitted_attributes(estimator):
+    X, y = problem()
+    model = fresh(estimator)
+    assert model.fit(X, y) is model
+    assert (model.n_features_in_, model.n_labels_) == (6, 4)
+    np.testing.assert_array_equal(model.classes_, range(4))
+    probabilities, decisions = model.predict_proba(X), model.predict(X)
+    assert probabilities.shape == decisions.shape == (50, 4)
+    assert (probabilities >= 0).all()
+    assert (probabilities <= 1).all()
+    assert set(np.unique(decisions)) <= {0, 1}
+    assert 0 <= model.score(X, y) <= 1
+
+
+@each
+def test_a_fit_is_repeatable_and_leaves_the_random_state_alone(estimator):
+    X, y = problem()
+    state = torch.random.get_rng_state()
+    first = fresh(estimator).fit(X, y).predict_proba(X)
+    assert torch.random.get_rng_state().equal(state)
+    torch.rand(3)
+    np.testing.assert_array_equal(fresh(estimator).fit(X, y).predict_proba(X), first)
+
+
+@each
+def test_copies_and_pickles_predict_the_same(estimator):
+    X, y = problem()
+    model = fresh(estimator).fit(X, y)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(twin.predict_proba(X), model.predict_proba(X))
+
+
+@each
+def test_sparse_and_dense_input_agree(estimator):
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y = problem()
+    X[X < 0] = 0
+    dense = fresh(estimator).fit(X, y).predict_proba(X)
+    found = fresh(estimator).fit(sparse.csr_matrix(X), sparse.csr_matrix(y))
+    np.testing.assert_allclose(found.predict_proba(sparse.csr_matrix(X)), dense, atol=1e-5)
+    np.testing.assert_allclose(found.predict_proba(torch.from_numpy(X)), dense, atol=1e-5)
+
+
+@each
+def test_parameters(estimator):
+    model = fresh(estimator)
+    name = next(iter(model.get_params()))
+    assert model.set_params(**{name: 4}) is model
+    assert model.get_params()[name] == 4
+    assert f"{name}=4" in repr(model)
+    assert repr(type(model)()) == f"{type(model).__name__}()"
+    with pytest.raises(ValueError, match=r"^absent: expected one of"):
+        model.set_params(absent=1)
+
+
+@each
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (np.zeros(5), np.zeros((5, 1)), "X: expected a \\(N, D\\) array, got shape \\(5,\\)"),
+        (np.zeros((5, 2, 2)), np.zeros((5, 1)), "X: expected a \\(N, D\\) array"),
+        (np.zeros((0, 2)), np.zeros((0, 1)), "X: 0 sample"),
+        (np.zeros((5, 0)), np.zeros((5, 1)), "X: 0 feature"),
+        (np.full((5, 2), np.nan), np.zeros((5, 1)), "X: expected finite numbers"),
+        (np.zeros((5, 2), complex), np.zeros((5, 1)), "X: expected real numbers"),
+        (np.zeros((5, 2)), np.zeros(5), "y: expected \\(N, T\\) labels, got shape \\(5,\\)"),
+        (np.zeros((5, 2)), np.zeros((5, 0)), "y: expected \\(N, T\\) labels"),
+        (np.zeros((5, 2)), np.zeros((4, 1)), "y: expected 5 rows as X has, got 4"),
+        (np.zeros((5, 2)), np.full((5, 1), 2), "y: expected labels of 0 and 1"),
+        (np.zeros((5, 2)), np.full((5, 1), np.nan), "y: expected labels of 0 and 1"),
+        (np.zeros((5, 2)), None, "y: fit requires y"),
+    ],
+)
+def test_wrong_data(estimator, X, y, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        fresh(estimator).fit(X, y)
+
+
+@each
+def test_wrong_calls(estimator):
+    X, y = problem()
+    with pytest.raises(ValueError, match="expected a call of fit before"):
+        fresh(estimator).predict(X)
+    model = fresh(estimator).fit(X, y)
+    with pytest.raises(ValueError, match=r"X has 5 features, but .* is expecting 6"):
+        model.predict(X[:, :5])
+
+
+@each
+def test_scikit_learn_clones_and_searches(estimator):
+    pytest.importorskip("sklearn")
+    from sklearn.base import clone, is_classifier
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = problem()
+    assert is_classifier(estimator)
+    assert clone(estimator).get_params() == estimator.get_params()
+    scores = cross_val_score(make_pipeline(StandardScaler(), clone(estimator)), X, y, cv=3)
+    assert np.isfinite(scores).all()
+    auc = cross_val_score(clone(estimator), X, y, cv=3, scoring="roc_auc")
+    assert np.isfinite(auc).all()
+
+
+# Checks that give labels of one dimension or of several classes, whatever the tags say.
+SINGLE_LABEL = {
+    "check_classifier_data_not_an_array",
+    "check_classifier_not_supporting_multiclass",
+    "check_classifiers_classes",
+    "check_classifiers_one_label",
+    "check_classifiers_regression_target",
+    "check_classifiers_train",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_estimators_dtypes",
+    "check_fit2d_1feature",
+}
+
+
+@each
+@pytest.mark.slow
+def test_scikit_learn_checks(estimator):
+    checks = pytest.importorskip("sklearn.utils.estimator_checks")
+    results = checks.check_estimator(fresh(estimator), on_fail=None, on_skip=None)
+    status = {r["check_name"]: r["status"] for r in results}
+    assert list(status.values()).count("passed") > 35
+    assert {name for name, value in status.items() if value == "failed"} <= SINGLE_LABEL
+
+
+def test_scikit_learn_is_not_needed():
+    code = "import sys; sys.modules['sklearn'] = None; import fastmtl; fastmtl.models.MLKNN"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    loaded = "import sys, fastmtl; assert not {'sklearn', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", loaded], check=True)
