@@ -20,9 +20,9 @@ $(STAMP): $(SOURCES)
 
 demo: $(STAMP)
 	$(BIN)/fastmtl train --model mtmlan --balancer dmtl --data synthetic:disaster \
-	  --epochs 4 --hidden-size 64 --overwrite --out $(DEMO)/mtmlan
+	  --epochs 3 --hidden-size 64 --overwrite --out $(DEMO)/mtmlan
 	$(BIN)/fastmtl train --model hgfn --balancer dmtl --data synthetic:disaster-multimodal \
-	  --epochs 15 --overwrite --out $(DEMO)/hgfn
+	  --epochs 10 --batch-size 32 --lr 5e-4 --dropout 0.5 --overwrite --out $(DEMO)/hgfn
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -28,6 +28,8 @@ PEERS = ["fastmtl", "eager", "torch.compile"]
 @pytest.mark.parametrize("peer", PEERS)
 def test_graph_fusion(benchmark: Any, peer: str, op: str, sizes: tuple[int, int, int]) -> None:
     batch, count, features = sizes
+    if peer == "torch.compile" and count > 3:
+        pytest.skip("torch 2.13 compiles this backward into code that corrupts the heap")
     edges = torch.tensor(list(combinations(range(count), 2)))
     vertices = torch.randn(batch, count, features, requires_grad=True)
     importance = torch.rand(batch, count, requires_grad=True)
