@@ -12,19 +12,22 @@ namespace py = pybind11;
 
 namespace pybind11::detail {
 
-// A number of threads for the CPU, or (stream, workspace) for CUDA.
+// A number of threads for the CPU, or (device, stream, workspace) for CUDA.
 template <>
 struct type_caster<fastmtl::Execution> {
-  PYBIND11_TYPE_CASTER(fastmtl::Execution, const_name("int | tuple[int, int]"));
+  PYBIND11_TYPE_CASTER(fastmtl::Execution, const_name("int | tuple[int, int, int]"));
 
   bool load(handle source, bool) {
-    if (PyLong_Check(source.ptr())) {
-      value = {int(PyLong_AsLong(source.ptr())), nullptr, nullptr};
-      return !PyErr_Occurred();
+    PyObject* from = source.ptr();
+    if (PyLong_Check(from)) {
+      value = {int(PyLong_AsLong(from)), 0, nullptr, nullptr};
+    } else if (PyTuple_Check(from) && PyTuple_GET_SIZE(from) == 3) {
+      value = {1, int(PyLong_AsLong(PyTuple_GET_ITEM(from, 0))),
+               PyLong_AsVoidPtr(PyTuple_GET_ITEM(from, 1)),
+               PyLong_AsVoidPtr(PyTuple_GET_ITEM(from, 2))};
+    } else {
+      return false;
     }
-    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 2) return false;
-    value = {1, PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 0)),
-             PyLong_AsVoidPtr(PyTuple_GET_ITEM(source.ptr(), 1))};
     return !PyErr_Occurred();
   }
 };
@@ -200,7 +203,15 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   m.def("grouped_focal_loss_backward", grouped_focal_loss_backward);
   m.def("row_dots", row_dots);
   m.def("scale_rows", scale_rows);
-  m.def("gram_squares", gram_squares);
   m.def("graph_fusion_forward", graph_fusion_forward);
   m.def("graph_fusion_backward", graph_fusion_backward);
+  // What not every backend has.
+  const fastmtl::Kernels& kernels = fastmtl::kernels();
+  if (kernels.gram_squares) m.def("gram_squares", gram_squares);
+  if (kernels.unusable) {
+    m.def("unusable", kernels.unusable);
+    m.def("focal_loss_workspace", kernels.focal_loss_workspace);
+    m.def("grouped_focal_loss_workspace", kernels.grouped_focal_loss_workspace);
+    m.def("row_dots_workspace", kernels.row_dots_workspace);
+  }
 }

@@ -18,7 +18,8 @@ enum class Reduction : int { task, sum, mean, none };
 // Where and how a kernel runs.
 struct Execution {
   int threads;      // CPU: at most so many
-  void* stream;     // CUDA: the stream it is launched on
+  int device;       // CUDA: its index
+  void* stream;     // CUDA: the stream of that device that it is launched on
   void* workspace;  // CUDA: as many bytes as its `..._workspace` asks for; null where that is 0
 };
 
@@ -133,9 +134,16 @@ struct Kernels {
   void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
   void (*row_dots)(const RowDots&);
   void (*scale_rows)(const ScaleRows&);
-  void (*gram_squares)(const GramSquares&);
+  void (*gram_squares)(const GramSquares&);  // null on CUDA: cuBLAS and row_dots do better
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
+  // CUDA alone. Why the kernels do not run on the current device; null where they do.
+  const char* (*unusable)() = nullptr;
+  // CUDA alone. Bytes of workspace for a forward call over so many elements.
+  std::int64_t (*focal_loss_workspace)(int device, std::int64_t rows, std::int64_t tasks) = nullptr;
+  std::int64_t (*grouped_focal_loss_workspace)(int device, std::int64_t rows, std::int64_t groups,
+                                               std::int64_t classes) = nullptr;
+  std::int64_t (*row_dots_workspace)(int device, std::int64_t rows, std::int64_t columns) = nullptr;
 };
 
 // The kernels in use: the best ones for this machine, until use_isa chose others.

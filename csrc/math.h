@@ -9,8 +9,10 @@
 
 #ifdef __CUDACC__
 #define FASTMTL_INLINE __host__ __device__ __forceinline__
+#define FASTMTL_UNROLL _Pragma("unroll")
 #else
 #define FASTMTL_INLINE inline __attribute__((always_inline))
+#define FASTMTL_UNROLL _Pragma("GCC unroll 20")
 #endif
 
 namespace fastmtl {
@@ -112,7 +114,7 @@ FASTMTL_INLINE Real exp_nonpositive(Real x) {
                                             1.0 / 479001600,
                                             1.0 / 6227020800};
   Real sum = Real(inverse_factorial[S::exp_terms - 1]);
-#pragma GCC unroll 16
+  FASTMTL_UNROLL
   for (int k = S::exp_terms - 2; k >= 0; --k) sum = sum * r + Real(inverse_factorial[k]);
   const Int exponent = Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa);
   return x < S::lowest ? Real(0) : sum * bits<Real>(Int(exponent + S::one));
@@ -124,7 +126,7 @@ FASTMTL_INLINE Real twice_atanh(Real s) {
   const Real square = s * s;
   constexpr int terms = Series<Real>::atanh_terms;
   Real sum = Real(2.0 / (2 * terms - 1));
-#pragma GCC unroll 20
+  FASTMTL_UNROLL
   for (int k = terms - 2; k >= 0; --k) sum = sum * square + Real(2.0 / (2 * k + 1));
   return sum * s;
 }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 import fastmtl
 from fastmtl.backends import BACKENDS, native, unavailable
+from tests.cuda import host
 
 # The native kernels are compiled once for every instruction set, so that each is a backend here.
 ISAS = ("plain", "avx2", "avx512")
-CASES = [name for name in BACKENDS if name != "native"] + [f"native-{isa}" for isa in ISAS]
+# "cuda" runs the CUDA kernels on the host; Triton's need its interpreter (see CONTRIBUTING.md).
+CASES = [name for name in BACKENDS if name != "native"]
+CASES += [f"native-{kernels}" for kernels in (*ISAS, "cuda")]
 
 
 @pytest.fixture(params=CASES)
@@ -23,9 +27,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     if reason:
         pytest.skip(reason)
     before = native.isa()
-    if isa and not native.use_isa(isa):
+    if isa in ISAS and not native.use_isa(isa):
         pytest.skip(f"this processor has no {isa}")
-    with fastmtl.use_backend(name):
+    with fastmtl.use_backend(name), host.serving() if isa == "cuda" else nullcontext():
         yield name
     if before:
         native.use_isa(before)

@@ -1,0 +1,16 @@
+// What the CUDA kernels have beside the ones that every backend has.
+#pragma once
+
+#include "cpu/table.h"
+
+namespace fastmtl {
+inline namespace FASTMTL_ISA {
+
+// Bytes of workspace that a forward call over so many elements needs.
+std::int64_t focal_loss_workspace(int device, std::int64_t rows, std::int64_t tasks);
+std::int64_t grouped_focal_loss_workspace(int device, std::int64_t rows, std::int64_t groups,
+                                          std::int64_t classes);
+std::int64_t row_dots_workspace(int device, std::int64_t rows, std::int64_t columns);
+
+}  // namespace FASTMTL_ISA
+}  // namespace fastmtl

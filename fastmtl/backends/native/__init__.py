@@ -1,0 +1,51 @@
+"""The native backend: C++ kernels on the CPU, CUDA kernels on NVIDIA GPUs.
+
+The functions have the signatures of `fastmtl.backends.reference`, and their arguments were checked
+by `fastmtl.ops`. Both extension modules have the same functions (csrc/kernels.h).
+"""
+
+from fastmtl.backends.native.fusion import (
+    fusion_edge_weights_backward,
+    fusion_edge_weights_forward,
+    graph_fusion_backward,
+    graph_fusion_forward,
+)
+from fastmtl.backends.native.grads import (
+    stacked_norms_backward,
+    stacked_norms_forward,
+    task_grad_gramian_forward,
+    task_grad_norms_forward,
+)
+from fastmtl.backends.native.losses import (
+    focal_loss_backward,
+    focal_loss_forward,
+    grouped_focal_loss_backward,
+    grouped_focal_loss_forward,
+)
+from fastmtl.backends.native.memory import isa, unusable, use_isa
+from fastmtl.backends.reference import task_grad_gramian_backward, task_grad_norms_backward
+
+__all__ = [
+    "focal_loss_backward",
+    "focal_loss_forward",
+    "fusion_edge_weights_backward",
+    "fusion_edge_weights_forward",
+    "graph_fusion_backward",
+    "graph_fusion_forward",
+    "grouped_focal_loss_backward",
+    "grouped_focal_loss_forward",
+    "isa",
+    "stacked_norms_backward",
+    "stacked_norms_forward",
+    "task_grad_gramian_backward",
+    "task_grad_gramian_forward",
+    "task_grad_norms_backward",
+    "task_grad_norms_forward",
+    "use_isa",
+    "why_not",
+]
+
+
+def why_not(op: str, device: str) -> str:
+    """Why this backend does not serve `op` on `device`; empty if it does."""
+    return unusable(device) or ("" if f"{op}_forward" in globals() else "no native kernel")

@@ -1,0 +1,70 @@
+"""The CUDA kernels on the host: builds the shim's module and lets it serve CPU tensors."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+from torch import Tensor
+
+from fastmtl.backends.native import memory
+
+SHIM = Path(__file__).resolve().parent / "host_shim"
+BUILD = SHIM.parents[2] / "build" / f"cuda_host-{sys.implementation.cache_tag}"
+
+
+@cache
+def kernels() -> ModuleType:
+    """The module, built where it is out of date; skips the test without a compiler."""
+    pybind11 = pytest.importorskip("pybind11")
+    tools = Path(sys.executable).parent
+    cmake = shutil.which("cmake", path=str(tools)) or shutil.which("cmake")
+    ninja = shutil.which("ninja", path=str(tools)) or shutil.which("ninja")
+    if not cmake or not ninja or not shutil.which("c++"):
+        pytest.skip("no compiler, CMake or Ninja to build the CUDA kernels for the host with")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (
+            [
+                *(cmake, "-G", "Ninja", "-S", str(SHIM), "-B", str(BUILD)),
+                f"-DCMAKE_MAKE_PROGRAM={ninja}",
+                f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            ],
+            [cmake, "--build", str(BUILD)],
+        ):
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = BUILD.glob("_cuda_host.*.so")
+    spec = spec_from_file_location("_cuda_host", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """Runs the native backend's CPU calls on the CUDA kernels, as for a CUDA tensor."""
+
+    def execution(tensor: Tensor, workspace: Tensor | None = None) -> tuple[int, int, int]:
+        return tensor.get_device(), 0, memory.address(workspace)
+
+    with (
+        mock.patch.object(memory, "cpu", kernels()),
+        mock.patch.object(memory, "execution", execution),
+        mock.patch.object(memory, "workspace", memory.allocate_workspace),
+    ):
+        yield

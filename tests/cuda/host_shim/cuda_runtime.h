@@ -1,0 +1,88 @@
+// Enough of CUDA to compile the kernels as C++ and to run their grids, blocks and threads on the
+// host. Included by the kernels in place of the toolkit's header; device.cpp is what runs them.
+#pragma once
+
+#include <string.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <tuple>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __grid_constant__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+// Of the thread that runs.
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorMisalignedAddress = 716,
+  cudaErrorLaunchFailure = 719,
+};
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+struct cudaFuncAttributes {};
+using cudaStream_t = struct Stream*;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorString(cudaError_t error);
+
+namespace host_shim {
+
+cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
+                const std::function<void()>& thread);
+void barrier();
+// Waits for the lanes of `mask`; afterwards `exchanged` has what each of them gave.
+void meet(unsigned mask, const void* value, std::size_t bytes);
+const void* exchanged(unsigned lane);
+unsigned lane();
+
+}  // namespace host_shim
+
+template <class... Parameters, class... Args>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Args&&... args) {
+  std::tuple<Parameters...> copied(args...);
+  return host_shim::run(*config, reinterpret_cast<const void*>(kernel),
+                        [&] { std::apply(kernel, copied); });
+}
+
+inline void __syncthreads() { host_shim::barrier(); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { host_shim::meet(mask, nullptr, 0); }
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
+  host_shim::meet(mask, &value, sizeof(T));
+  T result;
+  memcpy(&result, host_shim::exchanged(host_shim::lane() ^ unsigned(lane_mask)), sizeof(T));
+  return result;
+}
