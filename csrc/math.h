@@ -4,15 +4,14 @@
 // rather than library calls. NaN passes through all of them.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #ifdef __CUDACC__
 #define FASTMTL_INLINE __host__ __device__ __forceinline__
-#define FASTMTL_UNROLL _Pragma("unroll")
 #else
 #define FASTMTL_INLINE inline __attribute__((always_inline))
-#define FASTMTL_UNROLL _Pragma("GCC unroll 20")
 #endif
 
 namespace fastmtl {
@@ -56,8 +55,19 @@ FASTMTL_INLINE Real reciprocal(Real x) {
 #endif
 }
 
-// Constants of exp and log1p for one type. exp_terms: Taylor coefficients of exp on
-// |r| <= ln2 / 2; atanh_terms: how many terms of atanh's series log1p needs on s <= 1/3.
+// c0 + c1 x + c2 x^2 + ...
+template <class Real>
+FASTMTL_INLINE Real polynomial(Real, Real c) {
+  return c;
+}
+template <class Real, class... Rest>
+FASTMTL_INLINE Real polynomial(Real x, Real c, Rest... rest) {
+  return polynomial(x, rest...) * x + c;
+}
+
+// Number format and series of one type. `exp` is for |r| <= ln2 / 2 and `twice_atanh`, 2 atanh(s) /
+// s as a series in s^2, for |s| <= 1/3; both are Chebyshev interpolations, whose error is below a
+// rounding.
 template <class Real>
 struct Series;
 
@@ -70,8 +80,15 @@ struct Series<float> {
   static constexpr float lowest = -87.33654f;  // log of the smallest normal number
   static constexpr float ln2_high = 0.693145752f;
   static constexpr float ln2_low = 1.42860677e-6f;
-  static constexpr int exp_terms = 8;
-  static constexpr int atanh_terms = 8;
+
+  static FASTMTL_INLINE float exp(float r) {
+    return polynomial(r, 1.0f, 1.0000000377f, 0.50000000471f, 0.16666415515f, 0.041666352897f,
+                      0.0083751263982f, 0.0013941108434f);
+  }
+  static FASTMTL_INLINE float twice_atanh(float square) {
+    return polynomial(square, 2.0000000077f, 0.66666321641f, 0.40024595231f, 0.27965157745f,
+                      0.28157778363f);
+  }
 };
 
 template <>
@@ -83,8 +100,19 @@ struct Series<double> {
   static constexpr double lowest = -708.39641853226;
   static constexpr double ln2_high = 0.693147180369123816490;
   static constexpr double ln2_low = 1.90821492927058770002e-10;
-  static constexpr int exp_terms = 14;
-  static constexpr int atanh_terms = 17;
+
+  static FASTMTL_INLINE double exp(double r) {
+    return polynomial(r, 1.0, 1.0000000000000067423, 0.50000000000000056169, 0.16666666666554404471,
+                      0.041666666666573142611, 0.0083333333856677824706, 0.0013888888932488598181,
+                      0.00019841170270440068401, 0.000024801504346997687255,
+                      2.764018079620985113e-6, 2.7626357241447222855e-7);
+  }
+  static FASTMTL_INLINE double twice_atanh(double square) {
+    return polynomial(square, 2.0, 0.66666666666666149594, 0.40000000000185747468,
+                      0.28571428545454114534, 0.22222224080747673173, 0.1818174083250480451,
+                      0.15386614042304007762, 0.13300374032674624337, 0.12110168728069217655,
+                      0.083245065118608205757, 0.17044163562781398129);
+  }
 };
 
 // exp(x) for x <= 0, relative error of a few ulp; 0 below the smallest normal number.
@@ -95,40 +123,18 @@ FASTMTL_INLINE Real exp_nonpositive(Real x) {
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(Real) == sizeof(float)) return x < S::lowest ? 0.0f : device_exp(x);
 #endif
-  // x = n ln2 + r: the low bits of x / ln2 + round hold n, which goes into the exponent field.
+  // x = n ln2 + r: the low bits of x / ln2 + round hold n, which is added to the exponent field.
   const Real shifted = x * Real(1.44269504088896340736) + S::round;
   const Real n = shifted - S::round;
   const Real r = (x - n * S::ln2_high) - n * S::ln2_low;
-  constexpr double inverse_factorial[14] = {1.0,
-                                            1.0,
-                                            1.0 / 2,
-                                            1.0 / 6,
-                                            1.0 / 24,
-                                            1.0 / 120,
-                                            1.0 / 720,
-                                            1.0 / 5040,
-                                            1.0 / 40320,
-                                            1.0 / 362880,
-                                            1.0 / 3628800,
-                                            1.0 / 39916800,
-                                            1.0 / 479001600,
-                                            1.0 / 6227020800};
-  Real sum = Real(inverse_factorial[S::exp_terms - 1]);
-  FASTMTL_UNROLL
-  for (int k = S::exp_terms - 2; k >= 0; --k) sum = sum * r + Real(inverse_factorial[k]);
-  const Int exponent = Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa);
-  return x < S::lowest ? Real(0) : sum * bits<Real>(Int(exponent + S::one));
+  const Int power = Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa);
+  return x < S::lowest ? Real(0) : bits<Real>(Int(bits<Int>(S::exp(r)) + power));
 }
 
-// 2 atanh(s) = log((1 + s) / (1 - s)) for 0 <= s <= 1/3.
+// 2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3.
 template <class Real>
 FASTMTL_INLINE Real twice_atanh(Real s) {
-  const Real square = s * s;
-  constexpr int terms = Series<Real>::atanh_terms;
-  Real sum = Real(2.0 / (2 * terms - 1));
-  FASTMTL_UNROLL
-  for (int k = terms - 2; k >= 0; --k) sum = sum * square + Real(2.0 / (2 * k + 1));
-  return sum * s;
+  return Series<Real>::twice_atanh(s * s) * s;
 }
 
 // log(x) for a normal x >= 1.
@@ -162,7 +168,7 @@ struct Sigmoid {
 
 template <class Real>
 FASTMTL_INLINE Sigmoid<Real> sigmoid(Real x) {
-  const Real e = exp_nonpositive(x > 0 ? -x : x);
+  const Real e = exp_nonpositive(-std::abs(x));
   const Real inverse = reciprocal((1 + e) * (2 + e));
   const Real large = inverse * (2 + e);  // 1 / (1 + e)
   const Real small = e * large;
