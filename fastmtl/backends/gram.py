@@ -7,7 +7,8 @@ triangle and half its diagonal
     <d_i, K d_j> = <d_i, H d_j> + <d_j, H d_i>
 
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
-is taken, in blocks that stay in the cache. Products are torch's, and what is between them is the
+is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
+neither. Products are torch's, and what is between them is the
 backend's `row_dots`, or its `gram_squares` where it does a whole quadratic form better.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
 from fastmtl.backends.reference import accumulation_dtype, full_precision
@@ -39,7 +41,11 @@ def norms(
     squares = x.new_zeros(len(d))
     if d.numel() and x.numel():
         with full_precision(d.device):
-            if not _gram_is_cheaper(x, d, products=0):
+            if d.shape[1] == 1:
+                rows = d.to(dtype).flatten(1)
+                row_dots(rows, rows, squares, False)
+                squares *= x.square().sum((-2, -1))
+            elif not _gram_is_cheaper(x, d, products=0):
                 _direct_squares(x, d.to(dtype), squares, row_dots)
             elif gram_squares is not None:
                 gram_squares(d, _half_kernel(x), squares)
@@ -59,12 +65,15 @@ def gramian(
     result = d.new_zeros(len(d), len(d))
     if d.numel() and x.numel():
         with full_precision(d.device):
-            if x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
+            if d.shape[1] == 1:
+                rows = x.flatten(-2)  # (I,) or (T, I)
+                result = d.flatten(1) @ d.flatten(1).T * torch.inner(rows, rows)
+            elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
                 _add_gram_products(_half_kernel(x), d, result)
                 result = result + result.T
             else:
                 _add_direct_products(x, d, result)
-                result = (result + result.T) / 2
+    result = (result + result.T) / 2
     result.diagonal().clamp_(min=0)
     return result
 
@@ -106,8 +115,6 @@ def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
 def _gram_is_cheaper(x: Tensor, d: Tensor, products: int) -> bool:
     """Compare the multiplications of both forms; `products` pairs of gradients a task."""
     tasks, samples, outputs = d.shape
-    if samples == 1:
-        return False
     features = x.shape[-1]
     kernels = 1 if x.dim() == 2 else tasks
     pairs = tasks * products

@@ -1,21 +1,29 @@
 """Balancers: task weights from the losses and gradients of the one backward pass."""
 
 from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.dynamic_average import DynamicWeightAverage
 from fastmtl.balancing.dynamic_multi_task import DynamicMultiTask
 from fastmtl.balancing.equal import Equal
+from fastmtl.balancing.famo import FAMO
+from fastmtl.balancing.geometric import GeometricMean
 from fastmtl.balancing.grad_norm import GradNorm
 from fastmtl.balancing.gramian import GramianBalancer
 from fastmtl.balancing.mgda import MGDA
+from fastmtl.balancing.random_weighting import RandomLossWeighting
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 from fastmtl.balancing.uncertainty import UncertaintyWeighting
 
 __all__ = [
+    "FAMO",
     "MGDA",
     "Balancer",
     "DynamicMultiTask",
+    "DynamicWeightAverage",
     "Equal",
+    "GeometricMean",
     "GradNorm",
     "GramianBalancer",
+    "RandomLossWeighting",
     "TaskDynamicBalancing",
     "UncertaintyWeighting",
 ]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import Self
+
+from fastmtl.backends.reference import accumulation_dtype
 from fastmtl.nn._checks import need_size
 from fastmtl.ops import _checks
 
@@ -23,13 +28,42 @@ class Balancer(nn.Module):
     def __init__(self, num_tasks: int, device: torch.device | None = None) -> None:
         super().__init__()
         self.num_tasks = need_size("num_tasks", num_tasks)
+        self._group: distributed.ProcessGroup | None = None
         self.register_buffer("weights", torch.ones(num_tasks, device=device))
+
+    def distribute(
+        self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
+    ) -> Self:
+        """Balance the batches of all ranks of `group` (all processes by default) as one batch, for
+        a model in DistributedDataParallel over the same ranks. Returns the balancer.
+
+        Losses become means over the labels of all ranks (see `counts` of `backward`) and every rank
+        holds the same weights, those that one process would reach on the whole batch: the tasks'
+        gradients are added up over the ranks before norms or inner products are taken. Besides one
+        all-reduce of 2 T losses and counts, which every method needs, that exchanges per step
+
+        - at a SharedLinear, the smaller of N (I + T O / R) and T O I / R numbers sent to each rank,
+          and one wait for the ranks' batch sizes N;
+        - at a TaskFork, T norms or T^2 inner products;
+        - at parameters, as many numbers as these have.
+
+        With `exact=False` each rank takes norms or Gramian of its own batch, and their mean over
+        the ranks, T or T^2 numbers, stands in for those of the whole batch; it is never smaller
+        than them (Jensen's inequality), and equal where the ranks' gradients are.
+
+        Balancers that are given a wrapped model call this themselves.
+        """
+        self._group = distributed.group.WORLD if group is None else group
+        if self._group is None:
+            raise RuntimeError("distribute: torch.distributed is not initialised")
+        return self
 
     def backward(
         self,
         losses: Tensor,
         *,
         present: Tensor | None = None,
+        counts: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Tensor:
         """Run the backward pass of sum_j w_j L_j and update the weights; return the sum, detached.
@@ -42,21 +76,37 @@ class Balancer(nn.Module):
         present: (T,) bool, the tasks with a label in this batch; the others are left out of the
             sum and of the update. Without it a task is absent if its loss is exactly 0 and, where
             the method looks at gradients, its gradient too.
+        counts: (T,), how many labels each loss is the mean of. Only for several ranks, whose losses
+            are averaged in proportion; a task with count 0 is absent at this rank. Without it all
+            ranks at which a task is present count the same.
         scaler: the GradScaler of a float16 loop. The pass runs on the scaled sum, the update on
             unscaled norms; call `scaler.step(optimizer)` as usual.
 
         A batch with a loss or norm that is not finite leaves the balancer's state as it was.
-        TypeError or ValueError for losses or `present` of another type, shape or device.
+        TypeError or ValueError for losses, `present` or `counts` of another type, shape or device.
         """
-        self._check(losses, present)
-        total = self._total(losses, present)
+        self._check(losses, present, counts)
+        if counts is not None:
+            present = counts > 0 if present is None else present & (counts > 0)
+        if present is not None:
+            losses = torch.where(present, losses, 0)
+        values = losses.detach()
+        if self._group is not None:
+            factors, values, present = _over_ranks(values, present, counts, self._group)
+            losses = factors.to(losses.dtype) * losses
+        with torch.no_grad():
+            self._prepare(values, present)
+        total = self._total(losses, values, present)
         if scaler is None:
-            self._backward(total, losses.detach(), present, None)
+            self._backward(total, values, present, None)
         else:
             # scale(1) is the scale as a tensor: get_scale would wait for the device.
             scale = scaler.scale(torch.ones((), device=losses.device))
-            self._backward(scaler.scale(total), losses.detach(), present, scale)
-        return total.detach()
+            self._backward(scaler.scale(total), values, present, scale)
+        total = total.detach()
+        if self._group is not None:
+            total = _mean_over_ranks(total, self._group)
+        return total
 
     def end_cycle(self) -> None:
         """Call at the end of a training cycle, that is of an epoch unless you choose otherwise."""
@@ -64,18 +114,26 @@ class Balancer(nn.Module):
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"
 
-    def _total(self, losses: Tensor, present: Tensor | None) -> Tensor:
-        if present is not None:
-            losses = torch.where(present, losses, 0)
+    # In all of these `values` (T,) are the losses without a graph, those of absent tasks 0, and of
+    # all ranks together; `losses` has the graph, and DistributedDataParallel's mean over the ranks.
+
+    def _prepare(self, values: Tensor, present: Tensor | None) -> None:
+        """Set the weights of this step, where they depend on its losses."""
+
+    def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
+        """The scalar whose gradient the backward pass takes."""
         return (self.weights.to(losses.dtype) * losses).sum()
 
     def _backward(
-        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
+        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
     ) -> None:
         """Run `total.backward()` and update the state; `total` is multiplied by `scale`."""
         total.backward()
 
-    def _check(self, losses: Tensor, present: Tensor | None) -> None:
+    def _mean_over_ranks(self, values: Tensor) -> Tensor:
+        return values if self._group is None else _mean_over_ranks(values, self._group)
+
+    def _check(self, losses: Tensor, present: Tensor | None, counts: Tensor | None) -> None:
         _checks.need_floating("losses", losses)
         _checks.need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
         if losses.device != self.weights.device:
@@ -85,10 +143,40 @@ class Balancer(nn.Module):
             )
         if not losses.requires_grad:
             raise ValueError("losses: expected a tensor with a graph, got one without gradient")
-        if present is None:
-            return
-        _checks.need_tensor("present", present)
-        if present.dtype != torch.bool:
+        for name, value in (("present", present), ("counts", counts)):
+            if value is not None:
+                _checks.need_tensor(name, value)
+                _checks.need_shape(name, value, (self.num_tasks,), "(num_tasks,)")
+                _checks.need_device(name, value, "losses", losses)
+        if present is not None and present.dtype != torch.bool:
             raise TypeError(f"present: expected bool, got {present.dtype}")
-        _checks.need_shape("present", present, (self.num_tasks,), "(num_tasks,)")
-        _checks.need_device("present", present, "losses", losses)
+
+
+def group_of(model: Any) -> distributed.ProcessGroup | None:
+    """The ranks that a model in DistributedDataParallel works on."""
+    if isinstance(model, DistributedDataParallel):
+        group: distributed.ProcessGroup = model.process_group
+        return group
+    return None
+
+
+def _over_ranks(
+    values: Tensor, present: Tensor | None, counts: Tensor | None, group: distributed.ProcessGroup
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the labels of all ranks, which tasks have any, and this rank's factors f: the mean
+    over the ranks of f L is the mean over the labels."""
+    if counts is None:
+        counts = values != 0 if present is None else present
+    dtype = accumulation_dtype(values.dtype)
+    counts, values = counts.to(dtype), values.to(dtype)
+    sums = torch.stack([counts, counts * values])
+    distributed.all_reduce(sums, group=group)
+    total = sums[0].clamp(min=torch.finfo(sums.dtype).tiny)
+    factors = distributed.get_world_size(group) * counts / total
+    return factors, sums[1] / total, sums[0] > 0
+
+
+def _mean_over_ranks(values: Tensor, group: distributed.ProcessGroup) -> Tensor:
+    values = values / distributed.get_world_size(group)
+    distributed.all_reduce(values, group=group)
+    return values

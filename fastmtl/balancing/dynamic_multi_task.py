@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastmtl.balancing.cycle import CycleMeans
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 
 
@@ -32,9 +33,6 @@ class DynamicMultiTask(TaskDynamicBalancing):
         >>> round(float(balancer.weights[0] / balancer.weights[1] / ratio), 4)
         9.0
     """
-
-    loss_sums: Tensor
-    loss_counts: Tensor
 
     def __init__(
         self,
@@ -62,21 +60,16 @@ class DynamicMultiTask(TaskDynamicBalancing):
             normalize=normalize,
             initial=initial,
         )
-        self.register_buffer("loss_sums", torch.zeros_like(self.weights))
-        self.register_buffer("loss_counts", torch.zeros_like(self.weights))
+        self.cycle = CycleMeans(self.weights)
 
     @torch.no_grad()
     def end_cycle(self) -> None:
         """Re-balance by the losses of the cycle, and start the next one."""
-        seen = self.loss_sums > 0
-        averages = torch.where(seen, self.loss_sums / self.loss_counts, 1)
-        largest = torch.where(seen, averages, 0).max()
-        self._set_weights(self.weights * (largest / averages), seen)
-        self.loss_sums.zero_()
-        self.loss_counts.zero_()
+        means, seen = self.cycle.finish()
+        largest = torch.where(seen, means, 0).max()
+        self._set_weights(self.weights * (largest / means), seen)
 
     def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
         counted = super()._update(losses, norms, present)
-        self.loss_sums.add_(torch.where(counted, losses, 0))
-        self.loss_counts.add_(counted)
+        self.cycle.add(losses, counted)
         return counted

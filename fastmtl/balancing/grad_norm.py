@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import Self
 
-from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.base import Balancer, group_of
 from fastmtl.balancing.target import resolve
 from fastmtl.ops import _checks
 
@@ -43,8 +43,8 @@ class GradNorm(Balancer):
     initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
         losses.
 
-    Under DistributedDataParallel pass the wrapped model: losses and norms are averaged over its
-    ranks, in one all-reduce of 3 T numbers, and every rank arrives at the same weights.
+    Under DistributedDataParallel pass the wrapped model: norms are those of the batch of all ranks,
+    and every rank arrives at the same weights. See `distribute` for what that costs.
 
     Losses must not be negative. ValueError or TypeError for arguments out of range.
 
@@ -84,7 +84,6 @@ class GradNorm(Balancer):
         self.floor = floor
         self.normalize = normalize
         self._target = target
-        self._group = model.process_group if isinstance(model, DistributedDataParallel) else None
         # 0 stands for "not seen yet"; a first loss of exactly 0 sets no scale.
         self.register_buffer("initial_losses", torch.zeros_like(self.weights))
         self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
@@ -94,25 +93,33 @@ class GradNorm(Balancer):
             if not bool((initial > 0).all() & initial.isfinite().all()):
                 raise ValueError(f"initial: expected positive losses, got {initial.tolist()}")
             self.initial_losses.copy_(initial)
+        if group := group_of(model):
+            self.distribute(group)
+
+    def distribute(
+        self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
+    ) -> Self:
+        super().distribute(group)
+        self._target.group = self._group if exact else None
+        return self
 
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}, alpha={self.alpha}, lr={self.lr}, floor={self.floor}"
 
     def _backward(
-        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
+        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
     ) -> None:
         norms = self._target.backward(total)
         with torch.no_grad():
+            if self._target.group is None:
+                norms = self._mean_over_ranks(norms)
             if scale is not None:
                 norms = norms / scale
             if present is None:
-                present = (losses != 0) | (norms != 0)
+                present = (values != 0) | (norms != 0)
             dtype = self.weights.dtype
-            losses = torch.where(present, losses, 0).to(dtype)
             norms = torch.where(present, norms, 0).to(dtype)
-            if self._group is not None:
-                losses, norms, present = _mean_over_ranks(losses, norms, present, self._group)
-            self._update(losses, norms, present)
+            self._update(values.to(dtype), norms, present)
 
     def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
         """Update the state; return which tasks (T,) the step counts for. Losses and norms of the
@@ -149,13 +156,3 @@ class GradNorm(Balancer):
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:
     return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
-
-
-def _mean_over_ranks(
-    losses: Tensor, norms: Tensor, present: Tensor, group: distributed.ProcessGroup
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Means over the ranks at which a task is present, so that all ranks reach the same weights."""
-    sums = torch.stack([losses, norms, present.to(losses.dtype)])
-    distributed.all_reduce(sums, group=group)
-    count = sums[2].clamp(min=1)
-    return sums[0] / count, sums[1] / count, sums[2] > 0

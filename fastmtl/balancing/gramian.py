@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from typing_extensions import Self
 
-from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.base import Balancer, group_of
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.nn.shared import Weighting
 from fastmtl.ops import _checks
@@ -29,6 +30,9 @@ class GramianBalancer(Balancer):
     weighting: from the Gramian (T, T), float32 or float64, to c (T,). Rows and columns of absent
         tasks are 0, and what it gives these tasks is set to 0; a task is absent if `present` says
         so or, without `present`, if its gradient is exactly 0.
+
+    Under DistributedDataParallel pass the wrapped model: the Gramian is that of the batch of all
+    ranks (see `distribute`).
 
     `weights` holds the last c; that of an absent task stays as it was.
 
@@ -55,13 +59,23 @@ class GramianBalancer(Balancer):
         self.weighting = weighting
         self._present: Tensor | None = None
         self._scale: Tensor | None = None
+        self._target = target
         target.layer.weighting = self._weigh
+        if group := group_of(model):
+            self.distribute(group)
 
-    def _total(self, losses: Tensor, present: Tensor | None) -> Tensor:
-        return losses.sum() if present is None else torch.where(present, losses, 0).sum()
+    def distribute(
+        self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
+    ) -> Self:
+        super().distribute(group)
+        self._target.group = self._group if exact else None
+        return self
+
+    def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
+        return losses.sum()
 
     def _backward(
-        self, total: Tensor, losses: Tensor, present: Tensor | None, scale: Tensor | None
+        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
     ) -> None:
         self._present, self._scale = present, scale
         try:
@@ -70,6 +84,8 @@ class GramianBalancer(Balancer):
             self._present = self._scale = None
 
     def _weigh(self, gramian: Tensor) -> Tensor:
+        if self._target.group is None:
+            gramian = self._mean_over_ranks(gramian)
         if self._scale is not None:
             gramian = gramian / self._scale**2
         present = gramian.diagonal() != 0 if self._present is None else self._present

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl import ops
@@ -24,6 +24,9 @@ class GradientTarget(Protocol):
     num_tasks: int
     device: torch.device | None
 
+    # Ranks over which gradients are averaged before norms are taken; None for this process alone.
+    group: distributed.ProcessGroup | None
+
     def backward(self, total: Tensor) -> Tensor:
         """Run `total.backward()`; return the norms (T,) of the tasks' gradients in that pass."""
 
@@ -37,6 +40,14 @@ class ForkTarget:
         self.device = layer.weight.device if isinstance(layer, SharedLinear) else None
         if layer.watch is None:
             layer.watch = "norms"
+
+    @property
+    def group(self) -> distributed.ProcessGroup | None:
+        return self.layer.process_group
+
+    @group.setter
+    def group(self, group: distributed.ProcessGroup | None) -> None:
+        self.layer.process_group = group
 
     def backward(self, total: Tensor) -> Tensor:
         self.layer.forget()
@@ -52,27 +63,47 @@ class ParameterTarget:
         self.stacked = stacked
         self.num_tasks = len(parameters[0]) if stacked else len(parameters)
         self.device: torch.device | None = parameters[0].device
+        self.group: distributed.ProcessGroup | None = None
 
     def backward(self, total: Tensor) -> Tensor:
+        if self.group is not None:
+            return self._backward_over_ranks(total, self.group)
         norms: list[Tensor | None] = [None] * len(self.parameters)
-        with self._capturing(norms):
+        with self._capturing(norms, self._norms):
             total.backward()
         if all(norm is None for norm in norms):
             raise RuntimeError("the losses do not depend on the parameters of the balancer")
         absent = self.parameters[0].new_zeros(1)
         return torch.cat([absent if norm is None else norm for norm in norms])
 
+    def _backward_over_ranks(self, total: Tensor, group: distributed.ProcessGroup) -> Tensor:
+        # Apart from DistributedDataParallel's own reduction, which no_sync() may leave out.
+        grads: list[Tensor | None] = [None] * len(self.parameters)
+        with self._capturing(grads, torch.clone):
+            total.backward()
+        norms = []
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            mean = torch.zeros_like(parameter) if grad is None else grad
+            distributed.all_reduce(mean, group=group)
+            norms.append(self._norms(mean) / distributed.get_world_size(group))
+        return torch.cat(norms)
+
+    def _norms(self, grad: Tensor) -> Tensor:
+        return ops.stacked_norms(grad if self.stacked else grad.unsqueeze(0))
+
     @contextmanager
-    def _capturing(self, norms: list[Tensor | None]) -> Iterator[None]:
-        """Fill in the norms of the gradients on their way to `.grad`, which may hold older ones."""
+    def _capturing(
+        self, results: list[Tensor | None], record: Callable[[Tensor], Tensor]
+    ) -> Iterator[None]:
+        """Fill in `record` of the gradients on their way to `.grad`, which may hold older ones."""
 
         def capture(index: int, grad: Tensor) -> None:
-            if norms[index] is not None:
+            if results[index] is not None:
                 raise RuntimeError(
                     "a parameter of the balancer received its gradient in several parts; "
                     "checkpoint with use_reentrant=False"
                 )
-            norms[index] = ops.stacked_norms(grad if self.stacked else grad.unsqueeze(0))
+            results[index] = record(grad)
 
         handles = [
             parameter.register_hook(lambda grad, index=index: capture(index, grad))

@@ -31,12 +31,14 @@ class UncertaintyWeighting(Balancer):
         super().__init__(num_tasks)
         self.log_variances = nn.Parameter(torch.zeros(num_tasks))
 
-    def _total(self, losses: Tensor, present: Tensor | None) -> Tensor:
+    def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
         if present is None:
-            present = losses != 0
+            present = values != 0
         precision = torch.exp(-self.log_variances)
         with torch.no_grad():
             self.weights.copy_(precision)
-        terms = precision.to(losses.dtype) * torch.where(present, losses, 0)
+        # s learns from the losses of all ranks, and no rank's differs: losses and values are equal
+        # but for their gradients and, under DDP, for what each rank contributes.
+        terms = self.weights * losses + (precision - self.weights) * values
         penalty = torch.where(present, self.log_variances / 2, 0)
-        return (terms + penalty.to(losses.dtype)).sum()
+        return (terms + penalty).sum().to(losses.dtype)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from fastmtl import ops
+from fastmtl.nn import _ranks
 from fastmtl.nn._checks import need_size, need_sizes
+from fastmtl.ops._autograd import once_differentiable
 from fastmtl.ops._checks import need_shape
 
 Watch = Literal["norms", "gramian"]
@@ -63,12 +64,16 @@ class _Fork(nn.Module):
     # From the (T, T) Gramian of a backward pass to the (T,) weights with which it combines the
     # tasks' gradients; None adds them up. To be set before the forward pass.
     weighting: Weighting | None
+    # The ranks whose gradients DistributedDataParallel averages: norms and Gramian are then those
+    # of the average. None for the gradients of this process alone.
+    process_group: distributed.ProcessGroup | None
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
         self.num_tasks = need_size("num_tasks", num_tasks)
         self._watch: Watch | None = None
         self.weighting = None
+        self.process_group = None
         self.forget()
 
     def forget(self) -> None:
@@ -158,7 +163,8 @@ class _Fork(nn.Module):
         if self.weighting is None:
             self._uses.append(use)
             return grads.sum(0)
-        with _without_autocast(grads):
+        # Autocast may be on in a backward pass, and would round the weights to half.
+        with torch.autocast(grads.device.type, enabled=False):
             self._gramian = self._gramian_of([use])
             weights = self.weighting(self._gramian)
             need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
@@ -168,23 +174,43 @@ class _Fork(nn.Module):
     def _measure(self) -> None:
         if not self._uses:
             return
-        with _without_autocast(self._uses[0][1]):
-            if self._watch == "norms":
-                self._norms = self._norms_of(self._uses)
-            else:
-                self._gramian = self._gramian_of(self._uses)
+        if self._watch == "norms":
+            self._norms = self._norms_of(self._uses)
+        else:
+            self._gramian = self._gramian_of(self._uses)
         self._uses = []
 
     def _norms_of(self, uses: list[Use]) -> Tensor:
-        raise NotImplementedError
+        """Norms (T,) over all uses, and over the ranks of the process group."""
+        inputs, grads = self._joined(uses)
+        if self.process_group is None:
+            return ops.task_grad_norms(inputs, grads)
+        norms = ops.task_grad_norms(*self._share(inputs, grads, self.process_group))
+        return self._mean_square(norms.square(), self.process_group).sqrt()
 
     def _gramian_of(self, uses: list[Use]) -> Tensor:
+        """Gramian (T, T), likewise."""
+        inputs, grads = self._joined(uses)
+        if self.process_group is None:
+            return ops.task_grad_gramian(inputs, grads)
+        gramian = ops.task_grad_gramian(*self._share(inputs, grads, self.process_group))
+        return self._mean_square(gramian, self.process_group)
+
+    def _mean_square(self, products: Tensor, group: distributed.ProcessGroup) -> Tensor:
+        """Inner products of the mean gradients, from this rank's part of those of the sums."""
+        distributed.all_reduce(products, group=group)
+        return products / distributed.get_world_size(group) ** 2
+
+    def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
+        """Inputs (N, I) and gradients (T, N, O) of a linear map, the gradients of whose weight are
+        those that the layer measures."""
         raise NotImplementedError
 
-
-def _without_autocast(grads: Tensor) -> torch.autocast:
-    """For a backward pass inside autocast, which would round norms and weights to half."""
-    return torch.autocast(grads.device.type, enabled=False)
+    def _share(
+        self, inputs: Tensor, grads: Tensor, group: distributed.ProcessGroup
+    ) -> tuple[Tensor, Tensor]:
+        """The same such that the Gramians of all ranks add up to that of the summed gradients."""
+        raise NotImplementedError
 
 
 class SharedLinear(_Fork):
@@ -250,19 +276,18 @@ class SharedLinear(_Fork):
             f"num_tasks={self.num_tasks}, bias={self.bias is not None}"
         )
 
-    def _norms_of(self, uses: list[Use]) -> Tensor:
-        return ops.task_grad_norms(*self._joined(uses))
-
-    def _gramian_of(self, uses: list[Use]) -> Tensor:
-        return ops.task_grad_gramian(*self._joined(uses))
-
     def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
-        """x (N, I) and d (T, N, O) over all uses: dW adds up over uses as it does over rows."""
+        # dW adds up over uses as it does over rows.
         inputs = [x.reshape(-1, self.in_features) for x, _ in uses if x is not None]
         grads = [d.reshape(self.num_tasks, -1, self.out_features) for _, d in uses]
         if len(uses) == 1:
             return inputs[0], grads[0]
         return torch.cat(inputs), torch.cat(grads, 1)
+
+    def _share(
+        self, inputs: Tensor, grads: Tensor, group: distributed.ProcessGroup
+    ) -> tuple[Tensor, Tensor]:
+        return _ranks.share_columns(inputs, grads, group)
 
 
 class TaskFork(_Fork):
@@ -299,14 +324,15 @@ class TaskFork(_Fork):
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"
 
-    def _norms_of(self, uses: list[Use]) -> Tensor:
-        return ops.stacked_norms(self._joined(uses))
-
-    def _gramian_of(self, uses: list[Use]) -> Tensor:
-        grads = self._joined(uses)
+    def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
         # With the one input 1, the gradient of a linear map's weight is d_j itself.
-        return ops.task_grad_gramian(grads.new_ones(1, 1), grads.unsqueeze(1))
+        grads = [d.reshape(self.num_tasks, 1, -1) for _, d in uses]
+        joined = grads[0] if len(grads) == 1 else torch.cat(grads, 2)
+        return joined.new_ones(1, 1), joined
 
-    def _joined(self, uses: list[Use]) -> Tensor:
-        grads = [d.reshape(self.num_tasks, -1) for _, d in uses]
-        return grads[0] if len(grads) == 1 else torch.cat(grads, 1)
+    def _share(
+        self, inputs: Tensor, grads: Tensor, group: distributed.ProcessGroup
+    ) -> tuple[Tensor, Tensor]:
+        # Every rank has the representations of its own samples: dL_j/dz is all of them, one after
+        # the other.
+        return inputs, grads

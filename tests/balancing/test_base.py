@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from fastmtl.balancing import (
+    FAMO,
     MGDA,
     Balancer,
     DynamicMultiTask,
+    DynamicWeightAverage,
     Equal,
+    GeometricMean,
     GradNorm,
     GramianBalancer,
+    RandomLossWeighting,
     TaskDynamicBalancing,
     UncertaintyWeighting,
 )
@@ -29,7 +33,7 @@ def inverse_norms(gramian: Tensor) -> Tensor:
 
 
 def make(method: type[Balancer], net: Net) -> Balancer:
-    if method in (Equal, UncertaintyWeighting):
+    if method in LOSS_ONLY:
         return method(T).double()
     if method in (GradNorm, MGDA):
         return method(net).double()
@@ -38,8 +42,19 @@ def make(method: type[Balancer], net: Net) -> Balancer:
     return method(net, POSITIVES, 300).double()
 
 
-WEIGHTED_SUMS = [Equal, GradNorm, TaskDynamicBalancing, DynamicMultiTask]
-METHODS = [*WEIGHTED_SUMS, UncertaintyWeighting, GramianBalancer, MGDA]
+WEIGHTED_SUMS = [Equal, GradNorm, TaskDynamicBalancing, DynamicMultiTask, DynamicWeightAverage]
+# Those that set weights from the very losses that they weigh.
+LOSS_ONLY = [
+    Equal,
+    UncertaintyWeighting,
+    DynamicWeightAverage,
+    RandomLossWeighting,
+    GeometricMean,
+    FAMO,
+]
+GRADIENT_BASED = [GradNorm, TaskDynamicBalancing, DynamicMultiTask, GramianBalancer, MGDA]
+METHODS = [*LOSS_ONLY, *GRADIENT_BASED]
+SUM_TO_T = [*WEIGHTED_SUMS, RandomLossWeighting, FAMO]
 every_method = pytest.mark.parametrize("method", METHODS)
 weighted_sums = pytest.mark.parametrize("method", WEIGHTED_SUMS)
 
@@ -69,7 +84,8 @@ def test_absent_tasks_have_no_part_in_the_sum(method: type[Balancer]) -> None:
     losses = net(x)
     present = torch.tensor([True, False, True, True])
     total = balancer.backward(losses, present=present)
-    assert_close(total, losses[present].sum())
+    if method in WEIGHTED_SUMS:
+        assert_close(total, losses[present].sum())
     assert net.last.weight.grad[1].eq(0).all()
     assert net.last.weight.grad[0].ne(0).any()
 
@@ -96,8 +112,9 @@ def test_state_dict_goes_on_to_the_bit(method: type[Balancer]) -> None:
     twin = make(method, twin_net)
     twin.load_state_dict(balancer.state_dict())
     for seed in range(3, 6):
-        balancer.backward(net(batch(seed=seed)))
-        twin.backward(twin_net(batch(seed=seed)))
+        for each, model in ((balancer, net), (twin, twin_net)):
+            torch.manual_seed(seed)
+            each.backward(model(batch(seed=seed)))
     balancer.end_cycle()
     twin.end_cycle()
     for name, value in balancer.state_dict().items():
@@ -132,12 +149,13 @@ def test_a_batch_that_is_not_finite_changes_nothing(method: type[Balancer]) -> N
     balancer = make(method, net)
     balancer.backward(net(x))
     before = copy.deepcopy(balancer.state_dict())
+    names = [name for name in before if method is not RandomLossWeighting]
     for bad in (torch.nan, torch.inf):
         factor = torch.ones(T, dtype=F64)
         factor[1] = bad
         balancer.backward(net(x) * factor)
-    for name, value in balancer.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    for name in names:
+        torch.testing.assert_close(balancer.state_dict()[name], before[name], rtol=0, atol=0)
 
 
 @every_method
@@ -148,7 +166,9 @@ def test_grad_scaler(method: type[Balancer]) -> None:
     plain, scaled = make(method, net), make(method, twin)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for seed in range(3):
+        torch.manual_seed(seed)
         total = plain.backward(net(batch(seed=seed)))
+        torch.manual_seed(seed)
         assert_close(scaled.backward(twin(batch(seed=seed)), scaler=scaler), total)
         assert_close(twin.shared.weight.grad, 1024 * net.shared.weight.grad)
     assert_close(scaled.weights, plain.weights)
@@ -163,6 +183,91 @@ def test_float32_and_half_losses(method: type[Balancer]) -> None:
         assert total.dtype == dtype
         assert balancer.weights.dtype == torch.float32
         assert balancer.weights.isfinite().all()
+
+
+@pytest.mark.parametrize("method", SUM_TO_T)
+def test_weights_stay_positive_and_sum_to_the_number_of_tasks(method: type[Balancer]) -> None:
+    net = Net()
+    balancer = make(method, net)
+    present = torch.ones(T, dtype=torch.bool)
+    for seed in range(6):
+        present[1] = seed % 2 == 0
+        balancer.backward(net(batch(seed=seed)) * 10.0 ** (seed - 3), present=present)
+        if seed % 3 == 2:
+            balancer.end_cycle()
+        assert (balancer.weights > 0).all()
+        assert_close(balancer.weights.sum(), torch.tensor(float(T)))
+
+
+@every_method
+def test_losses_of_zero(method: type[Balancer]) -> None:
+    """Batches whose losses are all 0, at the start of training and later on."""
+    net = Net()
+    balancer = make(method, net)
+    for factor in (0.0, 0.0, 1.0, 0.0, 1.0):
+        balancer.backward(net(batch()) * factor)
+        balancer.end_cycle()
+    assert balancer.weights.isfinite().all()
+    assert (balancer.weights >= 0).all()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@every_method
+def test_one_task(method: type[Balancer]) -> None:
+    net = Net(num_tasks=1)
+    if method in LOSS_ONLY:
+        balancer = method(1).double()
+    elif method in (GradNorm, MGDA):
+        balancer = method(net).double()
+    elif method is GramianBalancer:
+        balancer = method(net, lambda gramian: gramian.new_ones(1)).double()
+    else:
+        balancer = method(net, [3], 10).double()
+    loss = net(batch()).sum()
+    expected = torch.autograd.grad(loss, net.shared.weight)[0]
+    balancer.backward(net(batch()))
+    balancer.end_cycle()
+    assert_close(net.shared.weight.grad, expected)
+    if method is not UncertaintyWeighting:
+        assert_close(balancer.weights, torch.ones(1))
+
+
+@every_method
+def test_a_task_that_never_improves(method: type[Balancer]) -> None:
+    """Its loss stays as it is while those of the others fall by orders of magnitude."""
+    net = Net()
+    balancer = make(method, net)
+    for step in range(40):
+        scale = torch.full((T,), 0.8**step, dtype=F64)
+        scale[2] = 1
+        balancer.backward(net(batch()) * scale)
+        if step % 10 == 9:
+            balancer.end_cycle()
+    assert balancer.weights.isfinite().all()
+    assert (balancer.weights >= 0).all()
+    if method is DynamicWeightAverage:
+        assert balancer.weights.argmax() == 2
+    if method is FAMO:
+        assert balancer.logits.argmax() == 2
+
+
+@every_method
+def test_an_overflow_skips_the_step(method: type[Balancer]) -> None:
+    """float16 gradients overflow under a scale too large: neither weights nor model move."""
+    net = Net().float()
+    balancer = make(method, net).float()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = copy.deepcopy(net.state_dict())
+    weights = balancer.weights.clone()
+    balancer.backward(net(batch().float()) * 100, scaler=scaler)
+    scaler.step(optimizer)
+    scaler.update()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    if method in GRADIENT_BASED:
+        assert torch.equal(balancer.weights, weights)
+    assert scaler.get_scale() == 2.0**126
 
 
 def losses() -> Tensor:
@@ -196,7 +301,7 @@ def test_num_tasks_is_checked() -> None:
         Equal(0)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in (Equal, UncertaintyWeighting)])
+@pytest.mark.parametrize("method", GRADIENT_BASED)
 def test_weights_start_on_the_device_of_the_model(method: type[Balancer]) -> None:
     assert make(method, Net().to("meta")).weights.device.type == "meta"
 
