@@ -39,6 +39,7 @@ from fastmtl.training import (
 from fastmtl.training import directory as run_directory
 from fastmtl.training.checkpoint import write_atomic
 from fastmtl.training.config import check_effect, resolve_device
+from fastmtl.training.factory import BALANCERS
 from fastmtl.training.predictor import predictions_csv, split_rows
 from fastmtl.training.report import results_table
 
@@ -79,7 +80,9 @@ def train(
     model: Annotated[
         str | None, _option("Model", "model", "mtmlan (sequences) or hgfn (modalities).")
     ] = None,
-    balancer: Annotated[str | None, _option("Balancing", "balancer", "equal, tdb or dmtl.")] = None,
+    balancer: Annotated[
+        str | None, _option("Balancing", "balancer", f"{', '.join(BALANCERS)}.")
+    ] = None,
     data: Annotated[
         str | None,
         _option("Data", "data", "A .npz, .h5 or .arff file, or synthetic:NAME[?option=value]."),
@@ -127,18 +130,21 @@ def train(
         _option("Training", "seed", "Fixes split, initial weights, order of samples, dropout."),
     ] = None,
     alpha: Annotated[
-        float | None, _option("Balancing", "alpha", "tdb, dmtl: exponent of the relative losses.")
+        float | None,
+        _option("Balancing", "alpha", "gradnorm, tdb, dmtl: exponent of the relative losses."),
     ] = None,
     balance_lr: Annotated[
         float | None,
-        _option("Balancing", "balance_lr", "tdb, dmtl: step size of the task weights."),
+        _option(
+            "Balancing", "balance_lr", "gradnorm, tdb, dmtl, famo: step size of the task weights."
+        ),
     ] = None,
     balance_at: Annotated[
         str | None,
         _option(
             "Balancing",
             "balance_at",
-            "tdb, dmtl: layer of the gradient norms: shared, first, last.",
+            "gradnorm, tdb, dmtl: layer of the gradient norms: shared, first, last.",
             default="shared, else first",
         ),
     ] = None,

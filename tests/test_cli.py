@@ -16,6 +16,7 @@ import fastmtl
 from fastmtl import cli
 from fastmtl.training import Predictor, Trainer, load_data
 from fastmtl.training.checkpoint import load_tensors, read_json
+from fastmtl.training.factory import BALANCERS
 
 FLAT = "synthetic:disaster?clips=60&frames=3&features=6"
 MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&video=6"
@@ -93,6 +94,32 @@ def test_train_prints_epochs_and_results(call, tmp_path, model, data, options):
     assert metrics["training"]["epochs"] == 2
 
 
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_every_balancer_trains_and_resumes(call, tmp_path, balancer):
+    options = ["--model", "hgfn", "--balancer", balancer, "--data", MODALITIES, *SMALL]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert call("train", "--out", whole, *options)[0] == 0
+    assert call("train", "--out", parts, *options, "--epochs", 1)[0] == 0
+    assert call("train", "--out", parts, *options, "--resume")[0] == 0
+    (expected, _), (actual, _) = (
+        load_tensors(p / "checkpoint.safetensors") for p in (whole, parts)
+    )
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, actual[name]), name
+    weights = expected["balancer.weights"]
+    assert bool((weights == 1).all()) == (balancer == "equal")
+    assert ("balancer.log_variances" in expected) == (balancer == "uncertainty")
+
+
+def test_mgda_needs_a_shared_layer(call, tmp_path):
+    options = ["--balancer", "mgda", "--data", FLAT, "--out", tmp_path / "run", *SMALL]
+    code, _, error = call("train", *options)
+    assert code == 2
+    assert "--balancer: mgda needs a layer that the tasks share" in error
+    assert call("train", *options, "--shared-features", 4)[0] == 0
+
+
 def test_a_flat_file_with_a_test_file(call, tmp_path):
     train, test = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", rows=12)
     code, _, err = call("train", "--data", train, "--test", test, "--out", tmp_path / "r", *SMALL)
@@ -165,7 +192,7 @@ def test_predict_needs_no_labels(call, tmp_path):
         (["--threads", "0"], "--threads: expected"),
         (["--balance-at", "shared"], "--balance-at: expected"),
         (["--theta", "1"], "--theta: expected only with model hgfn"),
-        (["--balancer", "equal", "--alpha", "1"], "--alpha: expected only with balancer tdb"),
+        (["--balancer", "equal", "--alpha", "1"], "--alpha: expected only with balancer gradnorm"),
         (["--data", "absent.npz"], "absent.npz: file: expected an existing file"),
         (["--data", "table.xlsx"], "table.xlsx: file: expected"),
         (["--data", "synthetic:flood"], "synthetic:flood: name: expected"),

@@ -20,9 +20,9 @@ ONLY_FOR = {
     "theta": ("model", ("hgfn",)),
     "max_level": ("model", ("hgfn",)),
     "head_size": ("model", ("hgfn",)),
-    "alpha": ("balancer", ("tdb", "dmtl")),
-    "balance_lr": ("balancer", ("tdb", "dmtl")),
-    "balance_at": ("balancer", ("tdb", "dmtl")),
+    "alpha": ("balancer", ("gradnorm", "tdb", "dmtl")),
+    "balance_lr": ("balancer", ("gradnorm", "tdb", "dmtl", "famo")),
+    "balance_at": ("balancer", ("gradnorm", "tdb", "dmtl")),
 }
 
 
@@ -41,9 +41,10 @@ class TrainConfig:
     losses), "map" or "micro_f1" (the highest). `clip_grad_norm` bounds the global gradient norm
     (None: no bound).
 
-    Balancing (`balancer` "tdb" or "dmtl"): `alpha` is the exponent of the relative loss,
-    `balance_lr` the step size of the task weights, `balance_at` where the gradient norms are taken
-    ("shared", "first" or "last" layer; None: shared where the model has one, else first).
+    Balancing: `balancer` is a name in `fastmtl.training.factory.BALANCERS`. For "gradnorm", "tdb"
+    and "dmtl", `alpha` is the exponent of the relative loss, `balance_lr` the step size of the task
+    weights (for "famo" too), and `balance_at` where the gradient norms are taken ("shared", "first"
+    or "last" layer; None: shared where the model has one, else first).
 
     Models: `hidden_size`, `dropout`, and of the networks that read sequences `attention_size` and
     `num_layers` (None: 2 for MTMLAN, 1 for HGFN). MTMLAN: `shared_features`, the width of a

@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fastmtl.balancing import Balancer, DynamicMultiTask, Equal, TaskDynamicBalancing
+from fastmtl.balancing import (
+    FAMO,
+    MGDA,
+    Balancer,
+    DynamicMultiTask,
+    DynamicWeightAverage,
+    Equal,
+    GeometricMean,
+    GradNorm,
+    RandomLossWeighting,
+    TaskDynamicBalancing,
+    UncertaintyWeighting,
+)
 from fastmtl.data import MultiTaskData
 from fastmtl.models import HGFN, MTMLAN
 
 if TYPE_CHECKING:
     from fastmtl.training.config import TrainConfig
+
+    BuildBalancer = Callable[[TrainConfig, nn.Module, MultiTaskData], Balancer]
 
 
 def build_model(config: TrainConfig, data: MultiTaskData) -> nn.Module:
@@ -69,13 +83,30 @@ def _hgfn(config: TrainConfig, data: MultiTaskData) -> nn.Module:
     )
 
 
-def _equal(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
-    return Equal(data.num_tasks)
+def _loss_only(balancer: Callable[[int], Balancer]) -> BuildBalancer:
+    def build(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+        return balancer(data.num_tasks)
+
+    return build
 
 
-def _dynamic(
-    balancer: type[TaskDynamicBalancing],
-) -> Callable[[TrainConfig, nn.Module, MultiTaskData], Balancer]:
+def _famo(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+    return FAMO(data.num_tasks, lr=config.balance_lr)
+
+
+def _mgda(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+    if config.model == "mtmlan" and config.shared_features is None:
+        raise ValueError(
+            "balancer: mgda needs a layer that the tasks share, got mtmlan without shared_features"
+        )
+    return MGDA(model)
+
+
+def _grad_norm(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
+    return GradNorm(model, config.alpha, lr=config.balance_lr, where=config.balance_at)
+
+
+def _dynamic(balancer: type[TaskDynamicBalancing]) -> BuildBalancer:
     def build(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
         return balancer(
             model,
@@ -94,8 +125,15 @@ MODELS: dict[str, Callable[[TrainConfig, MultiTaskData], nn.Module]] = {
     "mtmlan": _mtmlan,
     "hgfn": _hgfn,
 }
-BALANCERS: dict[str, Callable[[TrainConfig, nn.Module, MultiTaskData], Balancer]] = {
-    "equal": _equal,
+BALANCERS: dict[str, BuildBalancer] = {
+    "equal": _loss_only(Equal),
+    "uncertainty": _loss_only(UncertaintyWeighting),
+    "dwa": _loss_only(DynamicWeightAverage),
+    "rlw": _loss_only(RandomLossWeighting),
+    "geometric": _loss_only(GeometricMean),
+    "famo": _famo,
+    "gradnorm": _grad_norm,
     "tdb": _dynamic(TaskDynamicBalancing),
     "dmtl": _dynamic(DynamicMultiTask),
+    "mgda": _mgda,
 }
