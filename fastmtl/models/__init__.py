@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastmtl.models.bpmll import BPMLL
+from fastmtl.models.cmlc import CMLC
+from fastmtl.models.fusion_baseline import FusionBaseline
 from fastmtl.models.hgfn import HGFN
 from fastmtl.models.mlknn import MLKNN
 from fastmtl.models.mtdnn import MTDNN
@@ -12,10 +14,12 @@ from fastmtl.models.reference import ParameterPair
 
 __all__ = [
     "BPMLL",
+    "CMLC",
     "HGFN",
     "MLKNN",
     "MTDNN",
     "MTMLAN",
+    "FusionBaseline",
     "ParameterPair",
     "reference_parameters",
 ]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.fusion_model import FusionModel, Lengths
 from fastmtl.models.reference import ReferenceHGFN
-from fastmtl.nn import HierarchicalGraphFusion, SharedLinear, TaskAttention, TaskGRU, TaskLinear
-from fastmtl.nn._checks import need_probability, need_size, need_sizes
-from fastmtl.nn.sequence import need_lengths
-
-Lengths = Tensor | Mapping[str, Tensor | None] | None
+from fastmtl.nn import HierarchicalGraphFusion
 
 
-class HGFN(MultiTaskModel):
+class HGFN(FusionModel):
     """Hierarchical graph fusion network over any number of modalities.
 
     Each modality becomes a vector V_m of `hidden_size` h: a vector by a linear layer, a sequence by
@@ -26,7 +21,8 @@ class HGFN(MultiTaskModel):
     linear layer; then LeakyReLU. `HierarchicalGraphFusion` fuses them to F, levels * h. Dropout, a
     `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear
     layer give the logits. `attention_channels`, `pair_channels` and `share_pairs` are those of
-    `HierarchicalGraphFusion`; `dropout` also acts between a GRU's layers.
+    `HierarchicalGraphFusion`; with `interaction` the tasks exchange features before the last layer
+    (`TaskInteraction`, a baseline's unit); `dropout` also acts between a GRU's layers.
 
     `modalities` gives the features of each modality by name, and `sequence_modalities` names those
     that are sequences; their order is that of the fusion graph. With `group_sizes`, one number of
@@ -48,8 +44,7 @@ class HGFN(MultiTaskModel):
         torch.Size([4, 3])
     """
 
-    shared: SharedLinear
-    columns: Tensor | None
+    fusion: HierarchicalGraphFusion
 
     def __init__(
         self,
@@ -67,61 +62,30 @@ class HGFN(MultiTaskModel):
         attention_channels: int = 8,
         pair_channels: int = 4,
         share_pairs: bool = True,
+        interaction: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.modalities = _checked_modalities(modalities)
-        self.sequence_modalities = _checked_sequences(sequence_modalities, self.modalities)
-        self.num_tasks = need_size("num_tasks", num_tasks)
-        self.hidden_size = need_size("hidden_size", hidden_size)
-        self.head_size = need_size("head_size", head_size)
-        self.group_sizes = _checked_groups(group_sizes, num_tasks)
-        need_probability("dropout", dropout)
-        self._config = {
-            "modalities": self.modalities,
-            "num_tasks": num_tasks,
-            "hidden_size": hidden_size,
+        fusion_options: dict[str, Any] = {
             "theta": theta,
-            "sequence_modalities": list(self.sequence_modalities),
-            "group_sizes": None if group_sizes is None else list(self.group_sizes),
             "max_level": max_level,
-            "head_size": head_size,
-            "gru_layers": gru_layers,
-            "attention_size": attention_size,
             "attention_channels": attention_channels,
             "pair_channels": pair_channels,
             "share_pairs": share_pairs,
-            "dropout": dropout,
         }
-        # A list, since a ModuleDict does not take every name.
-        self.encoders = nn.ModuleList(
-            _SequenceEncoder(features, hidden_size, gru_layers, attention_size, dropout)
-            if name in self.sequence_modalities
-            else nn.Linear(features, hidden_size)
-            for name, features in self.modalities.items()
-        )
-        self.activation = nn.LeakyReLU()
-        self.fusion = HierarchicalGraphFusion(
-            len(self.modalities),
+        super().__init__(
+            partial(HierarchicalGraphFusion, **fusion_options),
+            modalities,
+            num_tasks,
             hidden_size,
-            theta,
-            max_level,
-            attention_channels=attention_channels,
-            pair_channels=pair_channels,
-            share_pairs=share_pairs,
+            sequence_modalities=sequence_modalities,
+            group_sizes=group_sizes,
+            head_size=head_size,
+            gru_layers=gru_layers,
+            attention_size=attention_size,
+            interaction=interaction,
+            dropout=dropout,
         )
-        self.drop = nn.Dropout(dropout)
-        self.shared = SharedLinear(self.fusion.out_features, hidden_size, num_tasks)
-        self.head = TaskLinear(hidden_size, head_size, num_tasks)
-        self.output = TaskLinear(head_size, max(self.group_sizes), num_tasks)
-        self.register_buffer("columns", _columns(self.group_sizes), persistent=False)
-
-    def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
-        fused = self.fusion(self._encode(x, lengths))
-        hidden = self.activation(self.head(self.shared(self.drop(fused))))
-        by_task: Tensor = self.output(hidden)  # (T, B, C)
-        logits = by_task.transpose(0, 1).flatten(1)
-        return logits if self.columns is None else logits[:, self.columns]
+        self._config |= fusion_options
 
     def fusion_weights(
         self, x: Mapping[str, Tensor], lengths: Lengths = None
@@ -133,111 +97,5 @@ class HGFN(MultiTaskModel):
         weights: tuple[Tensor, ...] = self.fusion(self._encode(x, lengths), return_weights=True)[1]
         return weights
 
-    def _encode(self, x: Mapping[str, Tensor], lengths: Lengths) -> Tensor:
-        """The modalities' vectors, (B, M, h)."""
-        by_modality = self._checked_inputs(x, lengths)
-        vectors = [
-            encoder(x[name], by_modality.get(name))
-            if name in self.sequence_modalities
-            else encoder(x[name])
-            for name, encoder in zip(self.modalities, self.encoders, strict=True)
-        ]
-        vertices: Tensor = self.activation(torch.stack(vectors, 1))
-        return vertices
-
-    def _checked_inputs(
-        self, x: Mapping[str, Tensor], lengths: Lengths
-    ) -> Mapping[str, Tensor | None]:
-        """Check a forward's arguments; return the lengths by modality."""
-        if not isinstance(x, Mapping):
-            raise TypeError(f"x: expected a dict of tensors, got {type(x).__name__}")
-        if set(x) != set(self.modalities):
-            raise ValueError(f"x: expected the modalities {list(self.modalities)}, got {list(x)}")
-        if not isinstance(lengths, Mapping):
-            if lengths is not None and not self.sequence_modalities:
-                raise ValueError(
-                    "lengths: expected None, since no modality is a sequence, got some"
-                )
-            lengths = dict.fromkeys(self.sequence_modalities, lengths)
-        elif not set(lengths) <= set(self.sequence_modalities):
-            raise ValueError(
-                f"lengths: expected lengths of the sequences {list(self.sequence_modalities)}, "
-                f"got those of {list(lengths)}"
-            )
-        batch: int | str = "B"
-        for name, features in self.modalities.items():
-            steps = ("L",) if name in self.sequence_modalities else ()
-            need_sizes(f"x[{name!r}]", x[name], (batch, *steps, features))
-            batch = x[name].shape[0]
-            if steps:
-                need_lengths(lengths.get(name), batch, x[name].shape[1], f"lengths of {name!r}")
-        return lengths
-
-    def config(self) -> dict[str, Any]:
-        return deepcopy(self._config)
-
     def reference(self) -> ReferenceHGFN:
         return ReferenceHGFN(self)
-
-    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
-        return self.head.weight if where == "first" else self.output.weight
-
-
-class _SequenceEncoder(nn.Module):
-    """A sequence (B, L, D) as a vector (B, h)."""
-
-    def __init__(
-        self, features: int, hidden_size: int, num_layers: int, attention_size: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.gru = TaskGRU(features, hidden_size, 1, num_layers, dropout=dropout)
-        self.attention = TaskAttention(self.gru.out_features, attention_size, 1)
-        self.project = nn.Linear(self.gru.out_features, hidden_size)
-
-    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        context, _ = self.attention(self.gru(x, lengths), lengths)
-        vector: Tensor = self.project(context[0])
-        return vector
-
-
-def _checked_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(modalities, Mapping):
-        raise TypeError(
-            f"modalities: expected a dict of features by name, got {type(modalities).__name__}"
-        )
-    if not modalities:
-        raise ValueError("modalities: expected at least one modality, got none")
-    for name in modalities:
-        if not isinstance(name, str):
-            raise TypeError(f"modalities: expected names that are strings, got {name!r}")
-    return {name: need_size(f"modalities[{name!r}]", size) for name, size in modalities.items()}
-
-
-def _checked_sequences(names: Iterable[str], modalities: dict[str, int]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"sequence_modalities: expected a list of names, got the string {names!r}")
-    names = tuple(names)
-    if not set(names) <= set(modalities):
-        raise ValueError(
-            f"sequence_modalities: expected some of {list(modalities)}, got {list(names)}"
-        )
-    return names
-
-
-def _checked_groups(group_sizes: Sequence[int] | None, num_tasks: int) -> tuple[int, ...]:
-    """The number of logits of each task."""
-    if group_sizes is None:
-        return (1,) * num_tasks
-    if len(group_sizes) != num_tasks:
-        raise ValueError(
-            f"group_sizes: expected one size for each of {num_tasks} tasks, got {len(group_sizes)}"
-        )
-    return tuple(need_size("group_sizes", size, 2) for size in group_sizes)
-
-
-def _columns(group_sizes: tuple[int, ...]) -> Tensor | None:
-    """Where the logits of each task are in (T * max C), or None if they fill it."""
-    largest = max(group_sizes)
-    if min(group_sizes) == largest:
-        return None
-    return torch.cat([task * largest + torch.arange(size) for task, size in enumerate(group_sizes)])

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.cmlc import CMLC
+from fastmtl.models.fusion_baseline import FusionBaseline
 from fastmtl.models.hgfn import HGFN
 from fastmtl.models.mtmlan import MTMLAN
-from fastmtl.models.reference import ParameterPair, ReferenceHGFN, ReferenceMTMLAN
+from fastmtl.models.reference import (
+    ParameterPair,
+    ReferenceBaseline,
+    ReferenceCMLC,
+    ReferenceHGFN,
+    ReferenceMTMLAN,
+)
+
+_REFERENCES: tuple[tuple[type[MultiTaskModel], type[Any]], ...] = (
+    (MTMLAN, ReferenceMTMLAN),
+    (CMLC, ReferenceCMLC),
+    (HGFN, ReferenceHGFN),
+    (FusionBaseline, ReferenceBaseline),
+)
 
 
-def reference_parameters(model: MTMLAN | HGFN, reference: nn.Module) -> list[ParameterPair]:
+def reference_parameters(model: MultiTaskModel, reference: nn.Module) -> list[ParameterPair]:
     """Pair each parameter of `reference` with the part of the parameter of `model` it stands for.
 
     `reference` is what `model.reference()` gave. For each pair, `parameter[part]` has the shape and
@@ -24,10 +42,9 @@ def reference_parameters(model: MTMLAN | HGFN, reference: nn.Module) -> list[Par
         >>> all(parameter[part].equal(twin) for parameter, part, twin in pairs)
         True
     """
-    if isinstance(model, MTMLAN) and isinstance(reference, ReferenceMTMLAN):
-        return _of_one_size(reference.pairs(model))
-    if isinstance(model, HGFN) and isinstance(reference, ReferenceHGFN):
-        return _of_one_size(reference.pairs(model))
+    for kind, twin in _REFERENCES:
+        if isinstance(model, kind) and isinstance(reference, twin):
+            return _of_one_size(reference.pairs(model))
     raise TypeError(
         f"reference: expected the reference of the model, {type(model).__name__}, "
         f"got {type(reference).__name__}"

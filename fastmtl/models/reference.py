@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 if TYPE_CHECKING:
-    from fastmtl.models.hgfn import HGFN, Lengths
+    from fastmtl.models.cmlc import CMLC
+    from fastmtl.models.fusion_baseline import FusionBaseline
+    from fastmtl.models.fusion_model import FusionModel, Lengths
+    from fastmtl.models.hgfn import HGFN
     from fastmtl.models.mtmlan import MTMLAN
-    from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU
+    from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction
 
 
 class ParameterPair(NamedTuple):
@@ -75,18 +79,112 @@ class ReferenceMTMLAN(nn.Module):
         return pairs
 
 
-class ReferenceHGFN(nn.Module):
-    """The network of an `HGFN` with a `torch.nn` layer for each of its layers, edge by edge."""
+class ReferenceCMLC(nn.Module):
+    """The network of a `CMLC`: a `torch.nn.GRU` and a `torch.nn.Linear`."""
 
-    def __init__(self, model: HGFN) -> None:
+    def __init__(self, model: CMLC) -> None:
+        super().__init__()
+        self.gru = _gru_like(model.gru)
+        self.drop = nn.Dropout(model.dropout)
+        self.output = nn.Linear(model.output.in_features, model.num_tasks)
+        _take_weights(self, model, self.pairs(model))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None:
+            final = self.gru(x)[1]
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            final = self.gru(packed)[1]
+        logits: Tensor = self.output(self.drop(torch.cat([final[-2], final[-1]], 1)))
+        return logits
+
+    def pairs(self, model: CMLC) -> list[ParameterPair]:
+        weight, bias = model.output.weight, model.output.bias
+        assert bias is not None
+        pairs = _gru_pairs(model.gru, 0, self.gru)
+        rows = slice(None)
+        pairs.append(ParameterPair(weight, (rows, 0), self.output.weight))
+        pairs.append(ParameterPair(bias, (rows, 0), self.output.bias))
+        return pairs
+
+
+class ReferenceFusion(nn.Module):
+    """The network of a `FusionModel` around the twin of its fusion."""
+
+    def __init__(self, model: FusionModel) -> None:
         super().__init__()
         self.modalities = tuple(model.modalities)
-        self.theta = model.fusion.theta
         self.encoders = nn.ModuleList(
             _linear_like(encoder) if isinstance(encoder, nn.Linear) else _SequenceEncoder(encoder)
             for encoder in model.encoders
         )
         self.activation = nn.LeakyReLU()
+        self.drop = nn.Dropout(model.drop.p)
+        self.shared = _linear_like(model.shared)
+        self.heads = nn.ModuleList(
+            nn.Linear(model.hidden_size, model.head_size) for _ in model.group_sizes
+        )
+        self.interaction = None if model.interaction is None else _Interaction(model.interaction)
+        self.outputs = nn.ModuleList(nn.Linear(model.head_size, size) for size in model.group_sizes)
+
+    def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
+        vectors = []
+        for name, encoder in zip(self.modalities, self.encoders, strict=True):
+            own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
+            sequence = isinstance(encoder, _SequenceEncoder)
+            vector = encoder(x[name], own) if sequence else encoder(x[name])
+            vectors.append(self.activation(vector))
+        shared = self.shared(self.drop(self._fuse(vectors)))
+        hidden = [self.activation(head(shared)) for head in self.heads]
+        if self.interaction is not None:
+            hidden = self.interaction(hidden)
+        return torch.cat([o(h) for o, h in zip(self.outputs, hidden, strict=True)], 1)
+
+    def _fuse(self, vectors: list[Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    def pairs(self, model: Any) -> list[ParameterPair]:
+        pairs = []
+        ours: Any
+        twin: Any
+        for ours, twin in zip(model.encoders, self.encoders, strict=True):
+            if isinstance(twin, _SequenceEncoder):
+                pairs += twin.states.pairs(ours.gru, ours.attention, 0)
+                pairs += _layer_pairs(ours.project, (), twin.project)
+            else:
+                pairs += _layer_pairs(ours, (), twin)
+        pairs += _layer_pairs(model.shared, (), self.shared)
+        for task, (head, output) in enumerate(zip(self.heads, self.outputs, strict=True)):
+            pairs += _layer_pairs(model.head, (task,), head)
+            pairs += _layer_pairs(model.output, (task, slice(output.out_features)), output)
+        if self.interaction is not None:
+            pairs += self.interaction.pairs(model.interaction)
+        return pairs
+
+
+class ReferenceBaseline(ReferenceFusion):
+    """The network of a `FusionBaseline`, whose fusion is of `torch.nn` layers already."""
+
+    def __init__(self, model: FusionBaseline) -> None:
+        super().__init__(model)
+        self.fusion = deepcopy(model.fusion)
+        _take_weights(self, model, self.pairs(model))
+
+    def _fuse(self, vectors: list[Tensor]) -> Tensor:
+        fused: Tensor = self.fusion(torch.stack(vectors, 1))
+        return fused
+
+    def pairs(self, model: FusionBaseline) -> list[ParameterPair]:
+        own = zip(model.fusion.parameters(), self.fusion.parameters(), strict=True)
+        return super().pairs(model) + [ParameterPair(ours, (), twin) for ours, twin in own]
+
+
+class ReferenceHGFN(ReferenceFusion):
+    """The network of an `HGFN` with a `torch.nn` layer for each of its layers, edge by edge."""
+
+    def __init__(self, model: HGFN) -> None:
+        super().__init__(model)
+        self.theta = model.fusion.theta
         unit = model.fusion.attention
         self.attention = nn.Sequential(
             nn.Conv2d(1, unit.expand.out_channels, 5, padding=2),
@@ -97,27 +195,7 @@ class ReferenceHGFN(nn.Module):
         self.levels = nn.ModuleList(
             _pairs_like(level, model.hidden_size) for level in model.fusion.levels
         )
-        self.drop = nn.Dropout(model.drop.p)
-        self.shared = _linear_like(model.shared)
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(model.hidden_size, model.head_size),
-                nn.LeakyReLU(),
-                nn.Linear(model.head_size, size),
-            )
-            for size in model.group_sizes
-        )
         _take_weights(self, model, self.pairs(model))
-
-    def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
-        vectors = []
-        for name, encoder in zip(self.modalities, self.encoders, strict=True):
-            own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
-            sequence = isinstance(encoder, _SequenceEncoder)
-            vector = encoder(x[name], own) if sequence else encoder(x[name])
-            vectors.append(self.activation(vector))
-        shared = self.shared(self.drop(self._fuse(vectors)))
-        return torch.cat([head(shared) for head in self.heads], 1)
 
     def _fuse(self, vectors: list[Tensor]) -> Tensor:
         image = torch.stack(vectors, 1).unsqueeze(1)
@@ -147,15 +225,7 @@ class ReferenceHGFN(nn.Module):
         return torch.cat(fused, 1)
 
     def pairs(self, model: HGFN) -> list[ParameterPair]:
-        pairs = []
-        ours: Any
-        twin: Any
-        for ours, twin in zip(model.encoders, self.encoders, strict=True):
-            if isinstance(twin, _SequenceEncoder):
-                pairs += twin.states.pairs(ours.gru, ours.attention, 0)
-                pairs += _layer_pairs(ours.project, (), twin.project)
-            else:
-                pairs += _layer_pairs(ours, (), twin)
+        pairs = super().pairs(model)
         pairs += _layer_pairs(model.fusion.attention.expand, (), self.attention[0])
         pairs += _layer_pairs(model.fusion.attention.reduce, (), self.attention[2])
         level: Any
@@ -166,12 +236,30 @@ class ReferenceHGFN(nn.Module):
                 own = slice(edge * channels, (edge + 1) * channels)
                 pairs += _layer_pairs(level.conv, (own,), network.conv)
                 pairs += _layer_pairs(level.dense, (edge,), network.dense)
-        pairs += _layer_pairs(model.shared, (), self.shared)
-        head: Any
-        for task, head in enumerate(self.heads):
-            pairs += _layer_pairs(model.head, (task,), head[0])
-            pairs += _layer_pairs(model.output, (task, slice(head[2].out_features)), head[2])
         return pairs
+
+
+class _Interaction(nn.Module):
+    """The exchange of features between tasks, pair by pair."""
+
+    def __init__(self, unit: TaskInteraction) -> None:
+        super().__init__()
+        tasks = range(unit.num_tasks)
+        self.edges = [(k, source) for k in tasks for source in tasks if source != k]
+        self.gates = nn.ModuleList(nn.Linear(unit.features, unit.features) for _ in self.edges)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        result = list(features)
+        for (task, source), gate in zip(self.edges, self.gates, strict=True):
+            result[task] = result[task] + gate(features[source]).sigmoid() * features[source]
+        return result
+
+    def pairs(self, unit: TaskInteraction) -> list[ParameterPair]:
+        return [
+            pair
+            for index, gate in enumerate(self.gates)
+            for pair in _layer_pairs(unit.gates, (index,), gate)
+        ]
 
 
 class _Vertex(NamedTuple):
@@ -206,14 +294,7 @@ class _RecurrentAttention(nn.Module):
 
     def __init__(self, gru: TaskGRU, attention: TaskAttention) -> None:
         super().__init__()
-        self.gru = nn.GRU(
-            gru.input_size,
-            gru.hidden_size,
-            gru.num_layers,
-            batch_first=True,
-            dropout=gru.dropout,
-            bidirectional=gru.bidirectional,
-        )
+        self.gru = _gru_like(gru)
         self.w1 = nn.Linear(attention.input_size, attention.attention_size, bias=False)
         self.w2 = nn.Linear(attention.attention_size, 1, bias=False)
 
@@ -233,11 +314,7 @@ class _RecurrentAttention(nn.Module):
         return (weights.unsqueeze(2) * states).sum(1), weights
 
     def pairs(self, gru: TaskGRU, attention: TaskAttention, task: int) -> list[ParameterPair]:
-        pairs = [
-            ParameterPair(parameter, (task, direction), getattr(self.gru, name + suffix))
-            for name, parameter in gru.named_parameters()
-            for direction, suffix in enumerate(("", "_reverse")[: gru.num_directions])
-        ]
+        pairs = _gru_pairs(gru, task, self.gru)
         pairs.append(ParameterPair(attention.w1, (task,), self.w1.weight))
         pairs.append(ParameterPair(attention.w2, (slice(task, task + 1),), self.w2.weight))
         return pairs
@@ -257,6 +334,25 @@ class _SequenceEncoder(nn.Module):
 
 def _linear_like(layer: nn.Linear | SharedLinear) -> nn.Linear:
     return nn.Linear(layer.in_features, layer.out_features)
+
+
+def _gru_like(gru: TaskGRU) -> nn.GRU:
+    return nn.GRU(
+        gru.input_size,
+        gru.hidden_size,
+        gru.num_layers,
+        batch_first=True,
+        dropout=gru.dropout,
+        bidirectional=gru.bidirectional,
+    )
+
+
+def _gru_pairs(ours: TaskGRU, task: int, twin: nn.GRU) -> list[ParameterPair]:
+    return [
+        ParameterPair(parameter, (task, direction), getattr(twin, name + suffix))
+        for name, parameter in ours.named_parameters()
+        for direction, suffix in enumerate(("", "_reverse")[: ours.num_directions])
+    ]
 
 
 def _pairs_like(level: Any, features: int) -> nn.ModuleList:

@@ -9,6 +9,7 @@ from fastmtl.nn.graph_fusion import HierarchicalGraphFusion
 from fastmtl.nn.shared import SharedLinear, TaskFork
 from fastmtl.nn.task_attention import TaskAttention
 from fastmtl.nn.task_gru import TaskGRU
+from fastmtl.nn.task_interaction import TaskInteraction
 from fastmtl.nn.task_linear import TaskLinear
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TaskAttention",
     "TaskFork",
     "TaskGRU",
+    "TaskInteraction",
     "TaskLinear",
     "fusion_levels",
 ]

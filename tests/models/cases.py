@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastmtl.models import HGFN, MTMLAN
+from fastmtl.models import CMLC, HGFN, MTMLAN, FusionBaseline
 
 STEPS = 6
 
 
 class Case(NamedTuple):
-    build: Callable[[], MTMLAN | HGFN]
+    build: Callable[[], Any]
     features: dict[str, int]  # of each modality; the one modality of MTMLAN is ""
     sequences: tuple[str, ...]
     outputs: int
@@ -51,6 +51,11 @@ def hgfn(features: dict[str, int], **arguments: Any) -> HGFN:
     return HGFN(features, 3, hidden_size=6, head_size=5, attention_size=3, **arguments)
 
 
+def baseline(fusion: str, features: dict[str, int], **arguments: Any) -> FusionBaseline:
+    sizes = {"hidden_size": 6, "head_size": 5, "attention_size": 3}
+    return FusionBaseline(features, 3, fusion=fusion, **sizes, **arguments)
+
+
 TWO = {"text": 7, "video": 4}
 THREE = {"text": 7, "video": 4, "keys": 3}
 FOUR = {"text": 7, "video": 4, "keys": 3, "a.b": 1}
@@ -74,4 +79,12 @@ CASES = {
     ),
     "hgfn-3-pairs": Case(lambda: hgfn(THREE, share_pairs=False), THREE, (), 3),
     "hgfn-4-level-2": Case(lambda: hgfn(FOUR, max_level=2), FOUR, (), 3),
+    "hgfn-3-interaction": Case(lambda: hgfn(THREE, interaction=True), THREE, (), 3),
+    "cmlc": Case(lambda: CMLC(5, 3, hidden_size=4), {"": 5}, ("",), 3),
+    "cfc-2": Case(lambda: baseline("cfc", TWO, group_sizes=[2, 3, 2]), TWO, (), 7),
+    "matf-3": Case(
+        lambda: baseline("matf", THREE, sequence_modalities=["video"]), THREE, ("video",), 3
+    ),
+    "gfn-3": Case(lambda: baseline("gfn", THREE), THREE, (), 3),
+    "gfn-4-interaction": Case(lambda: baseline("gfn", FOUR, interaction=True), FOUR, (), 3),
 }

@@ -1,0 +1,83 @@
+"""CMLC: conventional multi-label classification, one recurrent network for all labels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.reference import ReferenceCMLC
+from fastmtl.nn import TaskGRU, TaskLinear
+from fastmtl.nn._checks import need_probability, need_size, need_sizes
+from fastmtl.nn.sequence import need_lengths
+
+
+class CMLC(MultiTaskModel):
+    """One bidirectional GRU over the sequence and one linear layer to the logits of all labels.
+
+    The baseline of MTMLAN's table, to be trained by cross-entropy (focal loss with gamma 0) and
+    equal weights. The linear layer reads the last state of each direction, (2h,): that of the
+    forward one at the end of the sequence, that of the backward one at its start.
+
+    The input is x (B, L, D) and `lengths` (B,), an int64 CPU tensor of lengths from 1 to L, or None
+    where no sequence is padded; padded steps are not read. The output is logits (B, T). `dropout`
+    acts between the GRU's layers and on its last states.
+
+    Everything but the linear layer is shared, and that layer is "first" and "last" of
+    `task_weight`; there is no `SharedLinear`. Raises TypeError or ValueError for another input.
+
+    Example:
+        >>> import torch
+        >>> from fastmtl.models import CMLC
+        >>> CMLC(in_features=16, num_tasks=3, hidden_size=8)(torch.randn(5, 10, 16)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_tasks: int,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_features = need_size("in_features", in_features)
+        self.num_tasks = need_size("num_tasks", num_tasks)
+        self.dropout = need_probability("dropout", dropout)
+        self.shared = None
+        self.gru = TaskGRU(in_features, hidden_size, 1, num_layers, dropout=dropout)
+        self.drop = nn.Dropout(dropout)
+        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, shared_input=True)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        need_sizes("x", x, ("B", "L", self.in_features))
+        batch, steps, _ = x.shape
+        need_lengths(lengths, batch, steps)
+        states = self.gru(x, lengths)[0]  # (B, L, 2h)
+        if lengths is None:
+            last = states[:, -1]
+        else:
+            last = states[torch.arange(batch, device=x.device), lengths.to(x.device) - 1]
+        half = self.gru.hidden_size
+        final = torch.cat([last[:, :half], states[:, 0, half:]], 1)
+        logits: Tensor = self.output(self.drop(final))  # (T, B, 1)
+        return logits.squeeze(2).t()
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "num_tasks": self.num_tasks,
+            "hidden_size": self.gru.hidden_size,
+            "num_layers": self.gru.num_layers,
+            "dropout": self.dropout,
+        }
+
+    def reference(self) -> ReferenceCMLC:
+        return ReferenceCMLC(self)
+
+    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
+        return self.output.weight

@@ -1,0 +1,70 @@
+"""HGFN's network around the fusions that it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import nn
+
+from fastmtl.models.fusion_model import FusionModel
+from fastmtl.models.fusions import ConcatFusion, GraphFusion, TensorFusion
+from fastmtl.models.reference import ReferenceBaseline
+
+_FUSIONS = {"cfc": ConcatFusion, "matf": TensorFusion, "gfn": GraphFusion}
+
+
+class FusionBaseline(FusionModel):
+    """HGFN with another fusion of the modalities, and all else the same.
+
+    fusion: "cfc", concatenation; "matf", multi-agent tensor fusion (Zhao et al. 2019); "gfn", the
+        graph fusion network (Mai et al. 2020). How the last two are adapted to vectors stands at
+        `fastmtl.models.fusions`.
+    interaction: the tasks exchange features before their last layer, by MTI-Net's unit
+        (`fastmtl.nn.TaskInteraction`).
+
+    The other arguments, input, output and errors are those of `HGFN`.
+
+    Example:
+        >>> import torch
+        >>> from fastmtl.models import FusionBaseline
+        >>> model = FusionBaseline({"text": 100, "video": 16}, num_tasks=3, fusion="gfn")
+        >>> model({"text": torch.randn(4, 100), "video": torch.randn(4, 16)}).shape
+        torch.Size([4, 3])
+    """
+
+    fusion: nn.Module
+
+    def __init__(
+        self,
+        modalities: Mapping[str, int],
+        num_tasks: int,
+        hidden_size: int = 128,
+        *,
+        fusion: str = "cfc",
+        sequence_modalities: Iterable[str] = (),
+        group_sizes: Sequence[int] | None = None,
+        head_size: int = 64,
+        gru_layers: int = 1,
+        attention_size: int = 64,
+        interaction: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        if fusion not in _FUSIONS:
+            raise ValueError(f"fusion: expected one of {', '.join(_FUSIONS)}, got {fusion!r}")
+        super().__init__(
+            _FUSIONS[fusion],
+            modalities,
+            num_tasks,
+            hidden_size,
+            sequence_modalities=sequence_modalities,
+            group_sizes=group_sizes,
+            head_size=head_size,
+            gru_layers=gru_layers,
+            attention_size=attention_size,
+            interaction=interaction,
+            dropout=dropout,
+        )
+        self._config["fusion"] = fusion
+
+    def reference(self) -> ReferenceBaseline:
+        return ReferenceBaseline(self)
