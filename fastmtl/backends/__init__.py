@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from fastmtl.backends import native, reference
+from fastmtl.backends import native, reference, triton
 
 OPS = (
     "focal_loss",
@@ -27,7 +27,7 @@ OPS = (
     "graph_fusion",
 )
 # Best first: "auto" takes the first that serves the device.
-BACKENDS: dict[str, ModuleType] = {"native": native, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
 
 _logger = logging.getLogger("fastmtl")
 _forced: ContextVar[str] = ContextVar("fastmtl_backend", default="auto")
@@ -48,10 +48,10 @@ class Service:
 def use_backend(name: str) -> Iterator[None]:
     """Run the ops inside the `with` block on one backend.
 
-    `name` is "auto" (the best one for each tensor's device), "reference" (plain PyTorch) or
-    "native" (the C++ and CUDA kernels). Holds for the current thread or task; a backward pass runs
-    on the backend of its forward pass. Raises ValueError for an unknown name and RuntimeError, with
-    the reason, for a backend that is not available.
+    `name` is "auto" (the best one for each tensor's device), "native" (the C++ and CUDA kernels),
+    "triton" (the Triton kernels, on GPUs) or "reference" (plain PyTorch). Holds for the current
+    thread or task; a backward pass runs on the backend of its forward pass. Raises ValueError for
+    an unknown name and RuntimeError, with the reason, for a backend that is not available.
 
     Example:
         >>> import torch, fastmtl
@@ -104,6 +104,8 @@ def _choose(op: str, device: str, log: bool = False) -> Service:
     reasons = []
     for name in BACKENDS:
         reason = _why_not(name, op, device)
+        if name == "triton" and device == "cpu":
+            reason = reason or "interpreted, so only where it is asked for"
         if not reason:
             break
         reasons.append(f"{name}: {reason}")

@@ -27,6 +27,7 @@ RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
 
 _BLOCK_ELEMENTS = 1 << 20
+_CUDA_BLOCKS = 16  # times as large: there a launch costs more than a cache miss
 
 
 def norms(
@@ -87,27 +88,27 @@ def _half_kernel(x: Tensor) -> Tensor:
 
 def _gram_squares(kernel: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
     _, samples, outputs = d.shape
-    for block in _blocks(len(d), samples * outputs):
+    for block in _blocks(d, len(d), samples * outputs):
         product = (kernel if kernel.dim() == 2 else kernel[block]) @ d[block]
         row_dots(d[block].flatten(1), product.flatten(1), squares[block], False)
 
 
 def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
-    for block in _blocks(len(d), d.shape[2] * x.shape[-1]):
+    for block in _blocks(d, len(d), d.shape[2] * x.shape[-1]):
         grads = (d[block].mT @ (x if x.dim() == 2 else x[block])).flatten(1)
         row_dots(grads, grads, squares[block], False)
 
 
 def _add_gram_products(half_kernel: Tensor, d: Tensor, result: Tensor) -> None:
     tasks, samples, outputs = d.shape
-    for rows in _blocks(samples, tasks * outputs, least=32, most=128):
+    for rows in _blocks(d, samples, tasks * outputs, least=32, most=128):
         product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
         result.addmm_(d[:, rows].flatten(1), product.flatten(1).T)
 
 
 def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
     tasks, _, outputs = d.shape
-    for block in _blocks(outputs, tasks * x.shape[-1]):
+    for block in _blocks(d, outputs, tasks * x.shape[-1]):
         grads = (d[:, :, block].mT @ x).flatten(1)
         result.addmm_(grads, grads.T)
 
@@ -125,7 +126,10 @@ def _gram_is_cheaper(x: Tensor, d: Tensor, products: int) -> bool:
     return gram < direct
 
 
-def _blocks(count: int, elements_each: int, least: int = 1, most: int = 1 << 62) -> Iterator[slice]:
-    step = min(max(least, _BLOCK_ELEMENTS // max(elements_each, 1)), most)
+def _blocks(
+    d: Tensor, count: int, elements_each: int, least: int = 1, most: int = 1 << 48
+) -> Iterator[slice]:
+    scale = _CUDA_BLOCKS if d.is_cuda else 1
+    step = min(max(least, scale * _BLOCK_ELEMENTS // max(elements_each, 1)), scale * most)
     for begin in range(0, count, step):
         yield slice(begin, min(begin + step, count))

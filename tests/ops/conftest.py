@@ -9,14 +9,15 @@ import pytest
 import torch
 
 import fastmtl
-from fastmtl.backends import BACKENDS, native, unavailable
+from fastmtl.backends import native, unavailable
 from tests.cuda import host
 
 # The native kernels are compiled once for every instruction set, so that each is a backend here.
 ISAS = ("plain", "avx2", "avx512")
-# "cuda" runs the CUDA kernels on the host; Triton's need its interpreter (see CONTRIBUTING.md).
-CASES = [name for name in BACKENDS if name != "native"]
-CASES += [f"native-{kernels}" for kernels in (*ISAS, "cuda")]
+CASES = ["reference", *(f"native-{isa}" for isa in ISAS)]
+# The GPU kernels take long on the CPU, and Triton's need its interpreter, TRITON_INTERPRET=1: what
+# of them is tested in every run is in tests/gpu. "cuda" runs the CUDA kernels on the host.
+CASES += [pytest.param(name, marks=pytest.mark.slow) for name in ("native-cuda", "triton")]
 
 
 @pytest.fixture(params=CASES)

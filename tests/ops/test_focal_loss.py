@@ -237,6 +237,8 @@ def test_same_bits_on_any_number_of_threads(backend: str) -> None:
 
 
 def test_many_threads_at_once(backend: str) -> None:
+    if backend == "triton":
+        pytest.skip("Triton's interpreter serves one thread at a time")
     arguments = problem((500, 11), torch.float32)
     wanted = run(**arguments)
     results: list[tuple[Tensor, Tensor]] = []

@@ -1,0 +1,347 @@
+"""Graph fusion in Triton: all dot products of a sample's vertices, then its edges."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.triton.formulas import device_of, halves, joined, real
+
+_PRODUCTS = 8192  # elements of a tile of products
+
+
+def fusion_edge_weights_forward(
+    vertices: Tensor,  # (B, P, D)
+    importance: Tensor,  # (B, P)
+    edges: Tensor,  # (E, 2)
+    theta: float,
+) -> tuple[Tensor, Tensor]:
+    _, weights, stats = _forward(vertices, importance, edges, None, theta)
+    return weights, stats
+
+
+def graph_fusion_forward(
+    vertices: Tensor,  # (B, P, D)
+    importance: Tensor,  # (B, P)
+    edges: Tensor,  # (E, 2)
+    edge_vertices: Tensor,  # (B, E, D')
+    theta: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    fused, weights, stats = _forward(vertices, importance, edges, edge_vertices, theta)
+    assert fused is not None
+    return fused, weights, stats
+
+
+def fusion_edge_weights_backward(
+    grad_weights: Tensor,  # (B, E)
+    stats: Tensor,  # (B, E + 2P)
+    vertices: Tensor,  # (B, P, D)
+    importance: Tensor,  # (B, P)
+    edges: Tensor,  # (E, 2)
+    theta: float,
+) -> tuple[Tensor, Tensor]:
+    grad_vertices, grad_importance, _ = _backward(
+        None, grad_weights, stats, vertices, importance, edges, None, theta
+    )
+    return grad_vertices, grad_importance
+
+
+def graph_fusion_backward(
+    grad_fused: Tensor,  # (B, D')
+    grad_weights: Tensor | None,  # (B, E)
+    stats: Tensor,  # (B, E + 2P)
+    vertices: Tensor,  # (B, P, D)
+    importance: Tensor,  # (B, P)
+    edges: Tensor,  # (E, 2)
+    edge_vertices: Tensor,  # (B, E, D')
+    theta: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_vertices, grad_importance, grad_edge_vertices = _backward(
+        grad_fused, grad_weights, stats, vertices, importance, edges, edge_vertices, theta
+    )
+    assert grad_edge_vertices is not None
+    return grad_vertices, grad_importance, grad_edge_vertices
+
+
+def _forward(
+    vertices: Tensor, importance: Tensor, edges: Tensor, edge_vertices: Tensor | None, theta: float
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    batch, count, features = vertices.shape
+    dtype = accumulation_dtype(vertices.dtype)
+    weights = vertices.new_empty(batch, len(edges))
+    stats = vertices.new_empty(batch, len(edges) + 2 * count, dtype=dtype)
+    pairs = vertices.new_empty(batch, count, count, dtype=dtype)
+    fused = width = None
+    if edge_vertices is not None:
+        edge_vertices = edge_vertices.contiguous()
+        width = edge_vertices.shape[2]
+        fused = edge_vertices.new_empty(batch, width)
+    if batch:
+        padded = triton.next_power_of_2(max(count, 1))
+        block = min(_at_most(features), max(_PRODUCTS // padded**2, 1))
+        padded_edges = triton.next_power_of_2(max(len(edges), 1))
+        with device_of(vertices):
+            _multiply_pairs[batch,](
+                *(vertices.contiguous(), pairs, stats, count, features, len(edges)),
+                *(real(vertices), padded, block),
+            )
+            _weigh_edges[batch,](
+                *(importance.contiguous(), _on_device(edges, vertices.device), pairs, stats),
+                *(weights, edge_vertices, fused, count, len(edges), width or 0, *halves(theta)),
+                *(real(vertices), padded, padded_edges, _columns(padded_edges, width)),
+            )
+    return fused, weights, stats
+
+
+def _backward(
+    grad_fused: Tensor | None,
+    grad_weights: Tensor | None,
+    stats: Tensor,
+    vertices: Tensor,
+    importance: Tensor,
+    edges: Tensor,
+    edge_vertices: Tensor | None,
+    theta: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    vertices, importance = vertices.contiguous(), importance.contiguous()
+    batch, count, features = vertices.shape
+    grad_vertices, grad_importance = torch.empty_like(vertices), torch.empty_like(importance)
+    cross, own = stats.new_empty(batch, len(edges)), stats.new_empty(batch, count)
+    grad_edge_vertices = None
+    width = 0
+    if edge_vertices is not None and grad_fused is not None:
+        edge_vertices, grad_fused = edge_vertices.contiguous(), grad_fused.contiguous()
+        grad_edge_vertices = torch.empty_like(edge_vertices)
+        width = edge_vertices.shape[2]
+    if batch:
+        padded = triton.next_power_of_2(max(count, 1))
+        padded_edges = triton.next_power_of_2(max(len(edges), 1))
+        block = min(_at_most(features), max(_PRODUCTS // padded, 1))
+        edges = _on_device(edges, vertices.device)
+        with device_of(vertices):
+            _edge_gradient[batch,](
+                *(importance, edges, stats, edge_vertices, grad_fused),
+                None if grad_weights is None else grad_weights.contiguous(),
+                *(grad_edge_vertices, grad_importance, cross, own, count, len(edges), width),
+                *(*halves(theta), real(vertices), padded, padded_edges),
+                _columns(padded_edges, width),
+            )
+            _vertex_gradient[batch, triton.cdiv(features, block)](
+                *(vertices, edges, stats, cross, own, grad_vertices, count, features, len(edges)),
+                *(real(vertices), padded, block),
+            )
+    return grad_vertices, grad_importance, grad_edge_vertices
+
+
+def _on_device(edges: Tensor, device: torch.device) -> Tensor:
+    """The edges on a device; copied there once, so that no later call waits for a copy."""
+    return _copied(tuple(edges.flatten().tolist()), device)
+
+
+@lru_cache(maxsize=256)
+def _copied(ends: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(ends, dtype=torch.int32).view(-1, 2).to(device)
+
+
+def _at_most(columns: int) -> int:
+    return int(triton.next_power_of_2(max(columns, 1)))
+
+
+def _columns(rows: int, width: int | None) -> int:
+    """Columns of a tile of edge vertices."""
+    return min(_at_most(width or 1), max(_PRODUCTS // rows, 1))
+
+
+@triton.jit
+def _multiply_pairs(
+    vertices,  # (B, P, D)
+    pairs,  # (B, P, P)
+    stats,  # (B, E + 2P)
+    count,
+    features,
+    edge_count,
+    REAL: tl.constexpr,
+    VERTICES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Dot products of the exponentials of a sample's vertices; fills the stats of vertices."""
+    b = tl.program_id(0).to(tl.int64)
+    p = tl.arange(0, VERTICES)
+    rows = vertices + b * count * features + p[:, None] * features
+    largest = tl.full((VERTICES,), float("-inf"), REAL)
+    for first in range(0, features, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        inside = (p < count)[:, None] & (i < features)[None, :]
+        v = tl.load(rows + i[None, :], inside, float("-inf")).to(REAL)
+        largest = tl.maximum(largest, tl.max(v, 1))
+    shift = tl.where(p < count, largest, 0.0)
+    products = tl.zeros((VERTICES, VERTICES), REAL)
+    for first in range(0, features, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        inside = (p < count)[:, None] & (i < features)[None, :]
+        v = tl.load(rows + i[None, :], inside, 0.0).to(REAL)
+        u = tl.where(inside, tl.exp(v - shift[:, None]), 0.0)
+        products += tl.sum(u[:, None, :] * u[None, :, :], 2)
+    known = (p < count)[:, None] & (p < count)[None, :]
+    tl.store(pairs + b * count * count + p[:, None] * count + p[None, :], products, known)
+    squares = tl.sum(tl.where(p[:, None] == p[None, :], products, 0.0), 1)
+    of_vertices = stats + b * (edge_count + 2 * count) + edge_count
+    tl.store(of_vertices + p, largest, p < count)
+    tl.store(of_vertices + count + p, squares, p < count)
+
+
+@triton.jit
+def _softmax_of_ratio(cosine, importance, a, b, theta, there):
+    """Weights of the edges, and what their derivative needs."""
+    both = tl.load(importance + a, there, 0.0).to(cosine.dtype)
+    both += tl.load(importance + b, there, 0.0).to(cosine.dtype)
+    ratio = tl.where(there, both / (cosine + theta), float("-inf"))
+    exps = tl.where(there, tl.exp(ratio - tl.max(ratio, 0)), 0.0)
+    return exps / tl.sum(exps, 0), both
+
+
+@triton.jit
+def _weigh_edges(
+    importance,  # (B, P)
+    edges,  # (E, 2)
+    pairs,  # (B, P, P)
+    stats,  # (B, E + 2P)
+    weights,  # (B, E)
+    edge_vertices,  # (B, E, D') or None
+    fused,  # (B, D') or None
+    count,
+    edge_count,
+    width,
+    theta_high,
+    theta_low,
+    REAL: tl.constexpr,
+    VERTICES: tl.constexpr,
+    EDGES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Cosines, edge weights and the fused vector of a sample."""
+    sample = tl.program_id(0).to(tl.int64)
+    e = tl.arange(0, EDGES)
+    there = e < edge_count
+    a = tl.load(edges + 2 * e, there, 0)
+    b = tl.load(edges + 2 * e + 1, there, 0)
+    products = pairs + sample * count * count
+    squares = tl.load(products + a * count + a, there, 1.0)
+    squares *= tl.load(products + b * count + b, there, 1.0)
+    cosine = tl.load(products + a * count + b, there, 0.0) / tl.sqrt(squares)
+    theta = joined(theta_high, theta_low, REAL)
+    weight, _ = _softmax_of_ratio(cosine, importance + sample * count, a, b, theta, there)
+    tl.store(stats + sample * (edge_count + 2 * count) + e, cosine, there)
+    tl.store(weights + sample * edge_count + e, weight.to(weights.dtype.element_ty), there)
+    if fused is not None:
+        weight = tl.where(there, weight, 0.0)
+        rows = edge_vertices + (sample * edge_count + e)[:, None] * width
+        for first in range(0, width, COLUMNS):
+            i = first + tl.arange(0, COLUMNS)
+            v = tl.load(rows + i[None, :], there[:, None] & (i < width)[None, :], 0.0).to(REAL)
+            total = tl.sum(weight[:, None] * v, 0)
+            tl.store(fused + sample * width + i, total.to(fused.dtype.element_ty), i < width)
+
+
+@triton.jit
+def _edge_gradient(
+    importance,  # (B, P)
+    edges,  # (E, 2)
+    stats,  # (B, E + 2P)
+    edge_vertices,  # (B, E, D') or None
+    grad_fused,  # (B, D') or None
+    grad_weights,  # (B, E) or None
+    grad_edge_vertices,  # (B, E, D') or None
+    grad_importance,  # (B, P)
+    cross,  # (B, E): how much u_a there is in the gradient of u_b, and the other way round
+    own,  # (B, P): how much -u_p there is in that of u_p
+    count,
+    edge_count,
+    width,
+    theta_high,
+    theta_low,
+    REAL: tl.constexpr,
+    VERTICES: tl.constexpr,
+    EDGES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    sample = tl.program_id(0).to(tl.int64)
+    e = tl.arange(0, EDGES)
+    there = e < edge_count
+    a = tl.load(edges + 2 * e, there, 0)
+    b = tl.load(edges + 2 * e + 1, there, 0)
+    of_sample = stats + sample * (edge_count + 2 * count)
+    cosine = tl.load(of_sample + e, there, 0.0)
+    theta = joined(theta_high, theta_low, REAL)
+    weight, both = _softmax_of_ratio(cosine, importance + sample * count, a, b, theta, there)
+    weight = tl.where(there, weight, 0.0)
+
+    grad = cosine * 0
+    if grad_weights is not None:
+        grad += tl.load(grad_weights + sample * edge_count + e, there, 0.0).to(REAL)
+    if grad_edge_vertices is not None:
+        row = (sample * edge_count + e)[:, None] * width
+        for first in range(0, width, COLUMNS):
+            i = first + tl.arange(0, COLUMNS)
+            inside = there[:, None] & (i < width)[None, :]
+            g = tl.load(grad_fused + sample * width + i, i < width, 0.0).to(REAL)
+            v = tl.load(edge_vertices + row + i[None, :], inside, 0.0).to(REAL)
+            grad += tl.sum(v * g[None, :], 1)
+            part = (weight[:, None] * g[None, :]).to(grad_edge_vertices.dtype.element_ty)
+            tl.store(grad_edge_vertices + row + i[None, :], part, inside)
+
+    mean = tl.sum(weight * grad, 0)
+    ratio = tl.where(there, weight * (grad - mean) / (cosine + theta), 0.0)
+    slope = -ratio * both / (cosine + theta)
+    of_vertices = of_sample + edge_count + count
+    square = tl.load(of_vertices + a, there, 1.0) * tl.load(of_vertices + b, there, 1.0)
+    tl.store(cross + sample * edge_count + e, slope / tl.sqrt(square), there)
+    p = tl.arange(0, VERTICES)
+    ends = (p[:, None] == a[None, :]).to(REAL) + (p[:, None] == b[None, :]).to(REAL)
+    total = tl.sum(ends * ratio[None, :], 1).to(grad_importance.dtype.element_ty)
+    tl.store(grad_importance + sample * count + p, total, p < count)
+    square = tl.load(of_vertices + p, p < count, 1.0)
+    tl.store(
+        own + sample * count + p, tl.sum(ends * (slope * cosine)[None, :], 1) / square, p < count
+    )
+
+
+@triton.jit
+def _vertex_gradient(
+    vertices,  # (B, P, D)
+    edges,  # (E, 2)
+    stats,  # (B, E + 2P)
+    cross,  # (B, E)
+    own,  # (B, P)
+    grad_vertices,  # (B, P, D)
+    count,
+    features,
+    edge_count,
+    REAL: tl.constexpr,
+    VERTICES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """u_p (sum over p's edges of cross u_other - own u_p), for some columns of a sample."""
+    sample = tl.program_id(0).to(tl.int64)
+    p = tl.arange(0, VERTICES)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = (p < count)[:, None] & (i < features)[None, :]
+    index = sample * count * features + p[:, None] * features + i[None, :]
+    largest = stats + sample * (edge_count + 2 * count) + edge_count
+    v = tl.load(vertices + index, inside, 0.0).to(REAL)
+    u = tl.exp(v - tl.load(largest + p, p < count, 0.0)[:, None])
+    total = -u * tl.load(own + sample * count + p, p < count, 0.0)[:, None]
+    for e in range(edge_count):
+        a = tl.load(edges + 2 * e)
+        b = tl.load(edges + 2 * e + 1)
+        factor = tl.load(cross + sample * edge_count + e)
+        of_a = tl.sum(tl.where((p == a)[:, None], u, 0.0), 0)
+        of_b = tl.sum(tl.where((p == b)[:, None], u, 0.0), 0)
+        total += tl.where((p == a)[:, None], factor * of_b[None, :], 0.0)
+        total += tl.where((p == b)[:, None], factor * of_a[None, :], 0.0)
+    tl.store(grad_vertices + index, (total * u).to(grad_vertices.dtype.element_ty), inside)

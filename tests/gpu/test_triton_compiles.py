@@ -1,0 +1,109 @@
+"""Compiles the Triton kernels ahead of time, for GPUs that this machine need not have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+
+from fastmtl.backends import triton as backend
+
+triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter compiles nothing")
+
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> bytes:
+    """The machine code of a kernel for the arguments of a launch."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    parameters = inspect.signature(kernel.fn)
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    for index, (name, value) in enumerate(parameters.bind(*args, **kwargs).arguments.items()):
+        constant = "constexpr" in str(parameters.parameters[name].annotation)
+        if constant or value is None:
+            signature[name] = "constexpr"
+            constants[index,] = value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+        else:
+            signature[name] = "fp32" if isinstance(value, float) else "i32"
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    code: bytes = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+    return code
+
+
+@pytest.fixture(params=[80, 90], ids=["sm_80", "sm_90"])
+def compiled(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> Iterator[list[str]]:
+    """Compiles every launch in place of running it; the names of the kernels."""
+    names: list[str] = []
+
+    def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        assert len(compile_launch(kernel, request.param, args, kwargs)) > 1000
+        names.append(kernel.__name__)
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", run)
+    yield names
+    assert names
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["task", "mean", "none"])
+def test_focal_loss(compiled: list[str], dtype: torch.dtype, reduction: str) -> None:
+    logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(7)
+    mask, weight = logits == 0, scale + 1
+    gamma = 2.0 if dtype == torch.float32 else 2.5
+    backend.focal_loss_forward(logits, logits, mask, weight, gamma, reduction)
+    grad = torch.zeros((20, 7) if reduction == "none" else ())
+    backend.focal_loss_backward(grad, scale, logits, mask, None, None, gamma, reduction)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_grouped_focal_loss(compiled: list[str], dtype: torch.dtype) -> None:
+    logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(2)
+    targets, weight = torch.zeros(20, 2, dtype=torch.int64), torch.ones(7)
+    arguments = (logits, targets, [3, 4], weight, 2.5, "task")
+    backend.grouped_focal_loss_forward(*arguments)
+    backend.grouped_focal_loss_backward(torch.zeros(2), scale, *arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms(compiled: list[str], dtype: torch.dtype) -> None:
+    stacked = torch.zeros(3, 40, dtype=dtype)
+    norms = backend.stacked_norms_forward([stacked])
+    backend.stacked_norms_backward(norms, norms, [stacked])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [3, 12])
+def test_graph_fusion(compiled: list[str], dtype: torch.dtype, count: int) -> None:
+    edges = torch.tensor(list(combinations(range(count), 2)))
+    vertices, importance = torch.zeros(2, count, 64, dtype=dtype), torch.zeros(2, count).to(dtype)
+    edge_vertices = torch.zeros(2, len(edges), 32, dtype=dtype)
+    fused, weights, stats = backend.graph_fusion_forward(
+        vertices, importance, edges, edge_vertices, 0.5
+    )
+    backend.graph_fusion_backward(
+        fused, weights, stats, vertices, importance, edges, edge_vertices, 0.5
+    )
+    backend.fusion_edge_weights_forward(vertices, importance, edges, 0.5)
+    backend.fusion_edge_weights_backward(weights, stats, vertices, importance, edges, 0.5)
