@@ -2,11 +2,14 @@
 
 FASTMTL_NATIVE=auto (default) builds the extension where a compiler is found and installs pure
 Python with a warning where the build fails; on makes a failed build an error; off does not try.
+FASTMTL_CUDA is the same for the CUDA kernels, and auto builds them where there is both nvcc and an
+NVIDIA driver; on needs nvcc alone. CUDA_ARCHS lists compute capabilities ("90", "80;90", "native").
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,27 +18,54 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-NATIVE = os.environ.get("FASTMTL_NATIVE", "auto")
-if NATIVE not in ("auto", "on", "off"):
-    raise SystemExit(f"FASTMTL_NATIVE: expected auto, on or off, got {NATIVE!r}")
+
+
+def setting(name: str) -> str:
+    """An environment variable that is auto, on or off."""
+    value = os.environ.get(name, "auto")
+    if value not in ("auto", "on", "off"):
+        raise SystemExit(f"{name}: expected auto, on or off, got {value!r}")
+    return value
+
+
+NATIVE, CUDA = setting("FASTMTL_NATIVE"), setting("FASTMTL_CUDA")
+
+
+def has_cuda() -> bool:
+    """Whether this machine has both nvcc and an NVIDIA driver."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    compilers = [os.environ.get("CUDACXX"), "nvcc", *(f"{home}/bin/nvcc" for home in homes if home)]
+    drivers = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+    return any(name and shutil.which(name) for name in compilers) and any(
+        driver.exists() for driver in drivers
+    )
 
 
 class CMakeBuild(build_ext):
     """Builds all extensions in one CMake run."""
 
     def run(self) -> None:
+        # Each module by a CMake run of its own, so that one is there where the other fails.
+        if NATIVE != "off":
+            self._try("_cpu", [], fatal=NATIVE == "on")
+        if CUDA == "on" or (CUDA == "auto" and has_cuda()):
+            archs = os.environ.get("CUDA_ARCHS", "")
+            options = ["-DFASTMTL_CUDA=ON", f"-DFASTMTL_CUDA_ARCHS={archs}"]
+            self._try("_cuda", options, fatal=CUDA == "on")
+
+    def _try(self, module: str, options: list[str], fatal: bool) -> None:
         try:
-            self._build()
+            self._build(module, options)
         except (OSError, subprocess.CalledProcessError, ImportError) as error:
-            if NATIVE == "on":
+            if fatal:
                 raise
             # A pure-Python install is a working one: `fastmtl info` tells what serves each op.
-            self.warn(f"fastmtl's native kernels were not built ({error}); using pure Python")
+            self.warn(f"fastmtl.{module} was not built ({error}); another backend serves instead")
 
-    def _build(self) -> None:
+    def _build(self, module: str, options: list[str]) -> None:
         import pybind11
 
-        build = Path(self.build_temp).resolve()
+        build = Path(self.build_temp).resolve() / module
         build.mkdir(parents=True, exist_ok=True)
         install = ROOT if self.inplace else Path(self.build_lib).resolve()
         configure = [
@@ -43,11 +73,14 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_INSTALL_PREFIX={install}",
             "-DCMAKE_BUILD_TYPE=Release",
+            *options,
         ]
-        run = [self._cmake(), "-G", "Ninja", "-S", str(ROOT), "-B", str(build), *configure]
+        cmake = self._cmake()
+        run = [cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(build), *configure]
         subprocess.run(run, check=True)
-        subprocess.run([self._cmake(), "--build", str(build)], check=True)
-        subprocess.run([self._cmake(), "--install", str(build), "--strip"], check=True)
+        subprocess.run([cmake, "--build", str(build), "--target", module], check=True)
+        run = [cmake, "--install", str(build), "--component", module, "--strip"]
+        subprocess.run(run, check=True)
 
     @staticmethod
     def _cmake() -> str:
@@ -64,6 +97,6 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[] if NATIVE == "off" else [Extension("fastmtl._cpu", [])],
+    ext_modules=[] if NATIVE == CUDA == "off" else [Extension("fastmtl._cpu", [])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -112,7 +112,7 @@ def test_grouped_reductions(device: torch.device, reduction: str, gamma: float) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(7, 3, 5), (3, 30_001), (100, 33), (4, 1)])
+@pytest.mark.parametrize("shape", [(7, 3, 5), (3, 20_001), (20, 33), (4, 1)])
 def test_stacked_norms(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     check(norms_problem(shape, dtype), device, dtype)
 

@@ -1,0 +1,197 @@
+"""Writes docs/gpu.md from the files that `python -m benchmarks.gpu` leaves in benchmarks/results.
+
+python -m benchmarks.gpu_report [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastmtl.backends import OPS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "gpu.md"
+
+# Kernels, the op's parity test in tests/gpu/test_parity.py, and what they are called in a figure.
+TESTS = {
+    "focal_loss": "test_focal_loss",
+    "grouped_focal_loss": "test_grouped_focal_loss",
+    "task_grad_norms": "test_task_grads",
+    "task_grad_gramian": "test_task_grads",
+    "stacked_norms": "test_stacked_norms",
+    "fusion_edge_weights": "test_graph_fusion",
+    "graph_fusion": "test_graph_fusion",
+}
+FIGURES = {
+    "focal_loss": "focal loss",
+    "task_grad_norms": "task grad norms",
+    "task_grad_gramian": "task grad gramian",
+    "fusion_edge_weights": "edge weights",
+    "graph_fusion": "graph fusion",
+}
+BACKENDS = {"CUDA": ("cuda", "native"), "Triton": ("triton", "triton")}
+
+INTRODUCTION = """\
+# GPU kernels
+
+<!-- Written by `python -m benchmarks.gpu_report` from benchmarks/results; not edited by hand. -->
+
+Every op of `fastmtl.ops` has two GPU backends: CUDA C++ (`csrc/cuda`, the extension
+`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`). A CUDA tensor is served by the CUDA
+extension where it is built and runs on the device, else by Triton, else by plain PyTorch;
+`fastmtl info` says which and why, and `fastmtl.use_backend("native" | "triton" | "reference")`
+forces one. For graphs of more than 512 edges or 64 vertices, and for more than 768 groups of
+classes, the CUDA backend uses plain PyTorch.
+
+## Building
+
+`pip install .` builds the CUDA extension where it finds both nvcc and an NVIDIA driver.
+`FASTMTL_CUDA=on` builds it with nvcc alone, on a machine without a GPU, and fails where it cannot;
+`FASTMTL_CUDA=off` does not try. It has machine code for compute capabilities 8.0 and 9.0, and with
+CUDA 12.8 or newer 10.0 and 12.0, and PTX of the newest for what comes after. `CUDA_ARCHS` takes
+another list (`"90"`, `"80;90"`, `"native"`). It needs neither torch nor a GPU to be built, and
+links the CUDA runtime statically. Triton comes with PyTorch's CUDA builds and compiles its kernels
+on first use; nothing is tuned at run time.
+
+## What holds
+
+- Sums are added in a fixed order: the same inputs give the same bits in every run on one device.
+- No call waits for the device, and all of them can be captured in a CUDA graph.
+- Accesses are 16 bytes wide where addresses and strides allow, and one element wide elsewhere;
+  offsets have 64 bits.
+- The focal loss takes one launch forward while a block can do it, two for larger tensors, and one
+  backward.
+
+## How the kernels are tested
+
+Without a GPU, in every run of the tests: the CUDA kernels are compiled as C++ and run on the host,
+block by block, every thread on its own stack, in orders that change from barrier to barrier, with
+shared memory that starts as NaN and checks of alignment (`tests/cuda/host_shim`); the Triton
+kernels run in Triton's interpreter (`TRITON_INTERPRET=1 pytest tests/gpu`) and are compiled to
+machine code for 8.0 and 9.0. What depends on a real device, the special-function instructions that
+device code uses for `exp` and `1/x` included, is only seen on one.
+
+`make gpu` on a GPU machine builds, runs all of `tests/gpu` on the device (parity with float64,
+gradcheck, CUDA graphs, streams, launches, more than 2^31 elements, compute-sanitizer where it is
+installed), then measures, and leaves a file in `benchmarks/results` from which this page is written
+(`python -m benchmarks.gpu_report`).
+
+## Which kernels have run on a GPU
+
+"""
+
+
+def records() -> list[dict[str, Any]]:
+    """All results, oldest first."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
+    return sorted((json.loads(path.read_text()) for path in files), key=lambda r: str(r["time"]))
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The text of docs/gpu.md."""
+    text = INTRODUCTION
+    if not results:
+        text += "None of them: nothing here was ever run on a GPU, and no speed was measured.\n\n"
+    text += "| op | kernels | run on a GPU |\n| --- | --- | --- |\n"
+    for op in OPS:
+        for kernels in BACKENDS:
+            text += f"| `{op}` | {kernels} | {_runs(op, kernels, results)} |\n"
+    for record in reversed(results):
+        text += _section(record)
+    return text
+
+
+def _runs(op: str, kernels: str, results: list[dict[str, Any]]) -> str:
+    """Where an op's kernels ran: the tests that passed, and whether they were timed."""
+    fixture, backend = BACKENDS[kernels]
+    runs = []
+    for record in results:
+        tests = record.get("tests", {})
+        start = f"test_parity::{TESTS[op]}[{fixture}"
+        passed, failed = (
+            sum(name.startswith(start) for name in tests.get(kind, []))
+            for kind in ("passed", "failed")
+        )
+        timed = any(
+            figure["what"].startswith(FIGURES.get(op, "nothing"))
+            and figure["peer"] == f"fastmtl {backend}"
+            for figure in record.get("figures", [])
+        )
+        if passed or failed or timed:
+            outcome = f"{passed} parity tests passed" + (f", {failed} failed" if failed else "")
+            runs.append(
+                f"{record.get('device', 'unknown device')}, commit {record['commit']}: {outcome}"
+                + (", timed" if timed else "")
+            )
+    return "; ".join(runs) or "never"
+
+
+def _section(record: dict[str, Any]) -> str:
+    """The figures of one run."""
+    limits = record.get("limits", {})
+    text = f"\n## {record.get('device', 'Unknown device')}, commit {record['commit']}\n\n"
+    text += f"{record['time']}, torch {record.get('torch')}, CUDA {record.get('cuda')}, "
+    text += f"{record.get('driver')}."
+    if record.get("changed"):
+        text += " The working tree had uncommitted changes."
+    if "build" in record:
+        text += f" Building took {record['build']['seconds']} s."
+    if limits:
+        text += (
+            f" A copy moved {limits['copy_bytes_per_second'] / 1e12:.2f} TB/s (read and written), "
+            f"a float32 matrix product ran at {limits['float32_flops'] / 1e12:.1f} TFLOP/s."
+        )
+    if "tests" in record:
+        counts = record["tests"]["counts"]
+        text += f" Tests: {counts['passed']} passed, {counts['failed']} failed, "
+        text += f"{counts['skipped']} skipped."
+    for backend, count in record.get("launches_at_20_7", {}).items():
+        text += f" Focal loss at (20, 7), {backend}: {count} launches forward and backward."
+    text += "\n"
+    for error in record.get("errors", []):
+        text += f"\nFailed: {error}\n"
+    figures = record.get("figures", [])
+    for what in dict.fromkeys(figure["what"] for figure in figures):
+        text += f"\n### {what[0].upper()}{what[1:]}\n\n"
+        text += "| size | dtype | by | time, us | of the limit | times fastmtl |\n"
+        text += "| --- | --- | --- | ---: | ---: | ---: |\n"
+        rows = [figure for figure in figures if figure["what"] == what]
+        for row in rows:
+            text += _row(row, rows)
+    return text
+
+
+def _row(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    best = [
+        other["seconds"]
+        for other in rows
+        if other["size"] == row["size"]
+        and other["dtype"] == row["dtype"]
+        and other["peer"].startswith("fastmtl")
+        and other["seconds"]
+    ]
+    cells = [row["size"], row["dtype"], row["peer"]]
+    if row["seconds"] is None:
+        cells += ["out of memory", "", ""]
+    else:
+        share = row.get("share_of_limit")
+        cells.append(f"{row['seconds'] * 1e6:.1f}")
+        cells.append("" if share is None else f"{share:.0%}")
+        cells.append(f"{row['seconds'] / best[0]:.2f}" if best else "")
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is up to date."""
+    text = page(records())
+    if "--check" in sys.argv[1:]:
+        return 0 if PAGE.exists() and PAGE.read_text() == text else 1
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

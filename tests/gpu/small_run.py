@@ -1,0 +1,30 @@
+"""Every CUDA kernel once at sizes with tails, for compute-sanitizer."""
+
+from __future__ import annotations
+
+import torch
+
+import fastmtl
+from tests.gpu.problems import focal_problem, fusion_problem, grouped_problem, norms_problem, solve
+
+
+def main() -> None:
+    """Run them; a wrong result is for other tests to find."""
+    device = torch.device("cuda")
+    with fastmtl.use_backend("native"):
+        for dtype in (torch.float32, torch.bfloat16):
+            for problem in (
+                focal_problem(20, 7, dtype),
+                focal_problem(3001, 9, dtype),
+                focal_problem(5, 1201, dtype, reduction="mean"),
+                grouped_problem(133, [2, 5, 30], dtype),
+                norms_problem((3, 20_001), dtype),
+                fusion_problem(5, 3, 33, 9, dtype),
+                fusion_problem(3, 5, 1100, 40, dtype),
+            ):
+                solve(problem, device)
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
