@@ -267,7 +267,7 @@ def fusion_at(
     figures: Figures, what: str, size: str, edges: list[tuple[int, int]], leaves: list[Tensor]
 ) -> None:
     """One of the two ops at one size, by every peer; `leaves` as the op takes them."""
-    pairs = torch.tensor(edges)
+    pairs = torch.tensor(edges, device=leaves[0].device)
     dtype = leaves[0].dtype
 
     def ours(v: Tensor, w: Tensor, *e: Tensor) -> Tensor:

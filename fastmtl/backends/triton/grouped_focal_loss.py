@@ -189,8 +189,8 @@ def _forward(
     sums = tl.zeros((ROWS,), REAL)
     counts = tl.zeros((ROWS,), tl.int32)
     step = tl.num_programs(0) * ROWS
-    for first in range(tl.program_id(0) * ROWS, rows, step):
-        row = first + tl.arange(0, ROWS).to(tl.int64)
+    for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
+        row = first + tl.arange(0, ROWS)
         _, _, _, missing, weight, _, margin = _group(
             logits,
             z_row,
