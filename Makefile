@@ -9,7 +9,7 @@ SHELL := bash
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench gpu lint clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +32,11 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+# On a GPU machine, in the environment that is active: build, GPU tests, benchmarks, a result file.
+gpu:
+	$(PYTHON) -m benchmarks.gpu
+	$(PYTHON) -m benchmarks.gpu_report
 
 lint:
 	ruff check .
