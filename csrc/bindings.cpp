@@ -191,6 +191,51 @@ void graph_fusion_backward(int dtype, Address vertices, Address importance, Addr
              pointer(grad_importance), pointer(grad_edge_vertices)});
 }
 
+fastmtl::TaskGRU task_gru(int dtype, Address weight_hh, Address starts, Address lengths,
+                          std::int64_t tasks, std::int64_t directions, std::int64_t batch,
+                          std::int64_t rows, std::int64_t hidden, std::int64_t gates_task_stride,
+                          std::int64_t gates_row_stride, const Execution& on) {
+  return {on,
+          fastmtl::DType(dtype),
+          pointer(weight_hh),
+          static_cast<const std::int64_t*>(pointer(starts)),
+          static_cast<const std::int64_t*>(pointer(lengths)),
+          tasks,
+          directions,
+          batch,
+          rows,
+          hidden,
+          gates_task_stride,
+          gates_row_stride};
+}
+
+void task_gru_forward(int dtype, Address weight_hh, Address starts, Address lengths,
+                      std::int64_t tasks, std::int64_t directions, std::int64_t batch,
+                      std::int64_t rows, std::int64_t hidden, std::int64_t gates_task_stride,
+                      std::int64_t gates_row_stride, const Execution& on, Address bias_ih,
+                      Address bias_hh, Address gates, Address hidden_n, Address output) {
+  launch(
+      fastmtl::kernels().task_gru_forward,
+      fastmtl::TaskGRUForward{task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch,
+                                       rows, hidden, gates_task_stride, gates_row_stride, on),
+                              pointer(bias_ih), pointer(bias_hh), pointer(gates), pointer(hidden_n),
+                              pointer(output)});
+}
+
+void task_gru_backward(int dtype, Address weight_hh, Address starts, Address lengths,
+                       std::int64_t tasks, std::int64_t directions, std::int64_t batch,
+                       std::int64_t rows, std::int64_t hidden, std::int64_t gates_task_stride,
+                       std::int64_t gates_row_stride, const Execution& on, Address gates,
+                       Address hidden_n, Address output, Address grad_output, Address grad_gates,
+                       Address grad_recurrent, Address grad_bias) {
+  launch(fastmtl::kernels().task_gru_backward,
+         fastmtl::TaskGRUBackward{
+             task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch, rows, hidden,
+                      gates_task_stride, gates_row_stride, on),
+             pointer(gates), pointer(hidden_n), pointer(output), pointer(grad_output),
+             pointer(grad_gates), pointer(grad_recurrent), pointer(grad_bias)});
+}
+
 }  // namespace
 
 PYBIND11_MODULE(FASTMTL_MODULE, m) {
@@ -208,6 +253,10 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   // What not every backend has.
   const fastmtl::Kernels& kernels = fastmtl::kernels();
   if (kernels.gram_squares) m.def("gram_squares", gram_squares);
+  if (kernels.task_gru_forward) {
+    m.def("task_gru_forward", task_gru_forward);
+    m.def("task_gru_backward", task_gru_backward);
+  }
   if (kernels.unusable) {
     m.def("unusable", kernels.unusable);
     m.def("focal_loss_workspace", kernels.focal_loss_workspace);

@@ -125,6 +125,37 @@ struct GraphFusionBackward : GraphFusion {
   void* grad_edge_vertices;  // (B, E, D'); null: edge weights alone
 };
 
+// The recurrence of one layer of GRUs. The time steps of sequence b are the rows
+// starts[b] ... starts[b] + lengths[b] - 1 of R; rows of no sequence are neither read nor written.
+// Element (t, r, d, i) of `gates` lies at t * task_stride + r * row_stride + d * 3h + i.
+struct TaskGRU : Execution {
+  DType dtype;                  // f32 or f64
+  const void* weight_hh;        // (T, dirs, 3h, h), gates in the order r, z, n
+  const std::int64_t* starts;   // (B,)
+  const std::int64_t* lengths;  // (B,), at least 1
+  std::int64_t tasks, directions, batch, rows, hidden;
+  std::int64_t gates_task_stride, gates_row_stride;
+};
+
+struct TaskGRUForward : TaskGRU {
+  const void* bias_ih;  // (T, dirs, 3h)
+  const void* bias_hh;  // (T, dirs, 3h)
+  void* gates;          // (T, R, dirs, 3h) strided: products W_ih x; overwritten by r, z, n
+  void* hidden_n;       // (T, dirs, R, h): W_hn h + b_hn; null: it and the gates are not kept
+  void* output;         // (T, R, dirs * h)
+};
+
+struct TaskGRUBackward : TaskGRU {
+  const void* gates;        // (T, R, dirs, 3h) strided
+  const void* hidden_n;     // (T, dirs, R, h)
+  const void* output;       // (T, R, dirs * h)
+  const void* grad_output;  // (T, R, dirs * h)
+  void* grad_gates;         // (T, R, dirs, 3h) strided
+  void* grad_recurrent;     // (T, dirs, R, 3h) of W_hh h + b_hh, in the row whose state h is; the
+                            // row of a sequence's last state is 0
+  void* grad_bias;          // (T, dirs, 4h): of r, z, n of bias_ih, then n of bias_hh
+};
+
 // The kernels of one backend.
 struct Kernels {
   const char* isa;
@@ -137,6 +168,8 @@ struct Kernels {
   void (*gram_squares)(const GramSquares&);  // null on CUDA: cuBLAS and row_dots do better
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
+  void (*task_gru_forward)(const TaskGRUForward&);  // null on CUDA
+  void (*task_gru_backward)(const TaskGRUBackward&);
   // CUDA alone. Why the kernels do not run on the current device; null where they do.
   const char* (*unusable)() = nullptr;
   // CUDA alone. Bytes of workspace for a forward call over so many elements.

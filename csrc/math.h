@@ -65,8 +65,8 @@ FASTMTL_INLINE Real polynomial(Real x, Real c, Rest... rest) {
   return polynomial(x, rest...) * x + c;
 }
 
-// Number format and series of one type. `exp` is for |r| <= ln2 / 2 and `twice_atanh`, 2 atanh(s) /
-// s as a series in s^2, for |s| <= 1/3; both are Chebyshev interpolations, whose error is below a
+// Number format and series of one type. `expm1` is for |r| <= ln2 / 2 and `twice_atanh`, 2 atanh(s)
+// / s as a series in s^2, for |s| <= 1/3; both are Chebyshev interpolations, whose error is below a
 // rounding.
 template <class Real>
 struct Series;
@@ -81,9 +81,9 @@ struct Series<float> {
   static constexpr float ln2_high = 0.693145752f;
   static constexpr float ln2_low = 1.42860677e-6f;
 
-  static FASTMTL_INLINE float exp(float r) {
-    return polynomial(r, 1.0f, 1.0000000377f, 0.50000000471f, 0.16666415515f, 0.041666352897f,
-                      0.0083751263982f, 0.0013941108434f);
+  static FASTMTL_INLINE float expm1(float r) {
+    return r * polynomial(r, 1.0000000377f, 0.50000000471f, 0.16666415515f, 0.041666352897f,
+                          0.0083751263982f, 0.0013941108434f);
   }
   static FASTMTL_INLINE float twice_atanh(float square) {
     return polynomial(square, 2.0000000077f, 0.66666321641f, 0.40024595231f, 0.27965157745f,
@@ -101,11 +101,12 @@ struct Series<double> {
   static constexpr double ln2_high = 0.693147180369123816490;
   static constexpr double ln2_low = 1.90821492927058770002e-10;
 
-  static FASTMTL_INLINE double exp(double r) {
-    return polynomial(r, 1.0, 1.0000000000000067423, 0.50000000000000056169, 0.16666666666554404471,
-                      0.041666666666573142611, 0.0083333333856677824706, 0.0013888888932488598181,
-                      0.00019841170270440068401, 0.000024801504346997687255,
-                      2.764018079620985113e-6, 2.7626357241447222855e-7);
+  static FASTMTL_INLINE double expm1(double r) {
+    return r * polynomial(r, 1.0000000000000067423, 0.50000000000000056169, 0.16666666666554404471,
+                          0.041666666666573142611, 0.0083333333856677824706,
+                          0.0013888888932488598181, 0.00019841170270440068401,
+                          0.000024801504346997687255, 2.764018079620985113e-6,
+                          2.7626357241447222855e-7);
   }
   static FASTMTL_INLINE double twice_atanh(double square) {
     return polynomial(square, 2.0, 0.66666666666666149594, 0.40000000000185747468,
@@ -115,6 +116,24 @@ struct Series<double> {
   }
 };
 
+// x = n ln2 + r with |r| <= ln2 / 2, for a non-positive x from Series::lowest on.
+template <class Real>
+struct Reduced {
+  Real r;
+  typename Series<Real>::Int power;  // n in the place of the exponent
+};
+
+template <class Real>
+FASTMTL_INLINE Reduced<Real> reduced(Real x) {
+  using S = Series<Real>;
+  using Int = typename S::Int;
+  // The low bits of x / ln2 + round hold n.
+  const Real shifted = x * Real(1.44269504088896340736) + S::round;
+  const Real n = shifted - S::round;
+  const Real r = (x - n * S::ln2_high) - n * S::ln2_low;
+  return {r, Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa)};
+}
+
 // exp(x) for x <= 0, relative error of a few ulp; 0 below the smallest normal number.
 template <class Real>
 FASTMTL_INLINE Real exp_nonpositive(Real x) {
@@ -123,12 +142,9 @@ FASTMTL_INLINE Real exp_nonpositive(Real x) {
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(Real) == sizeof(float)) return x < S::lowest ? 0.0f : device_exp(x);
 #endif
-  // x = n ln2 + r: the low bits of x / ln2 + round hold n, which is added to the exponent field.
-  const Real shifted = x * Real(1.44269504088896340736) + S::round;
-  const Real n = shifted - S::round;
-  const Real r = (x - n * S::ln2_high) - n * S::ln2_low;
-  const Int power = Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa);
-  return x < S::lowest ? Real(0) : bits<Real>(Int(bits<Int>(S::exp(r)) + power));
+  const Reduced<Real> e = reduced(x);
+  const Real mantissa = 1 + S::expm1(e.r);
+  return x < S::lowest ? Real(0) : bits<Real>(Int(bits<Int>(mantissa) + e.power));
 }
 
 // 2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3.

@@ -102,12 +102,12 @@ inline void with_accumulated(DType dtype, const Body& body) {
   return body(float{});
 }
 
-// An uninitialised array that frees itself.
+// An uninitialised array, aligned to a cache line, that frees itself.
 template <class T>
 class Scratch {
  public:
   explicit Scratch(std::int64_t count)
-      : data_(static_cast<T*>(std::malloc(std::size_t(count > 0 ? count : 1) * sizeof(T)))) {
+      : data_(static_cast<T*>(std::aligned_alloc(64, bytes(count)))) {
     if (!data_) std::abort();
   }
   ~Scratch() { std::free(data_); }
@@ -117,6 +117,10 @@ class Scratch {
   T& operator[](std::int64_t i) { return data_[i]; }
 
  private:
+  static std::size_t bytes(std::int64_t count) {
+    return (std::size_t(count) * sizeof(T) + 64) / 64 * 64;
+  }
+
   T* data_;
 };
 

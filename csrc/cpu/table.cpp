@@ -18,6 +18,8 @@ const Kernels table = {
     gram_squares,
     graph_fusion_forward,
     graph_fusion_backward,
+    task_gru_forward,
+    task_gru_backward,
 };
 
 }  // namespace FASTMTL_ISA

@@ -15,6 +15,8 @@ void scale_rows(const ScaleRows&);
 void gram_squares(const GramSquares&);
 void graph_fusion_forward(const GraphFusionForward&);
 void graph_fusion_backward(const GraphFusionBackward&);
+void task_gru_forward(const TaskGRUForward&);
+void task_gru_backward(const TaskGRUBackward&);
 
 }  // namespace FASTMTL_ISA
 }  // namespace fastmtl

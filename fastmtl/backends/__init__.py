@@ -25,6 +25,7 @@ OPS = (
     "stacked_norms",
     "fusion_edge_weights",
     "graph_fusion",
+    "task_gru_layer",
 )
 # Best first: "auto" takes the first that serves the device.
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}

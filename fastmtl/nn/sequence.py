@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastmtl.ops._checks import need_shape, need_tensor
+from fastmtl.ops._checks import need_shape, need_tensor, traced
 
 
 def need_lengths(lengths: Any, batch: int, steps: int, name: str = "lengths") -> None:
@@ -27,18 +27,51 @@ def need_lengths(lengths: Any, batch: int, steps: int, name: str = "lengths") ->
     need_shape(name, lengths, (batch,), "(B,)")
     if lengths.device.type != "cpu":
         raise ValueError(f"{name}: expected a CPU tensor, got one on {lengths.device}")
-    _need_range(lengths, steps, name)
-
-
-@torch.compiler.disable(reason="reads the lengths on the host")  # type: ignore[untyped-decorator]
-def _need_range(lengths: Tensor, steps: int, name: str) -> None:
-    if lengths.numel() == 0:
+    # A compiled graph cannot read them; there the op that follows them does when it runs.
+    if lengths.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = (int(bound) for bound in lengths.aminmax())
     if low < 1 or high > steps:
         raise ValueError(
             f"{name}: expected lengths from 1 to {steps}, got values from {low} to {high}"
         )
+
+
+class Ragged(NamedTuple):
+    """Sequences as rows of one matrix, as `fastmtl.ops.task_gru` takes them."""
+
+    rows: Tensor  # (..., R, D)
+    starts: Tensor  # (B,) the first row of each sequence
+    lengths: Tensor  # (B,)
+    index: Tensor | None  # (R,) which of the B * L steps the rows are; None: all of them
+
+    def padded(self, values: Tensor, batch: int, steps: int) -> Tensor:
+        """Values of the rows (..., R, D) as (..., B, L, D), 0 at the steps that have no row."""
+        if self.index is not None:
+            full = values.new_zeros(*values.shape[:-2], batch * steps, values.shape[-1])
+            values = full.index_copy(-2, self.index, values)
+        return values.unflatten(-2, (batch, steps))
+
+
+def ragged(x: Tensor, lengths: Tensor | None) -> Ragged:
+    """The steps of x (..., B, L, D) that are not padding, as rows.
+
+    Padded steps are left out on the CPU. Elsewhere, and in compiled graphs, whose shapes cannot
+    depend on the lengths, they are rows of zeros that no sequence has.
+    """
+    batch, steps, _ = x.shape[-3:]
+    starts = torch.arange(batch) * steps
+    rows = x.flatten(-3, -2)
+    if lengths is None:
+        return Ragged(rows, starts, torch.full((batch,), steps), None)
+    padding = padding_mask(lengths, steps, x.device)
+    if traced(x) or x.device.type != "cpu":
+        rows = rows.masked_fill(padding.flatten().unsqueeze(1), 0.0)
+        return Ragged(rows, starts, lengths, None)
+    index = padding.logical_not().flatten().nonzero().squeeze(1)
+    if len(index) == batch * steps:
+        return Ragged(rows, starts, lengths, None)
+    return Ragged(rows.index_select(-2, index), lengths.cumsum(0) - lengths, lengths, index)
 
 
 def padding_mask(lengths: Tensor, steps: int, device: torch.device) -> Tensor:

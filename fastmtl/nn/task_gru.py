@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastmtl.nn._checks import need_probability, need_size, need_sizes
-from fastmtl.nn.sequence import need_lengths
+from fastmtl.nn.sequence import need_lengths, ragged
+from fastmtl.ops.task_gru import task_gru_layer
 
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -78,53 +79,14 @@ class TaskGRU(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         need_sizes("x", x, ("B", "L", self.input_size), (self.num_tasks, "B", "L", self.input_size))
         need_lengths(lengths, x.shape[-3], x.shape[-2])
-        return torch.stack(self._outputs(x, lengths if x.shape[-3] else None))
-
-    @torch.compiler.disable(reason="tracing torch's GRU would unroll it over time")  # type: ignore[untyped-decorator]
-    def _outputs(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
-        """Each task's output (B, L, dirs * h), by torch's own GRU."""
-        sequences = list(x.unbind()) if x.dim() == 4 else [x]
-        packed = [
-            sequence
-            if lengths is None
-            else pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
-            for sequence in sequences
-        ]
-        shared = len(packed) < self.num_tasks
-        return [
-            self._gru(packed[0 if shared else task], weights, x.shape[-2])
-            for task, weights in enumerate(self._flat_weights())
-        ]
-
-    def _flat_weights(self) -> list[list[Tensor]]:
-        """Each task's weights in the order of `torch.nn.GRU`: by layer, direction and kind."""
-        # One unbind per stacked parameter: its backward is one stack, where indexing task by task
-        # would fill a zero gradient of the whole stack for each task.
-        layers = [
-            [getattr(self, f"{kind}_l{layer}").flatten(0, 1).unbind() for kind in _KINDS]
-            for layer in range(self.num_layers)
-        ]
-        return [
-            [
-                stack[task * self.num_directions + direction]
-                for layer in layers
-                for direction in range(self.num_directions)
-                for stack in layer
-            ]
-            for task in range(self.num_tasks)
-        ]
-
-    def _gru(self, x: Tensor | PackedSequence, weights: list[Tensor], steps: int) -> Tensor:
-        settings = (True, self.num_layers, self.dropout, self.training, self.bidirectional)
-        rows = self.num_layers * self.num_directions
-        if isinstance(x, Tensor):
-            state = x.new_zeros(rows, x.shape[0], self.hidden_size)
-            output: Tensor = torch._VF.gru(x, state, weights, *settings, True)[0]
-            return output
-        state = x.data.new_zeros(rows, int(x.batch_sizes[0]), self.hidden_size)
-        data = torch._VF.gru(x.data, x.batch_sizes, state, weights, *settings)[0]
-        packed = PackedSequence(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices)
-        return pad_packed_sequence(packed, batch_first=True, total_length=steps)[0]
+        sequences = ragged(x, lengths)
+        states = sequences.rows
+        for layer in range(self.num_layers):
+            if layer:
+                states = F.dropout(states, self.dropout, self.training)
+            weights = (getattr(self, f"{kind}_l{layer}") for kind in _KINDS)
+            states = task_gru_layer(states, *weights, sequences.starts, sequences.lengths)
+        return sequences.padded(states, x.shape[-3], x.shape[-2])
 
     @classmethod
     def from_torch(cls, modules: Sequence[nn.GRU]) -> TaskGRU:

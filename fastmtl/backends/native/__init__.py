@@ -23,6 +23,7 @@ from fastmtl.backends.native.losses import (
     grouped_focal_loss_forward,
 )
 from fastmtl.backends.native.memory import isa, unusable, use_isa
+from fastmtl.backends.native.task_gru import task_gru_layer_backward, task_gru_layer_forward
 from fastmtl.backends.reference import task_grad_gramian_backward, task_grad_norms_backward
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "task_grad_gramian_forward",
     "task_grad_norms_backward",
     "task_grad_norms_forward",
+    "task_gru_layer_backward",
+    "task_gru_layer_forward",
     "use_isa",
     "why_not",
 ]
@@ -48,4 +51,6 @@ __all__ = [
 
 def why_not(op: str, device: str) -> str:
     """Why this backend does not serve `op` on `device`; empty if it does."""
+    if device == "cuda" and op == "task_gru_layer":
+        return "no native kernel for cuda"
     return unusable(device) or ("" if f"{op}_forward" in globals() else "no native kernel")

@@ -37,6 +37,11 @@ from fastmtl.backends.reference.task_grads import (
     task_grad_norms_backward,
     task_grad_norms_forward,
 )
+from fastmtl.backends.reference.task_gru import (
+    task_gru_layer,
+    task_gru_layer_backward,
+    task_gru_layer_forward,
+)
 
 __all__ = [
     "accumulation_dtype",
@@ -62,4 +67,7 @@ __all__ = [
     "task_grad_norms",
     "task_grad_norms_backward",
     "task_grad_norms_forward",
+    "task_gru_layer",
+    "task_gru_layer_backward",
+    "task_gru_layer_forward",
 ]

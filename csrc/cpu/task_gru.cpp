@@ -1,0 +1,331 @@
+// The recurrence of GRUs, all tasks and directions in one call.
+//
+// A thread takes a (task, direction) and a tile of its sequences through all time steps: a product
+// with the recurrent weights, packed once, then the gates. The tiles take the sequences in the
+// order of their lengths, so that those still running at a step are a prefix of the tile. Step s
+// is time step s of a sequence, or in reverse the s-th from its own end.
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "cpu/block_product.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "cpu/table.h"
+#include "gates.h"
+
+namespace fastmtl {
+inline namespace FASTMTL_ISA {
+namespace {
+
+constexpr std::int64_t tile_rows = 24;  // a multiple of the rows of a register block
+constexpr std::int64_t products_per_exp = 64;
+
+// Sequences of one tile, longest first.
+struct Tile {
+  const std::int64_t* order;
+  std::int64_t count;
+};
+
+// The work of a call, in tiles.
+class Tiles {
+ public:
+  explicit Tiles(const TaskGRU& args) : args_(args), order_(args.batch) {
+    std::iota(order_.begin(), order_.end(), 0);
+    std::stable_sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) {
+      return args.lengths[a] > args.lengths[b];
+    });
+    count_ = (args.batch + tile_rows - 1) / tile_rows;
+  }
+
+  std::int64_t per_pair() const { return count_; }
+  std::int64_t largest() const { return count_ ? (args_.batch + count_ - 1) / count_ : 0; }
+
+  Tile operator[](std::int64_t tile) const {
+    const std::int64_t begin = args_.batch * tile / count_;
+    return {order_.data() + begin, args_.batch * (tile + 1) / count_ - begin};
+  }
+
+  // Calls body(begin, end) for runs of items, each a pair and a tile of it, on the threads.
+  template <class Body>
+  void in_parallel(const Body& body) const {
+    const std::int64_t items = args_.tasks * args_.directions * count_;
+    const std::int64_t runs = std::min<std::int64_t>(items, args_.threads);
+    if (!runs) return;
+    const std::int64_t products = 3 * args_.hidden * args_.hidden * args_.rows * args_.tasks *
+                                  args_.directions / products_per_exp;
+    parallel_for(runs, args_.threads, products / runs,
+                 [&](std::int64_t run) { body(items * run / runs, items * (run + 1) / runs); });
+  }
+
+ private:
+  const TaskGRU& args_;
+  std::vector<std::int64_t> order_;
+  std::int64_t count_;
+};
+
+// Where the values of a (task, direction) lie.
+struct Pair {
+  Pair(const TaskGRU& args, std::int64_t index)
+      : args(args), index(index), task(index / args.directions), reverse(index % args.directions) {}
+
+  // The row of sequence b at step s.
+  std::int64_t row(std::int64_t b, std::int64_t s) const {
+    return args.starts[b] + (reverse ? args.lengths[b] - 1 - s : s);
+  }
+  // (3h,) of `gates` or its gradient.
+  std::int64_t gates(std::int64_t row) const {
+    return task * args.gates_task_stride + row * args.gates_row_stride + reverse * 3 * args.hidden;
+  }
+  // (h,) of an output or its gradient, (T, R, dirs * h).
+  std::int64_t output(std::int64_t row) const {
+    return ((task * args.rows + row) * args.directions + reverse) * args.hidden;
+  }
+  // `width` values of an array (T, dirs, R, width).
+  std::int64_t own(std::int64_t row, std::int64_t width) const {
+    return (index * args.rows + row) * width;
+  }
+  // How many of a tile's sequences run at step s.
+  std::int64_t running(const Tile& tile, std::int64_t s) const {
+    std::int64_t count = tile.count;
+    while (count && args.lengths[tile.order[count - 1]] <= s) --count;
+    return count;
+  }
+
+  const TaskGRU& args;
+  std::int64_t index, task, reverse;
+};
+
+// 64 columns, or as many as there are, of one sequence's step forward.
+template <bool saves, class Real>
+void forward_gates(std::int64_t count, std::int64_t h, const Real* __restrict product,
+                   const Real* __restrict bias, Real* __restrict gates, Real* __restrict hidden,
+                   Real* __restrict state, Real* __restrict output) {
+#pragma omp simd
+  for (std::int64_t c = 0; c < count; ++c) {
+    const Real r = logistic(gates[c] + product[c]);
+    const Real z = logistic(gates[h + c] + product[h + c]);
+    const Real n = hyperbolic_tangent(gates[2 * h + c] + bias[c] + r * product[2 * h + c]);
+    if (saves) {
+      gates[c] = r;
+      gates[h + c] = z;
+      gates[2 * h + c] = n;
+      hidden[c] = product[2 * h + c];
+    }
+    state[c] = n + z * (state[c] - n);
+    output[c] = state[c];
+  }
+}
+
+template <class Real>
+class Forward {
+ public:
+  Forward(const TaskGRUForward& args, const Tiles& tiles)
+      : args_(args),
+        tiles_(tiles),
+        weight_(args.hidden, 3 * args.hidden),
+        state_(tiles.largest(), 1, args.hidden),
+        bias_(weight_.padded_columns()),
+        product_(tiles.largest() * weight_.padded_columns()) {}
+
+  void run(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) {
+      const Pair pair(args_, item / tiles_.per_pair());
+      if (item == begin || item % tiles_.per_pair() == 0) start(pair);
+      sequences(pair, tiles_[item % tiles_.per_pair()]);
+    }
+  }
+
+ private:
+  void start(const Pair& pair) {
+    const std::int64_t h = args_.hidden;
+    weight_.pack(static_cast<const Real*>(args_.weight_hh) + pair.index * 3 * h * h, 1, h);
+    const Real* input = static_cast<const Real*>(args_.bias_ih) + pair.index * 3 * h;
+    const Real* own = static_cast<const Real*>(args_.bias_hh) + pair.index * 3 * h;
+    for (std::int64_t i = 0; i < 2 * h; ++i) bias_[i] = input[i] + own[i];
+    std::copy(own + 2 * h, own + 3 * h, bias_.get() + 2 * h);
+    std::fill(bias_.get() + 3 * h, bias_.get() + weight_.padded_columns(), Real(0));
+    input_bias_ = input + 2 * h;
+  }
+
+  void sequences(const Pair& pair, const Tile& tile) {
+    const std::int64_t columns = weight_.padded_columns();
+    const std::int64_t steps = args_.lengths[tile.order[0]];
+    for (std::int64_t chunk = 0; chunk < state_.chunks(); ++chunk)
+      std::fill_n(state_.at(0, chunk, 0), state_.stride(), Real(0));
+    for (std::int64_t s = 0; s < steps; ++s) {
+      const std::int64_t running = pair.running(tile, s);
+      for (std::int64_t i = 0; i < running; ++i)
+        std::copy_n(bias_.get(), columns, product_.get() + i * columns);
+      if (s) multiply(state_, running, weight_, product_.get());
+      for (std::int64_t i = 0; i < running; ++i) step(pair, i, pair.row(tile.order[i], s));
+    }
+  }
+
+  void step(const Pair& pair, std::int64_t i, std::int64_t row) {
+    const std::int64_t h = args_.hidden;
+    const Real* product = product_.get() + i * weight_.padded_columns();
+    Real* gates = static_cast<Real*>(args_.gates) + pair.gates(row);
+    Real* output = static_cast<Real*>(args_.output) + pair.output(row);
+    Real* hidden = static_cast<Real*>(args_.hidden_n);
+    if (hidden) hidden += pair.own(row, h);
+    for (std::int64_t chunk = 0; chunk < state_.chunks(); ++chunk) {
+      const std::int64_t c = chunk * chunk_columns, count = std::min(chunk_columns, h - c);
+      Real* state = state_.at(0, chunk, i);
+      if (hidden)
+        forward_gates<true>(count, h, product + c, input_bias_ + c, gates + c, hidden + c, state,
+                            output + c);
+      else
+        forward_gates<false>(count, h, product + c, input_bias_ + c, gates + c, hidden, state,
+                             output + c);
+    }
+  }
+
+  const TaskGRUForward& args_;
+  const Tiles& tiles_;
+  PackedMatrix<Real> weight_;         // (h, 3h)
+  ChunkedRows<Real> state_;           // (rows, h)
+  Scratch<Real> bias_, product_;      // (3h,), (rows, 3h), padded
+  const Real* input_bias_ = nullptr;  // (h,) of the n gate
+};
+
+template <class Real>
+void forward(const TaskGRUForward& args) {
+  const Tiles tiles(args);
+  tiles.in_parallel(
+      [&](std::int64_t begin, std::int64_t end) { Forward<Real>(args, tiles).run(begin, end); });
+}
+
+// 64 columns, or as many as there are, of one sequence's step backward. With dh the gradient of
+// the step's state: `carry` becomes its part that bypasses the recurrent product.
+template <class Real>
+void backward_gates(std::int64_t count, std::int64_t h, const Real* __restrict gates,
+                    const Real* __restrict hidden, const Real* __restrict previous,
+                    const Real* __restrict upstream, Real* __restrict carry,
+                    Real* __restrict grad_r, Real* __restrict grad_z, Real* __restrict grad_hidden,
+                    Real* __restrict grad_gates, Real* __restrict sums) {
+#pragma omp simd
+  for (std::int64_t c = 0; c < count; ++c) {
+    const Real r = gates[c], z = gates[h + c], n = gates[2 * h + c];
+    const Real dh = carry[c] + upstream[c];
+    const Real dn = dh * (1 - z) * (1 - n * n);
+    const Real dz = dh * (previous[c] - n) * z * (1 - z);
+    const Real dr = dn * hidden[c] * r * (1 - r);
+    carry[c] = dh * z;
+    grad_r[c] = dr;
+    grad_z[c] = dz;
+    grad_hidden[c] = dn * r;
+    grad_gates[c] = dr;
+    grad_gates[h + c] = dz;
+    grad_gates[2 * h + c] = dn;
+    sums[c] += dr;
+    sums[h + c] += dz;
+    sums[2 * h + c] += dn;
+    sums[3 * h + c] += dn * r;
+  }
+}
+
+template <class Real>
+class Backward {
+ public:
+  Backward(const TaskGRUBackward& args, const Tiles& tiles, Real* sums)
+      : args_(args),
+        tiles_(tiles),
+        sums_(sums),
+        weight_(3 * args.hidden, args.hidden),
+        grads_(tiles.largest(), 3, args.hidden),
+        carry_(tiles.largest() * weight_.padded_columns()),
+        zeros_(args.hidden) {
+    std::fill_n(zeros_.get(), args.hidden, Real(0));
+  }
+
+  void run(std::int64_t begin, std::int64_t end) {
+    const std::int64_t h = args_.hidden;
+    for (std::int64_t item = begin; item < end; ++item) {
+      const Pair pair(args_, item / tiles_.per_pair());
+      if (item == begin || item % tiles_.per_pair() == 0)
+        weight_.pack(static_cast<const Real*>(args_.weight_hh) + pair.index * 3 * h * h, h, 1);
+      sequences(pair, tiles_[item % tiles_.per_pair()], sums_ + item * 4 * h);
+    }
+  }
+
+ private:
+  void sequences(const Pair& pair, const Tile& tile, Real* sums) {
+    std::fill_n(sums, 4 * args_.hidden, Real(0));
+    std::fill_n(carry_.get(), tile.count * weight_.padded_columns(), Real(0));
+    for (std::int64_t s = args_.lengths[tile.order[0]] - 1; s >= 0; --s) {
+      const std::int64_t running = pair.running(tile, s);
+      for (std::int64_t i = 0; i < running; ++i) step(pair, tile.order[i], i, s, sums);
+      if (s) multiply(grads_, running, weight_, carry_.get());
+    }
+  }
+
+  void step(const Pair& pair, std::int64_t b, std::int64_t i, std::int64_t s, Real* sums) {
+    const std::int64_t h = args_.hidden, row = pair.row(b, s);
+    const std::int64_t previous_row = s ? pair.row(b, s - 1) : 0;
+    const Real* gates = static_cast<const Real*>(args_.gates) + pair.gates(row);
+    const Real* hidden = static_cast<const Real*>(args_.hidden_n) + pair.own(row, h);
+    const Real* upstream = static_cast<const Real*>(args_.grad_output) + pair.output(row);
+    const Real* previous =
+        s ? static_cast<const Real*>(args_.output) + pair.output(previous_row) : zeros_.get();
+    Real* grad_gates = static_cast<Real*>(args_.grad_gates) + pair.gates(row);
+    Real* carry = carry_.get() + i * weight_.padded_columns();
+    for (std::int64_t chunk = 0; chunk < grads_.chunks(); ++chunk) {
+      const std::int64_t c = chunk * chunk_columns, count = std::min(chunk_columns, h - c);
+      backward_gates(count, h, gates + c, hidden + c, previous + c, upstream + c, carry + c,
+                     grads_.at(0, chunk, i), grads_.at(1, chunk, i), grads_.at(2, chunk, i),
+                     grad_gates + c, sums + c);
+    }
+    store_recurrent(pair, i, s ? previous_row : -1);
+    if (s == args_.lengths[b] - 1)
+      std::fill_n(static_cast<Real*>(args_.grad_recurrent) + pair.own(row, 3 * h), 3 * h, Real(0));
+  }
+
+  // The gradient of a step's recurrent product stands in the row of the state that went into it.
+  void store_recurrent(const Pair& pair, std::int64_t i, std::int64_t row) {
+    if (row < 0) return;
+    Real* to = static_cast<Real*>(args_.grad_recurrent) + pair.own(row, 3 * args_.hidden);
+    for (std::int64_t gate = 0; gate < 3; ++gate)
+      for (std::int64_t chunk = 0; chunk < grads_.chunks(); ++chunk) {
+        const std::int64_t c = chunk * chunk_columns;
+        std::copy_n(grads_.at(gate, chunk, i), std::min(chunk_columns, args_.hidden - c),
+                    to + gate * args_.hidden + c);
+      }
+  }
+
+  const TaskGRUBackward& args_;
+  const Tiles& tiles_;
+  Real* sums_;                   // (items, 4h)
+  PackedMatrix<Real> weight_;    // (3h, h)
+  ChunkedRows<Real> grads_;      // (rows, 3 * h) of the recurrent product
+  Scratch<Real> carry_, zeros_;  // (rows, h) padded, (h,)
+};
+
+template <class Real>
+void backward(const TaskGRUBackward& args) {
+  const Tiles tiles(args);
+  const std::int64_t pairs = args.tasks * args.directions, width = 4 * args.hidden;
+  Scratch<Real> sums(pairs * tiles.per_pair() * width);
+  tiles.in_parallel([&](std::int64_t begin, std::int64_t end) {
+    Backward<Real>(args, tiles, sums.get()).run(begin, end);
+  });
+  Real* out = static_cast<Real*>(args.grad_bias);
+  std::fill_n(out, pairs * width, Real(0));
+  for (std::int64_t item = 0; item < pairs * tiles.per_pair(); ++item)
+    for (std::int64_t i = 0; i < width; ++i)
+      out[item / tiles.per_pair() * width + i] += sums[item * width + i];
+}
+
+}  // namespace
+
+void task_gru_forward(const TaskGRUForward& args) {
+  with_accumulated(args.dtype, [&](auto real) { forward<decltype(real)>(args); });
+}
+
+void task_gru_backward(const TaskGRUBackward& args) {
+  with_accumulated(args.dtype, [&](auto real) { backward<decltype(real)>(args); });
+}
+
+}  // namespace FASTMTL_ISA
+}  // namespace fastmtl

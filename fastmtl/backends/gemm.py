@@ -1,0 +1,57 @@
+"""Matrix products on the CPU, by the library that is fastest on the processor."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Below so many multiplications one batched call beats a call for every product.
+_SMALL = 1 << 20
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The product of a (M, K) and b (K, N)."""
+    if not _takes_onednn(a):
+        return torch.mm(a, b)
+    operands = _dense(a), _dense(b).t()
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, None, "none", [], "")
+    return result
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """The products of a (T, M, K) and b (T, K, N)."""
+    shape = (a.shape[0], a.shape[1], b.shape[2])
+    if not _takes_onednn(a) or a.shape[1] * a.shape[2] * b.shape[2] < _SMALL:
+        return torch.bmm(a, b)
+    out = a.new_empty(shape)
+    for index in range(shape[0]):
+        out[index] = matmul(a[index], b[index])
+    return out
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """`matrix` without gaps between its rows or columns, for which oneDNN has no fast kernel."""
+    return matrix if matrix.t().is_contiguous() else matrix.contiguous()
+
+
+def _takes_onednn(a: Tensor) -> bool:
+    return a.dtype == torch.float32 and a.numel() > 0 and _mkl_is_held_back()
+
+
+@lru_cache
+def _mkl_is_held_back() -> bool:
+    """Whether torch.mm runs on half the vector width that the processor has.
+
+    MKL takes its AVX2 kernels on AMD processors with AVX-512; oneDNN, which torch has on board,
+    goes by what the processor can do.
+    """
+    if not torch.backends.mkl.is_available() or not torch.backends.mkldnn.is_available():
+        return False
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    amd = cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
+    return amd and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -1,0 +1,269 @@
+"""One layer of GRUs, all tasks and directions at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl import backends
+from fastmtl.backends import reference
+from fastmtl.ops import _checks
+from fastmtl.ops._autograd import once_differentiable
+
+_Grads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def task_gru_layer(
+    x: Tensor,  # (R, I) or (T, R, I)
+    weight_ih: Tensor,  # (T, dirs, 3h, I)
+    weight_hh: Tensor,  # (T, dirs, 3h, h)
+    bias_ih: Tensor,  # (T, dirs, 3h)
+    bias_hh: Tensor,  # (T, dirs, 3h)
+    starts: Tensor,  # (B,)
+    lengths: Tensor,  # (B,)
+) -> Tensor:
+    """The states of a GRU layer for every task, in one or two directions.
+
+    The equations are those of `torch.nn.GRU`, with its gates in the order r, z, n:
+
+        r, z = sigmoid(W_i x + b_i + W_h h + b_h),  n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
+        h' = (1 - z) n + z h,  with h = 0 at the start of a sequence
+
+    The sequences are rows of one matrix: the time steps of sequence b are the rows starts[b] to
+    starts[b] + lengths[b] - 1 of `x`, which is (R, I) where the tasks share it and (T, R, I)
+    otherwise. `starts` and `lengths` (B,) are int64 tensors on the CPU; the sequences must not
+    overlap. dirs is 1 or 2; the second direction goes through each sequence from its end. Returns
+    (T, R, dirs * h), 0 in rows that no sequence has; these are multiplied by 0 in the gradient of
+    `weight_ih`, so they must be finite. float32, float64, bfloat16 and float16, the halves computed
+    in float32. Differentiable once, in x, weights and biases.
+
+    Raises TypeError or ValueError for arguments of the wrong type, dtype, shape or device.
+
+    Example:
+        >>> import torch
+        >>> from fastmtl.ops.task_gru import task_gru_layer
+        >>> tasks, directions, inputs, hidden = 3, 2, 8, 4
+        >>> weights = torch.randn(3, 2, 12, 8), torch.randn(3, 2, 12, 4)
+        >>> biases = torch.randn(3, 2, 12), torch.randn(3, 2, 12)
+        >>> starts, lengths = torch.tensor([0, 5]), torch.tensor([5, 2])
+        >>> task_gru_layer(torch.randn(7, 8), *weights, *biases, starts, lengths).shape
+        torch.Size([3, 7, 8])
+    """
+    _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
+    x, *weights = _checks.promote_under_autocast(x, weight_ih, weight_hh, bias_ih, bias_hh)
+    for name, weight in zip(_WEIGHTS, weights, strict=True):
+        _checks.need_dtype(name, weight, "x", x)
+    dtype, computed = x.dtype, reference.accumulation_dtype(x.dtype)
+    if dtype != computed:
+        x, *weights = (tensor.to(computed) for tensor in (x, *weights))
+    return _layer(x, weights, starts.contiguous(), lengths.contiguous()).to(dtype)
+
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _layer(x: Tensor, weights: list[Tensor], starts: Tensor, lengths: Tensor) -> Tensor:
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    if _checks.traced(x):
+        output: Tensor = _task_gru_layer(x, *weights, starts, lengths, keep)[0]
+        return output
+    need_rows(starts, lengths, x.shape[-2])
+    kernels = backends.kernels("task_gru_layer", x.device)
+    if kernels is reference:
+        return reference.task_gru_layer(x, *weights, starts, lengths)
+    if not keep:
+        return _forward(kernels, x, *weights, starts, lengths, False)[0]
+    result: Tensor = _TaskGRULayer.apply(x, *weights, starts, lengths, kernels)
+    return result
+
+
+def _check(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+) -> None:
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    for name, tensor in zip(("x", *_WEIGHTS), (x, *weights), strict=True):
+        _checks.need_floating(name, tensor)
+        _checks.need_device(name, tensor, "x", x)
+    if weight_hh.dim() != 4 or weight_hh.shape[2] != 3 * weight_hh.shape[3]:
+        raise ValueError(
+            f"weight_hh: expected shape (T, dirs, 3h, h), got {tuple(weight_hh.shape)}"
+        )
+    tasks, directions, width, _ = weight_hh.shape
+    if directions not in (1, 2):
+        raise ValueError(f"weight_hh: expected 1 or 2 directions, got {directions}")
+    if x.dim() not in (2, 3) or (x.dim() == 3 and x.shape[0] != tasks):
+        raise ValueError(
+            f"x: expected shape (R, I) or (T, R, I) with T = {tasks}, got {tuple(x.shape)}"
+        )
+    shape = (tasks, directions, width)
+    _checks.need_shape("weight_ih", weight_ih, (*shape, x.shape[-1]), "(T, dirs, 3h, I)")
+    _checks.need_shape("bias_ih", bias_ih, shape, "(T, dirs, 3h)")
+    _checks.need_shape("bias_hh", bias_hh, shape, "(T, dirs, 3h)")
+    for name, tensor in (("starts", starts), ("lengths", lengths)):
+        _checks.need_tensor(name, tensor)
+        if tensor.dtype != torch.int64 or tensor.device.type not in ("cpu", "meta"):
+            raise TypeError(
+                f"{name}: expected int64 on the CPU, got {tensor.dtype} on {tensor.device}"
+            )
+        _checks.need_shape(name, tensor, (len(lengths),), "(B,)")
+
+
+def need_rows(starts: Tensor, lengths: Tensor, rows: int) -> None:
+    """Raise unless every sequence has a step, and all are rows of their own from 0 to `rows`."""
+    if not len(lengths):
+        return
+    if int(lengths.min()) < 1:
+        raise ValueError(f"lengths: expected lengths of at least 1, got {int(lengths.min())}")
+    begins, order = starts.sort()
+    ends = begins + lengths[order]
+    if int(begins[0]) < 0 or int(ends[-1]) > rows or bool((ends[:-1] > begins[1:]).any()):
+        raise ValueError(
+            f"lengths: expected sequences that lie in {rows} rows and do not overlap, "
+            f"got starts {starts.tolist()} and lengths {lengths.tolist()}"
+        )
+
+
+def _forward(kernels: Any, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    # The kernels read what the matrix products in there return, so autocast must not narrow it.
+    with reference.full_precision(x.device):
+        result: tuple[Tensor, Tensor, Tensor] = kernels.task_gru_layer_forward(x, *arguments)
+        return result
+
+
+def _backward(kernels: Any, grad: Tensor, *arguments: Any) -> _Grads:
+    with reference.full_precision(grad.device):
+        result: _Grads = kernels.task_gru_layer_backward(grad, *arguments)
+        return result
+
+
+class _TaskGRULayer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        starts: Tensor,
+        lengths: Tensor,
+        kernels: Any,
+    ) -> Tensor:
+        output, gates, hidden_n = _forward(
+            kernels, x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths, True
+        )
+        ctx.save_for_backward(output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths)
+        ctx.kernels = kernels
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        grads = _backward(ctx.kernels, grad, *ctx.saved_tensors, _needs(ctx))
+        return *_wanted(ctx, grads), None, None, None
+
+
+def _needs(ctx: Any) -> list[bool]:
+    return list(ctx.needs_input_grad[:3])
+
+
+def _wanted(ctx: Any, grads: _Grads) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:5]
+    return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
+
+
+@torch.library.custom_op("fastmtl::task_gru_layer", mutates_args=())
+def _task_gru_layer(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    need_rows(starts, lengths, x.shape[-2])
+    kernels = backends.kernels("task_gru_layer", x.device)
+    return _forward(kernels, x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths, keep)
+
+
+@torch.library.custom_op("fastmtl::task_gru_layer_backward", mutates_args=())
+def _task_gru_layer_backward(
+    grad: Tensor,
+    output: Tensor,
+    gates: Tensor,
+    hidden_n: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kernels = backends.kernels("task_gru_layer", x.device)
+    return _backward(
+        kernels, grad, output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths, needs
+    )
+
+
+@_task_gru_layer.register_fake
+def _(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tasks, directions, width, hidden = weight_hh.shape
+    rows = x.shape[-2]
+    output = x.new_empty((tasks, rows, directions * hidden))
+    if not keep:
+        return output, x.new_empty(0), x.new_empty(0)
+    shared = x.dim() == 2
+    shape = (rows, tasks * directions * width) if shared else (tasks, rows, directions * width)
+    return output, x.new_empty(shape), x.new_empty((tasks, directions, rows, hidden))
+
+
+@_task_gru_layer_backward.register_fake
+def _(
+    grad: Tensor,
+    output: Tensor,
+    gates: Tensor,
+    hidden_n: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = zip((x, weight_ih, weight_hh), needs, strict=True)
+    grad_x, grad_ih, grad_hh = (x.new_empty(t.shape if need else 0) for t, need in tensors)
+    biases = weight_hh.shape[:3]
+    return grad_x, grad_ih, grad_hh, x.new_empty(biases), x.new_empty(biases)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight_ih, weight_hh, _, _, starts, lengths, _ = inputs
+    ctx.save_for_backward(*output, x, weight_ih, weight_hh, starts, lengths)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> Any:
+    grads = _task_gru_layer_backward(grad, *ctx.saved_tensors, _needs(ctx))
+    return *_wanted(ctx, grads), None, None, None
+
+
+_task_gru_layer.register_autograd(_differentiate, setup_context=_setup)
