@@ -113,7 +113,9 @@ def _check(
             raise TypeError(
                 f"{name}: expected int64 on the CPU, got {tensor.dtype} on {tensor.device}"
             )
-        _checks.need_shape(name, tensor, (len(lengths),), "(B,)")
+        if tensor.dim() != 1:
+            raise ValueError(f"{name}: expected shape (B,), got {tuple(tensor.shape)}")
+    _checks.need_shape("starts", starts, tuple(lengths.shape), "(B,)")
 
 
 def need_rows(starts: Tensor, lengths: Tensor, rows: int) -> None:

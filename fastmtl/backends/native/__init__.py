@@ -4,6 +4,7 @@ The functions have the signatures of `fastmtl.backends.reference`, and their arg
 by `fastmtl.ops`. Both extension modules have the same functions (csrc/kernels.h).
 """
 
+from fastmtl.backends.native import memory
 from fastmtl.backends.native.fusion import (
     fusion_edge_weights_backward,
     fusion_edge_weights_forward,
@@ -51,6 +52,12 @@ __all__ = [
 
 def why_not(op: str, device: str) -> str:
     """Why this backend does not serve `op` on `device`; empty if it does."""
-    if device == "cuda" and op == "task_gru_layer":
-        return "no native kernel for cuda"
-    return unusable(device) or ("" if f"{op}_forward" in globals() else "no native kernel")
+    reason = unusable(device)
+    if reason:
+        return reason
+    kernels = memory.cuda if device == "cuda" else memory.cpu
+    if f"{op}_forward" not in globals() or (
+        op == "task_gru_layer" and not hasattr(kernels, "task_gru_forward")
+    ):
+        return f"no native kernel for {device}"
+    return ""

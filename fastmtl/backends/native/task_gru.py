@@ -33,7 +33,9 @@ def task_gru_layer_forward(
     else:
         gates = gemm.bmm(x, weight_ih.flatten(1, 2).transpose(1, 2))  # (T, R, dirs * 3h)
     output = _rows_of(lengths, x, (tasks, rows, directions * hidden))
-    hidden_n = x.new_empty((tasks, directions, rows, hidden) if keep else 0)
+    hidden_n = x.new_empty(0)
+    if keep:
+        hidden_n = _rows_of(lengths, x, (tasks, directions, rows, hidden))
     weight_hh, bias_ih, bias_hh = (w.contiguous() for w in (weight_hh, bias_ih, bias_hh))
     memory.module(x).task_gru_forward(
         *_recurrence(weight_hh, starts, lengths, gates),
