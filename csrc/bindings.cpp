@@ -253,14 +253,14 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   // What not every backend has.
   const fastmtl::Kernels& kernels = fastmtl::kernels();
   if (kernels.gram_squares) m.def("gram_squares", gram_squares);
-  if (kernels.task_gru_forward) {
-    m.def("task_gru_forward", task_gru_forward);
-    m.def("task_gru_backward", task_gru_backward);
-  }
   if (kernels.unusable) {
     m.def("unusable", kernels.unusable);
     m.def("focal_loss_workspace", kernels.focal_loss_workspace);
     m.def("grouped_focal_loss_workspace", kernels.grouped_focal_loss_workspace);
     m.def("row_dots_workspace", kernels.row_dots_workspace);
+  }
+  if (kernels.task_gru_forward) {
+    m.def("task_gru_forward", task_gru_forward);
+    m.def("task_gru_backward", task_gru_backward);
   }
 }

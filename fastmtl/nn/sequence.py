@@ -43,14 +43,14 @@ class Ragged(NamedTuple):
     rows: Tensor  # (..., R, D)
     starts: Tensor  # (B,) the first row of each sequence
     lengths: Tensor  # (B,)
-    index: Tensor | None  # (R,) which of the B * L steps the rows are; None: all of them
+    kept: Tensor | None  # (R,) which of the B * L steps the rows are; None: all of them
 
     def padded(self, values: Tensor, batch: int, steps: int) -> Tensor:
         """Values of the rows (..., R, D) as (..., B, L, D), 0 at the steps that have no row."""
-        if self.index is not None:
+        if self.kept is not None:
             full = values.new_zeros(*values.shape[:-2], batch * steps, values.shape[-1])
-            values = full.index_copy(-2, self.index, values)
-        return values.unflatten(-2, (batch, steps))
+            values = full.index_copy(-2, self.kept, values)
+        return values.view(*values.shape[:-2], batch, steps, values.shape[-1])
 
 
 def ragged(x: Tensor, lengths: Tensor | None) -> Ragged:
@@ -68,10 +68,10 @@ def ragged(x: Tensor, lengths: Tensor | None) -> Ragged:
     if traced(x) or x.device.type != "cpu":
         rows = rows.masked_fill(padding.flatten().unsqueeze(1), 0.0)
         return Ragged(rows, starts, lengths, None)
-    index = padding.logical_not().flatten().nonzero().squeeze(1)
-    if len(index) == batch * steps:
+    kept = padding.logical_not().flatten().nonzero().squeeze(1)
+    if len(kept) == batch * steps:
         return Ragged(rows, starts, lengths, None)
-    return Ragged(rows.index_select(-2, index), lengths.cumsum(0) - lengths, lengths, index)
+    return Ragged(rows.index_select(-2, kept), lengths.cumsum(0) - lengths, lengths, kept)
 
 
 def padding_mask(lengths: Tensor, steps: int, device: torch.device) -> Tensor:

@@ -84,8 +84,9 @@ class TaskGRU(nn.Module):
         for layer in range(self.num_layers):
             if layer:
                 states = F.dropout(states, self.dropout, self.training)
-            weights = (getattr(self, f"{kind}_l{layer}") for kind in _KINDS)
-            states = task_gru_layer(states, *weights, sequences.starts, sequences.lengths)
+            arguments = [getattr(self, f"{kind}_l{layer}") for kind in _KINDS]
+            arguments += [sequences.starts, sequences.lengths]
+            states = task_gru_layer(states, *arguments)
         return sequences.padded(states, x.shape[-3], x.shape[-2])
 
     @classmethod

@@ -52,30 +52,31 @@ def task_gru_layer(
         torch.Size([3, 7, 8])
     """
     _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
-    x, *weights = _checks.promote_under_autocast(x, weight_ih, weight_hh, bias_ih, bias_hh)
-    for name, weight in zip(_WEIGHTS, weights, strict=True):
-        _checks.need_dtype(name, weight, "x", x)
-    dtype, computed = x.dtype, reference.accumulation_dtype(x.dtype)
+    tensors = _checks.promote_under_autocast(x, weight_ih, weight_hh, bias_ih, bias_hh)
+    dtype, computed = tensors[0].dtype, reference.accumulation_dtype(tensors[0].dtype)
+    for name, weight in zip(_WEIGHTS, tensors[1:], strict=True):
+        _checks.need_dtype(name, weight, "x", tensors[0])
     if dtype != computed:
-        x, *weights = (tensor.to(computed) for tensor in (x, *weights))
-    return _layer(x, weights, starts.contiguous(), lengths.contiguous()).to(dtype)
+        tensors = tuple(tensor.to(computed) for tensor in tensors)
+    return _layer(*tensors, starts.contiguous(), lengths.contiguous()).to(dtype)
 
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def _layer(x: Tensor, weights: list[Tensor], starts: Tensor, lengths: Tensor) -> Tensor:
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+def _layer(*arguments: Tensor) -> Tensor:
+    x, starts, lengths = arguments[0], *arguments[-2:]
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
     if _checks.traced(x):
-        output: Tensor = _task_gru_layer(x, *weights, starts, lengths, keep)[0]
+        output: Tensor = _task_gru_layer(*arguments, keep)[0]
         return output
     need_rows(starts, lengths, x.shape[-2])
     kernels = backends.kernels("task_gru_layer", x.device)
     if kernels is reference:
-        return reference.task_gru_layer(x, *weights, starts, lengths)
+        return reference.task_gru_layer(*arguments)
     if not keep:
-        return _forward(kernels, x, *weights, starts, lengths, False)[0]
-    result: Tensor = _TaskGRULayer.apply(x, *weights, starts, lengths, kernels)
+        return _forward(kernels, x, *arguments[1:], False)[0]
+    result: Tensor = _TaskGRULayer.apply(*arguments, kernels)
     return result
 
 

@@ -85,3 +85,18 @@ def test_wrong_types() -> None:
 def test_wrong_arguments(arguments: dict[str, int], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         MTMLAN(**{"in_features": 5, "num_tasks": 3, **arguments})
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([6, 1, 3, 5])], ids=["full", "padded"])
+def test_compiles_to_one_graph(lengths: torch.Tensor | None) -> None:
+    mtmlan = model().double()
+    compiled = torch.compile(mtmlan, fullgraph=True, backend="aot_eager")
+    x = torch.randn(4, 6, 5, dtype=torch.float64)
+    parameters = list(mtmlan.parameters())
+    outputs = [network(x, lengths) for network in (compiled, mtmlan)]
+    assert_close(*outputs)
+    grads = [torch.autograd.grad(output.square().sum(), parameters) for output in outputs]
+    for grad, wanted in zip(*grads, strict=True):
+        assert_close(grad, wanted)
+    with pytest.raises(ValueError, match=r"^lengths: "):
+        compiled(x, torch.tensor([6, 1, 3, 7]))

@@ -1,0 +1,118 @@
+"""MTMLAN's recurrent heads, all tasks at once, beside one torch.nn.GRU per task.
+
+The step is forward, focal loss and backward of the model with respect to all its weights; the peer
+is `model.reference()`. The limit counts the floating-point operations of the matrix products, those
+within the recurrence included, at the rate of a large product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.support import time_peer
+from fastmtl.backends import gemm
+from fastmtl.models import MTMLAN
+from fastmtl.ops import focal_loss
+from tests.tolerances import assert_close
+
+
+class Sizes(NamedTuple):
+    B: int
+    L: int
+    D: int
+    h: int
+    T: int
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}{size}" for name, size in self._asdict().items())
+
+
+PAPER = Sizes(B=20, L=40, D=2048, h=128, T=7)
+SWEEP = [
+    Sizes(1, 9, 64, 32, 1),
+    Sizes(1, 40, 2048, 128, 7),
+    Sizes(1, 40, 256, 512, 1),
+    Sizes(4, 200, 64, 64, 2),
+    Sizes(20, 9, 64, 32, 100),
+    Sizes(20, 40, 2048, 128, 1),
+    Sizes(20, 40, 64, 128, 7),
+    Sizes(20, 40, 256, 512, 2),
+    Sizes(20, 200, 128, 128, 2),
+    Sizes(64, 40, 512, 128, 7),
+    Sizes(256, 9, 2048, 128, 2),
+    Sizes(256, 40, 128, 32, 7),
+    Sizes(256, 20, 64, 512, 1),
+]
+WHAT = ["training step", "inference"]
+PEERS = ["fastmtl", "torch.nn.GRU per task"]
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_paper_size(benchmark: Any, padded: bool, what: str, peer: str) -> None:
+    lengths = torch.randint(1, PAPER.L + 1, (PAPER.B,)) if padded else None
+    run(benchmark, PAPER, what, peer, lengths)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("sizes", SWEEP, ids=str)
+def test_sweep(benchmark: Any, sizes: Sizes, what: str, peer: str) -> None:
+    run(benchmark, sizes, what, peer, None)
+
+
+def run(benchmark: Any, sizes: Sizes, what: str, peer: str, lengths: Tensor | None) -> None:
+    model = MTMLAN(sizes.D, sizes.T, sizes.h)
+    x = torch.randn(sizes.B, sizes.L, sizes.D)
+    targets = torch.rand(sizes.B, sizes.T).round()
+    reference = model.reference()
+    with torch.no_grad():
+        assert_close(model(x, lengths), reference(x, lengths).double(), torch.float32, scale=10)
+    network = model if peer == "fastmtl" else reference
+    step = steps(network, x, lengths, targets)[what]
+    steps_done = sizes.B * sizes.L if lengths is None else int(lengths.sum())
+    group = f"MTMLAN {sizes}{'' if lengths is None else ' padded'}, {what}"
+    limit = operations(sizes, steps_done, what) / product_rate()
+    time_peer(benchmark, peer, step, group=group, limit=limit, limit_name="matrix products")
+
+
+def steps(
+    network: nn.Module, x: Tensor, lengths: Tensor | None, targets: Tensor
+) -> dict[str, Callable[[], Any]]:
+    def training() -> None:
+        network.zero_grad()
+        focal_loss(network(x, lengths), targets).sum().backward()
+
+    @torch.no_grad()
+    def inference() -> None:
+        network(x, lengths)
+
+    return {"training step": training, "inference": inference}
+
+
+def operations(sizes: Sizes, rows: int, what: str) -> float:
+    """Floating-point operations of the products of both layers, directions and all tasks."""
+    _, _, features, h, tasks = sizes
+    forward = 2 * rows * tasks * 2 * 3 * h * ((features + h) + (2 * h + h))
+    unneeded = 2 * rows * tasks * 2 * 3 * h * features  # gradient of the model's input
+    return 3 * forward - unneeded if what == "training step" else forward
+
+
+@lru_cache
+def product_rate() -> float:
+    """Operations a second of a large product, by the library that the heads use."""
+    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    times = []
+    for _ in range(8):
+        start = perf_counter()
+        gemm.matmul(a, b)
+        times.append(perf_counter() - start)
+    return 2 * 2048**3 / min(times)
