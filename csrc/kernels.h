@@ -98,6 +98,16 @@ struct GramSquares : Execution {
   void* out;  // (T,) Accumulated
 };
 
+// out[t, n] = sum_(m <= n) weights[n, m] * grads[t, m], for the rows n in [row_begin, row_end).
+struct GramProducts : Execution {
+  DType dtype;
+  const void* grads;    // (T, N, O)
+  const void* weights;  // (N, N) Accumulated; 0 above the diagonal
+  std::int64_t tasks, samples, outputs;
+  std::int64_t row_begin, row_end;
+  void* out;  // (T, row_end - row_begin, O) Accumulated
+};
+
 struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)
@@ -165,7 +175,9 @@ struct Kernels {
   void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
   void (*row_dots)(const RowDots&);
   void (*scale_rows)(const ScaleRows&);
-  void (*gram_squares)(const GramSquares&);  // null on CUDA: cuBLAS and row_dots do better
+  // Null on CUDA, where cuBLAS and row_dots do better.
+  void (*gram_squares)(const GramSquares&);
+  void (*gram_products)(const GramProducts&);
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
   void (*task_gru_forward)(const TaskGRUForward&);  // null on CUDA

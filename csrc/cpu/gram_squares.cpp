@@ -5,35 +5,19 @@
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/table.h"
+#include "cpu/vector.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64, tile_rows = 4, tile_columns = 6;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32, tile_rows = 3, tile_columns = 4;
-#else
-constexpr int vector_bytes = 16, tile_rows = 3, tile_columns = 4;
-#endif
-constexpr std::int64_t depth_bytes = 1024;  // of a row of d, packed
-constexpr std::int64_t panel = 24;          // rows of d that stay in the L1 cache
-static_assert(panel % tile_columns == 0, "a panel is whole tiles");
+constexpr int tile_rows = vector_bytes == 64 ? 4 : 3;
+constexpr int tile_columns = vector_bytes == 64 ? 6 : 4;
+constexpr std::int64_t panel = 24;  // rows of d that stay in the L1 cache
+static_assert(panel % tile_columns == 0 && panel % tile_rows == 0, "a panel is whole tiles");
 
 template <class Real>
-struct Lanes {
-  typedef Real Vector __attribute__((vector_size(vector_bytes)));
-  static constexpr std::int64_t width = vector_bytes / sizeof(Real);
-  static constexpr std::int64_t depth = depth_bytes / sizeof(Real);
-};
-
-template <class Real>
-inline typename Lanes<Real>::Vector load_vector(const Real* source) {
-  typename Lanes<Real>::Vector value;
-  std::memcpy(&value, source, sizeof(value));
-  return value;
-}
+constexpr std::int64_t row_length = 1024 / sizeof(Real);  // of d, packed
 
 // total += sum over a tile of weights[n, m] * a[n] * b[m], by lanes.
 template <class Real>
@@ -45,7 +29,7 @@ inline void add_tile(const Real* a,        // (tile_rows, depth)
                      std::int64_t rows,    // of the weights that exist; d has zeros beyond
                      std::int64_t columns, typename Lanes<Real>::Vector& total) {
   using Vector = typename Lanes<Real>::Vector;
-  constexpr std::int64_t length = Lanes<Real>::depth;
+  constexpr std::int64_t length = row_length<Real>;
   Vector dots[tile_rows][tile_columns] = {};
   for (std::int64_t k = 0; k < depth; k += Lanes<Real>::width) {
     Vector left[tile_rows];
@@ -67,7 +51,7 @@ inline void add_tile(const Real* a,        // (tile_rows, depth)
 template <class Real>
 void pack(const GramSquares& args, std::int64_t task, std::int64_t begin, std::int64_t end,
           std::int64_t padded, Real* packed) {
-  constexpr std::int64_t length = Lanes<Real>::depth;
+  constexpr std::int64_t length = row_length<Real>;
   const std::int64_t count = end - begin;
   for (std::int64_t n = 0; n < args.samples; ++n) {
     const std::int64_t first = (task * args.samples + n) * args.outputs + begin;
@@ -83,7 +67,7 @@ template <class Real>
 double lower_triangle(const Real* packed, const Real* weights, std::int64_t samples,
                       std::int64_t depth) {
   using Vector = typename Lanes<Real>::Vector;
-  constexpr std::int64_t length = Lanes<Real>::depth, width = Lanes<Real>::width;
+  constexpr std::int64_t length = row_length<Real>, width = Lanes<Real>::width;
   double sums[width] = {};
   for (std::int64_t first = 0; first < samples; first += panel) {
     const std::int64_t last = std::min(first + panel, samples);
@@ -102,7 +86,7 @@ double lower_triangle(const Real* packed, const Real* weights, std::int64_t samp
 
 template <class Real>
 void squares(const GramSquares& args) {
-  constexpr std::int64_t length = Lanes<Real>::depth, width = Lanes<Real>::width;
+  constexpr std::int64_t length = row_length<Real>, width = Lanes<Real>::width;
   const std::int64_t blocks = (args.outputs + length - 1) / length;
   const std::int64_t padded = args.samples + tile_rows + tile_columns;
   const std::int64_t items = args.tasks * blocks;

@@ -16,6 +16,7 @@ const Kernels table = {
     row_dots,
     scale_rows,
     gram_squares,
+    gram_products,
     graph_fusion_forward,
     graph_fusion_backward,
     task_gru_forward,

@@ -13,6 +13,7 @@ void grouped_focal_loss_backward(const GroupedFocalLossBackward&);
 void row_dots(const RowDots&);
 void scale_rows(const ScaleRows&);
 void gram_squares(const GramSquares&);
+void gram_products(const GramProducts&);
 void graph_fusion_forward(const GraphFusionForward&);
 void graph_fusion_backward(const GraphFusionBackward&);
 void task_gru_forward(const TaskGRUForward&);

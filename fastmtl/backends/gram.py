@@ -8,8 +8,8 @@ triangle and half its diagonal
 
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
-neither. Products are torch's, and what is between them is the
-backend's `row_dots`, or its `gram_squares` where it does a whole quadratic form better.
+neither. Products are torch's and what is between them is the backend's `row_dots`, or its
+`gram_squares` and `gram_products` where it has better ones for triangular H.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from fastmtl.backends.reference import accumulation_dtype, full_precision
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
 # gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = <d_j, h d_j>
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
+# gram_products(d (T, N, O), h (N, N) lower triangular, rows): h[rows] @ d_j, (T, rows, O)
+GramProducts = Callable[[Tensor, Tensor, slice], Tensor]
 
 _BLOCK_ELEMENTS = 1 << 20
 _CUDA_BLOCKS = 16  # times as large: there a launch costs more than a cache miss
@@ -59,6 +61,7 @@ def norms(
 def gramian(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
+    gram_products: GramProducts | None = None,
 ) -> Tensor:
     """<d_i^T x, d_j^T x> for every pair of tasks, (T, T), symmetric to the bit."""
     dtype = accumulation_dtype(inputs.dtype)
@@ -70,7 +73,7 @@ def gramian(
                 rows = x.flatten(-2)  # (I,) or (T, I)
                 result = d.flatten(1) @ d.flatten(1).T * torch.inner(rows, rows)
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
-                _add_gram_products(_half_kernel(x), d, result)
+                _add_gram_products(_half_kernel(x), d, result, gram_products or _gram_products)
                 result = result + result.T
             else:
                 _add_direct_products(x, d, result)
@@ -99,10 +102,16 @@ def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) ->
         row_dots(grads, grads, squares[block], False)
 
 
-def _add_gram_products(half_kernel: Tensor, d: Tensor, result: Tensor) -> None:
+def _gram_products(d: Tensor, half_kernel: Tensor, rows: slice) -> Tensor:
+    return half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
+
+
+def _add_gram_products(
+    half_kernel: Tensor, d: Tensor, result: Tensor, gram_products: GramProducts
+) -> None:
     tasks, samples, outputs = d.shape
-    for rows in _blocks(d, samples, tasks * outputs, least=32, most=128):
-        product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
+    for rows in _blocks(d, samples, tasks * outputs, least=64, most=128):
+        product = gram_products(d, half_kernel, rows)
         result.addmm_(d[:, rows].flatten(1), product.flatten(1).T)
 
 

@@ -24,7 +24,8 @@ def task_grad_gramian_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    return gram.gramian(inputs, grad_outputs)
+    has_kernel = hasattr(memory.module(inputs), "gram_products")
+    return gram.gramian(inputs, grad_outputs, _gram_products if has_kernel else None)
 
 
 def stacked_norms_forward(
@@ -83,3 +84,19 @@ def _gram_squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
         out.data_ptr(),
         memory.execution(grads),
     )
+
+
+def _gram_products(grads: Tensor, half_kernel: Tensor, rows: slice) -> Tensor:
+    tasks, _, outputs = grads.shape
+    out = grads.new_empty(tasks, rows.stop - rows.start, outputs)
+    memory.module(grads).gram_products(
+        memory.DTYPES[grads.dtype],
+        grads.data_ptr(),
+        half_kernel.data_ptr(),
+        *grads.shape,
+        rows.start,
+        rows.stop,
+        out.data_ptr(),
+        memory.execution(grads),
+    )
+    return out
