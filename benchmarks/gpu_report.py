@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastmtl.backends import OPS
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "gpu.md"
 
-# Kernels, the op's parity test in tests/gpu/test_parity.py, and what they are called in a figure.
+# The ops with GPU kernels: their tests in tests/gpu/test_parity.py, and what figures call them.
 TESTS = {
     "focal_loss": "test_focal_loss",
     "grouped_focal_loss": "test_grouped_focal_loss",
@@ -39,8 +37,9 @@ INTRODUCTION = """\
 
 <!-- Written by `python -m benchmarks.gpu_report` from benchmarks/results; not edited by hand. -->
 
-Every op of `fastmtl.ops` has two GPU backends: CUDA C++ (`csrc/cuda`, the extension
-`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`). A CUDA tensor is served by the CUDA
+The ops listed below have two GPU backends: CUDA C++ (`csrc/cuda`, the extension
+`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`). The layer of GRUs has no GPU kernel of
+fastmtl's own: plain PyTorch runs it. A CUDA tensor is served by the CUDA
 extension where it is built and runs on the device, else by Triton, else by plain PyTorch;
 `fastmtl info` says which and why, and `fastmtl.use_backend("native" | "triton" | "reference")`
 forces one. For graphs of more than 512 edges or 64 vertices, and for more than 768 groups of
@@ -96,7 +95,7 @@ def page(results: list[dict[str, Any]]) -> str:
     if not results:
         text += "None of them: nothing here was ever run on a GPU, and no speed was measured.\n\n"
     text += "| op | kernels | run on a GPU |\n| --- | --- | --- |\n"
-    for op in OPS:
+    for op in TESTS:
         for kernels in BACKENDS:
             text += f"| `{op}` | {kernels} | {_runs(op, kernels, results)} |\n"
     for record in reversed(results):

@@ -170,7 +170,8 @@ constexpr int finish_columns = 32, finish_rows = 32;
 
 // Adds up the partial sums of `blocks` blocks for finish_columns columns.
 template <class Real>
-__global__ void finish_loss(LossResults<Real> results, std::int64_t blocks) {
+__global__ void __launch_bounds__(finish_columns* finish_rows)
+    finish_loss(LossResults<Real> results, std::int64_t blocks) {
   double (*sums)[finish_columns] = reinterpret_cast<double (*)[finish_columns]>(shared_memory);
   double (*counts)[finish_columns] = sums + finish_rows;
   const int x = threadIdx.x % finish_columns, y = threadIdx.x / finish_columns;
