@@ -32,6 +32,10 @@ def _write_group(terminalreporter: Any, group: str, benches: list[Any]) -> None:
     for bench in benches:
         median, limit = bench.stats.median, bench.extra_info.get("limit")
         ratio = f"{median / ours:8.2f} x" if ours else ""
+        beside = bench.extra_info.get("beside")
+        ratio += f"{beside:8.2f} x plain" if beside else ""
+        memory = bench.extra_info.get("peak_memory")
+        ratio += f"{memory / 1e6:8.0f} MB" if memory else ""
         share = f"   {limit / median:4.0%} of {bench.extra_info['limit_name']}" if limit else ""
         terminalreporter.write_line(
             f"  {bench.extra_info['peer']:<28}{1e3 * median:10.3f} ms{ratio}{share}"

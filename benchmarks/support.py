@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -38,8 +40,13 @@ def time_peer(
     group: str,
     limit: float | None = None,
     limit_name: str = "copy bandwidth",
+    beside: Callable[[], Any] | None = None,
 ) -> None:
-    """Time `step` as `peer` in `group`; `limit` is the least time that the machine allows, s."""
+    """Time `step` as `peer` in `group`; `limit` is the least time that the machine allows, s.
+
+    `beside` runs in turn with `step`, so that what the machine does meanwhile slows both, and the
+    ratio of their medians is kept.
+    """
     benchmark.group = group
     benchmark.extra_info.update(peer=peer, limit=limit, limit_name=limit_name, machine=machine())
     step()
@@ -48,8 +55,36 @@ def time_peer(
     step()
     once = perf_counter() - start
     iterations = max(1, int(2e-3 / once))
-    rounds = max(7, min(200, int(1.0 / (once * iterations))))
-    benchmark.pedantic(step, iterations=iterations, rounds=rounds, warmup_rounds=3)
+    slow = once > 1
+    rounds = 3 if slow else max(7, min(200, int(1.0 / (once * iterations))))
+    benchmark.pedantic(step, iterations=iterations, rounds=rounds, warmup_rounds=0 if slow else 3)
+    if beside is not None:
+        times = [(_seconds(step), _seconds(beside)) for _ in range(3 if slow else max(rounds, 15))]
+        ours, others = zip(*times, strict=True)
+        benchmark.extra_info["beside"] = median(ours) / median(others)
+
+
+def peak_memory(step: Callable[[], Any]) -> int | None:
+    """Bytes by which the process grows during a step at most; None where Linux does not tell."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not reset.exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed does not count as resident
+    reset.write_text("5")  # the peak starts anew from what is resident now
+    before = _resident(status, "VmHWM")
+    step()
+    return _resident(status, "VmHWM") - before
+
+
+def _resident(status: Path, name: str) -> int:
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith(name)]
+    return 1024 * int(line.split()[1])
+
+
+def _seconds(step: Callable[[], Any]) -> float:
+    start = perf_counter()
+    step()
+    return perf_counter() - start
 
 
 @lru_cache
@@ -69,12 +104,7 @@ def gemm_rate(dtype: torch.dtype = torch.float32) -> float:
 
 
 def _best(step: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(8):
-        start = perf_counter()
-        step()
-        times.append(perf_counter() - start)
-    return min(times)
+    return min(_seconds(step) for _ in range(8))
 
 
 def forward_backward(
