@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, info.
+"""The command line: train, evaluate, predict, reproduce, systems, info.
 
 Exit codes: 0 done; 2 an option, a file or a directory that cannot be used, found before anything is
 written; 1 a run that failed on the way (disk full, out of memory, loss not finite); 130 stopped by
@@ -24,6 +24,15 @@ from rich.console import Console
 import fastmtl
 from fastmtl import info as machine
 from fastmtl.data import MultiTaskData
+from fastmtl.reproduce import Plan, run_all, write_report
+from fastmtl.reproduce.plan import parse_options
+from fastmtl.reproduce.tables import (
+    accuracy_cells,
+    notes,
+    results_cells,
+    rich_table,
+    systems_table,
+)
 from fastmtl.training import (
     BarReporter,
     DivergedError,
@@ -78,7 +87,12 @@ def root(
 def train(
     out: Annotated[Path, typer.Option(help="Directory for everything the run writes.")],
     model: Annotated[
-        str | None, _option("Model", "model", "mtmlan (sequences) or hgfn (modalities).")
+        str | None,
+        _option(
+            "Model",
+            "model",
+            "mtmlan, cmlc (sequences); hgfn, cfc, matf, gfn (modalities).",
+        ),
     ] = None,
     balancer: Annotated[
         str | None, _option("Balancing", "balancer", f"{', '.join(BALANCERS)}.")
@@ -148,6 +162,16 @@ def train(
             default="shared, else first",
         ),
     ] = None,
+    imbalance_penalty: Annotated[
+        bool | None,
+        _option(
+            "Balancing",
+            "imbalance_penalty",
+            "tdb, dmtl: weigh tasks by the inverse of their share of positives.",
+            "--imbalance-penalty/--no-imbalance-penalty",
+            default="imbalance-penalty",
+        ),
+    ] = None,
     hidden_size: Annotated[
         int | None, _option("Model", "hidden_size", "Width of the hidden layers.")
     ] = None,
@@ -173,7 +197,17 @@ def train(
         int | None, _option("Model", "max_level", "hgfn: levels of fusion.")
     ] = None,
     head_size: Annotated[
-        int | None, _option("Model", "head_size", "hgfn: width of the task heads.")
+        int | None, _option("Model", "head_size", "Modalities: width of the task heads.")
+    ] = None,
+    interaction: Annotated[
+        bool | None,
+        _option(
+            "Model",
+            "interaction",
+            "Modalities: let the tasks exchange features, as MTI-Net does.",
+            "--interaction/--no-interaction",
+            default="no-interaction",
+        ),
     ] = None,
     device: Annotated[str | None, _option("Run", "device", "auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[
@@ -262,6 +296,74 @@ def predict(
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         write_atomic(out, predictions_csv(rows, probabilities, predictor.label_names))
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="mtmlan, hgfn or mtdnn: the paper.")],
+    data: Annotated[str, typer.Option(help="The data: what train's --data takes.")],
+    out: Annotated[Path, typer.Option(help="Directory for all runs and the tables.")],
+    test: Annotated[str | None, typer.Option(help="A second file, the test split.")] = None,
+    xml: Annotated[str | None, typer.Option(help="The labels of an .arff file.")] = None,
+    modalities: Annotated[str | None, typer.Option(help="As train's --modalities.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each row.")] = 5,
+    folds: Annotated[
+        int, typer.Option(help="mtdnn: folds, in place of seeds; 1 for the file's split.")
+    ] = 10,
+    systems: Annotated[
+        str | None,
+        typer.Option(help="Rows, by name, comma-separated.", show_default="the paper's"),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="NAME=VALUE for every row that has it: epochs=20."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of a run.", show_default="torch's choice")
+    ] = None,
+) -> None:
+    """Train every row of a paper's table and compare; the same command goes on where it stopped."""
+    console = Console()
+    reporter = BarReporter(console) if console.is_terminal else Reporter()
+    with _bad_input():
+        plan = Plan(
+            table,
+            data=data if data.startswith("synthetic:") else os.path.abspath(data),
+            test=None if test is None else os.path.abspath(test),
+            xml=None if xml is None else os.path.abspath(xml),
+            modalities=modalities,
+            seeds=seeds,
+            folds=folds,
+            systems=systems.split(",") if systems else (),
+            options=parse_options(option or []),
+            device=device,
+            threads=threads,
+        )
+        resolve_device(device)
+        if jobs < 1:
+            raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
+        plan.check_directory(out)
+        plan.load()
+    try:
+        with _failing():
+            results = run_all(
+                plan, out, jobs=jobs, say=LineReporter(console).message, reporter=reporter
+            )
+            comparison = write_report(plan, results, out)
+    except Interrupted:
+        _exit_with("stopped; the same command goes on from here", STOPPED)
+    console.print(rich_table(results_cells(comparison), plan.paper.name))
+    if cells := accuracy_cells(comparison):
+        console.print(rich_table(cells, "accuracy by concept"))
+    console.print(notes(comparison), f"Files in {out}.", highlight=False, markup=False)
+
+
+@app.command()
+def systems() -> None:
+    """List every system of the papers: name, row, and what it is made of."""
+    Console().print(systems_table())
 
 
 @app.command()

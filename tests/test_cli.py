@@ -80,6 +80,9 @@ def test_info(call):
         ("hgfn", MODALITIES, ["--theta", "1", "--max-level", "2", "--head-size", "5"]),
         ("hgfn", FLAT, ["--modalities", "left=0:2,right=2:6"]),
         ("hgfn", FLAT, []),
+        ("gfn", MODALITIES, ["--interaction", "--balancer", "equal"]),
+        ("matf", MODALITIES, ["--balancer", "mgda"]),
+        ("cfc", MODALITIES, ["--balancer", "tdb", "--no-imbalance-penalty"]),
         ("mtmlan", MODALITIES, ["--modalities", "text"]),
     ],
 )
@@ -180,7 +183,10 @@ def test_predict_needs_no_labels(call, tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--model", "vgg"], "--model: expected one of mtmlan, hgfn, got 'vgg'"),
+        (
+            ["--model", "vgg"],
+            "--model: expected one of mtmlan, cmlc, hgfn, cfc, matf, gfn, got 'vgg'",
+        ),
         (["--balancer", "best"], "--balancer: expected one of"),
         (["--epochs", "-1"], "--epochs: expected an integer >= 1, got -1"),
         (["--epochs", "many"], "--epochs"),
@@ -414,3 +420,42 @@ def test_an_arff_file_with_its_labels_elsewhere(call, tmp_path):
     code, out, _ = call("evaluate", tmp_path / "r", *data, "--json", *CPU)
     assert (code, json.loads(out)["test"]["accuracy"].keys()) == (0, {"a", "b"})
     assert call("predict", tmp_path / "r", *data, "--out", tmp_path / "p.csv", *CPU)[0] == 0
+
+
+def test_reproduce_goes_on_and_prints_the_table(call, tmp_path):
+    arguments = ["reproduce", "mtmlan", "--data", FLAT, "--out", tmp_path / "r", *CPU]
+    arguments += ["--systems", "cmlc,mtmlan", "-o", "epochs=1", "-o", "hidden_size=4"]
+    code, out, err = call(*arguments, "--seeds", "1")
+    assert (code, err) == (0, "")
+    assert "[2/2] mtmlan/seed-0: micro_f1 " in out
+    code, out, err = call(*arguments, "--seeds", "2")
+    assert (code, err) == (0, "")
+    assert "2 of 4 runs are done already" in out
+    assert "accuracy by concept" in out
+    for name in ("table.md", "table.json", "losses.png", "weights.png"):
+        assert (tmp_path / "r" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["vgg"], "table: expected one of mtmlan, hgfn, mtdnn, got 'vgg'"),
+        (["mtmlan", "--systems", "vgg"], "systems: expected some of cmlc"),
+        (["mtmlan", "-o", "lr=-1"], "--lr: expected a finite number > 0"),
+        (["mtmlan", "--jobs", "0"], "jobs: expected an integer >= 1, got 0"),
+        (["mtmlan", "--data", "absent.npz"], "an existing file"),
+    ],
+)
+def test_a_wrong_reproduction_is_one_line_and_touches_nothing(call, tmp_path, arguments, named):
+    defaults = [] if "--data" in arguments else ["--data", FLAT]
+    code, out, err = call("reproduce", *arguments, *defaults, "--out", tmp_path / "r", *CPU)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert named in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_systems(call):
+    code, out, err = call("systems")
+    assert (code, err) == (0, "")
+    for name in ("mtmlan-no-tip", "hgfn-mti-net", "mtdnn"):
+        assert name in out

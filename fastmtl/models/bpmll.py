@@ -15,7 +15,7 @@ class BPMLL(FeedforwardEstimator):
     """Back-propagation for multi-label learning (Zhang and Zhou, IEEE TKDE 18(10), 2006).
 
     One hidden layer and an output c_l in (-1, 1) for each label, both with tanh. With Y the labels
-    of a sample and Z the others, the error of the sample is                        (equation 3)
+    of a sample and Z the others, the error of the sample is
 
         E = 1 / (|Y| |Z|) sum over (k, l) in Y x Z of exp(-(c_k - c_l))
           = mean over Y of exp(-c_k)  *  mean over Z of exp(c_l),
@@ -29,7 +29,7 @@ class BPMLL(FeedforwardEstimator):
     lower error (0 trains for `epochs`). `predict_proba` is sigmoid(2 (c_l - t(x))), a score that is
     above 0.5 exactly where the label is decided, not a calibrated probability.
 
-    hidden_size: units of the hidden layer, None for 20% of the features (section 4.1).
+    hidden_size: units of the hidden layer, None for 20% of the features, as in the paper.
     standardize: shift and scale features to mean 0 and variance 1 first.
     random_state: seed of weights, order and held-out samples.
 

@@ -26,12 +26,12 @@ class MLKNN(MultiLabelEstimator):
     For label l, let H_1 be the event that a sample has it, H_0 that it has not, and E_j that
     exactly j of its k nearest training samples have it. With m training samples and smoothing s,
 
-        P(H_1) = (s + number of samples with l) / (2 s + m)                         (equation 6)
-        P(E_j | H_b) = (s + c_b[j]) / (s (k + 1) + sum_i c_b[i])                     (equation 7)
+        P(H_1) = (s + number of samples with l) / (2 s + m)
+        P(E_j | H_b) = (s + c_b[j]) / (s (k + 1) + sum_i c_b[i])
 
     where c_b[j] counts the training samples of which H_b holds and that have exactly j neighbours,
     themselves not counted, with the label. `predict_proba` is P(H_1 | E_j) by Bayes's rule, and
-    `predict` takes the label where P(H_1) P(E_j | H_1) >= P(H_0) P(E_j | H_0)        (equation 2).
+    `predict` takes the label where P(H_1) P(E_j | H_1) >= P(H_0) P(E_j | H_0).
 
     Neighbours are found by the Euclidean distance of the features as they are (scale them yourself
     if they need it), exactly; equal distances in the order of the training samples. The time of

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fastmtl.training.factory import BALANCERS, MODELS
+from fastmtl.training.factory import BALANCERS, FUSION_MODELS, MODELS
 from fastmtl.training.history import MONITORS
 
 BALANCE_AT = ("shared", "first", "last")
@@ -19,10 +19,13 @@ ONLY_FOR = {
     "shared_features": ("model", ("mtmlan",)),
     "theta": ("model", ("hgfn",)),
     "max_level": ("model", ("hgfn",)),
-    "head_size": ("model", ("hgfn",)),
+    "head_size": ("model", FUSION_MODELS),
+    "interaction": ("model", FUSION_MODELS),
+    "attention_size": ("model", ("mtmlan", *FUSION_MODELS)),
     "alpha": ("balancer", ("gradnorm", "tdb", "dmtl")),
     "balance_lr": ("balancer", ("gradnorm", "tdb", "dmtl", "famo")),
     "balance_at": ("balancer", ("gradnorm", "tdb", "dmtl")),
+    "imbalance_penalty": ("balancer", ("tdb", "dmtl")),
 }
 
 
@@ -44,12 +47,13 @@ class TrainConfig:
     Balancing: `balancer` is a name in `fastmtl.training.factory.BALANCERS`. For "gradnorm", "tdb"
     and "dmtl", `alpha` is the exponent of the relative loss, `balance_lr` the step size of the task
     weights (for "famo" too), and `balance_at` where the gradient norms are taken ("shared", "first"
-    or "last" layer; None: shared where the model has one, else first).
+    or "last" layer; None: shared where the model has one, else first). For "tdb" and "dmtl",
+    `imbalance_penalty` weighs the tasks by N / n_j.
 
     Models: `hidden_size`, `dropout`, and of the networks that read sequences `attention_size` and
     `num_layers` (None: 2 for MTMLAN, 1 for HGFN). MTMLAN: `shared_features`, the width of a
-    trainable layer shared by all tasks (None: no such layer). HGFN: `theta`, `max_level` and
-    `head_size`.
+    trainable layer shared by all tasks (None: no such layer). HGFN: `theta` and `max_level`. HGFN
+    and its baselines: `head_size`, and `interaction`, MTI-Net's exchange of features between tasks.
 
     `seed` fixes the split, the initial weights, the shuffling and dropout. `device` is "auto" (a
     GPU if there is one), "cpu", "cuda", "cuda:1", ...; `threads` is the number of CPU threads
@@ -82,6 +86,7 @@ class TrainConfig:
     alpha: float = 1.0
     balance_lr: float = 0.025
     balance_at: str | None = None
+    imbalance_penalty: bool = True
     hidden_size: int = 128
     attention_size: int = 64
     num_layers: int | None = None
@@ -90,6 +95,7 @@ class TrainConfig:
     theta: float = 0.5
     max_level: int = 3
     head_size: int = 64
+    interaction: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -105,6 +111,9 @@ class TrainConfig:
         for name in ("num_layers", "shared_features", "threads"):
             if getattr(self, name) is not None:
                 _integer(name, getattr(self, name), minimum=1)
+        for name in ("standardize", "imbalance_penalty", "interaction"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         for name in ("lr", "balance_lr", "theta"):
             _number(name, getattr(self, name), "> 0", lambda value: value > 0)
         for name in ("gamma", "alpha"):

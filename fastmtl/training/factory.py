@@ -22,7 +22,7 @@ from fastmtl.balancing import (
     UncertaintyWeighting,
 )
 from fastmtl.data import MultiTaskData
-from fastmtl.models import HGFN, MTMLAN
+from fastmtl.models import CMLC, HGFN, MTMLAN, FusionBaseline
 
 if TYPE_CHECKING:
     from fastmtl.training.config import TrainConfig
@@ -68,19 +68,40 @@ def _mtmlan(config: TrainConfig, data: MultiTaskData) -> nn.Module:
     )
 
 
-def _hgfn(config: TrainConfig, data: MultiTaskData) -> nn.Module:
-    return HGFN(
-        {name: shape[-1] for name, shape in data.modalities.items()},
+def _cmlc(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+    return CMLC(
+        data.modalities["x"][-1],
         data.num_tasks,
         config.hidden_size,
-        config.theta,
-        sequence_modalities=[name for name, shape in data.modalities.items() if len(shape) == 2],
-        max_level=config.max_level,
-        head_size=config.head_size,
-        gru_layers=1 if config.num_layers is None else config.num_layers,
-        attention_size=config.attention_size,
+        2 if config.num_layers is None else config.num_layers,
         dropout=config.dropout,
     )
+
+
+def _hgfn(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+    return HGFN(theta=config.theta, max_level=config.max_level, **_fusion_options(config, data))
+
+
+def _baseline(fusion: str) -> Callable[[TrainConfig, MultiTaskData], nn.Module]:
+    def build(config: TrainConfig, data: MultiTaskData) -> nn.Module:
+        return FusionBaseline(fusion=fusion, **_fusion_options(config, data))
+
+    return build
+
+
+def _fusion_options(config: TrainConfig, data: MultiTaskData) -> dict[str, Any]:
+    shapes = data.modalities.items()
+    return {
+        "modalities": {name: shape[-1] for name, shape in shapes},
+        "num_tasks": data.num_tasks,
+        "hidden_size": config.hidden_size,
+        "sequence_modalities": [name for name, shape in shapes if len(shape) == 2],
+        "head_size": config.head_size,
+        "gru_layers": 1 if config.num_layers is None else config.num_layers,
+        "attention_size": config.attention_size,
+        "interaction": config.interaction,
+        "dropout": config.dropout,
+    }
 
 
 def _loss_only(balancer: Callable[[int], Balancer]) -> BuildBalancer:
@@ -95,11 +116,12 @@ def _famo(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balance
 
 
 def _mgda(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
-    if config.model == "mtmlan" and config.shared_features is None:
+    if config.model in SEQUENCE_MODELS and config.shared_features is None:
         raise ValueError(
-            "balancer: mgda needs a layer that the tasks share, got mtmlan without shared_features"
+            "balancer: mgda needs a layer that the tasks share, got "
+            f"{config.model} without shared_features"
         )
-    return MGDA(model)
+    return MGDA(model, where="shared")
 
 
 def _grad_norm(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
@@ -115,15 +137,27 @@ def _dynamic(balancer: type[TaskDynamicBalancing]) -> BuildBalancer:
             alpha=config.alpha,
             lr=config.balance_lr,
             where=config.balance_at,
+            imbalance_penalty=config.imbalance_penalty,
         )
 
     return build
 
 
-MODEL_CLASSES: dict[str, Callable[..., nn.Module]] = {"mtmlan": MTMLAN, "hgfn": HGFN}
+SEQUENCE_MODELS = ("mtmlan", "cmlc")
+FUSION_MODELS = ("hgfn", "cfc", "matf", "gfn")
+MODEL_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "mtmlan": MTMLAN,
+    "cmlc": CMLC,
+    "hgfn": HGFN,
+    "fusion_baseline": FusionBaseline,
+}
 MODELS: dict[str, Callable[[TrainConfig, MultiTaskData], nn.Module]] = {
     "mtmlan": _mtmlan,
+    "cmlc": _cmlc,
     "hgfn": _hgfn,
+    "cfc": _baseline("cfc"),
+    "matf": _baseline("matf"),
+    "gfn": _baseline("gfn"),
 }
 BALANCERS: dict[str, BuildBalancer] = {
     "equal": _loss_only(Equal),

@@ -10,6 +10,7 @@ from typing import Any
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.training.config import TrainConfig
+from fastmtl.training.factory import FUSION_MODELS
 
 
 def load_data(
@@ -36,11 +37,11 @@ def load_data(
 
 
 def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
-    """The same samples as the model "mtmlan" or "hgfn" reads them.
+    """The same samples as a model reads them.
 
-    MTMLAN reads one tensor (N, L, D): flat features (N, D) become a sequence of one step (N, 1, D).
-    HGFN reads a dictionary: a single tensor becomes the modality "x". Raises DataError for several
-    modalities at MTMLAN.
+    "mtmlan" and "cmlc" read one tensor (N, L, D): flat features (N, D) become a sequence of one
+    step (N, 1, D). "hgfn" and its baselines read a dictionary: a single tensor becomes the modality
+    "x". Raises DataError for several modalities at a model that reads one.
 
     Example:
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
@@ -48,11 +49,11 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
         torch.Size([40, 3, 8])
     """
     features = data.features()
-    if model == "hgfn":
+    if model in FUSION_MODELS:
         return replace(data, x=features, lengths=data.lengths if _sequences(data) else None)
     if len(features) > 1:
         got = f"{', '.join(features)} (use hgfn, or keep one with --modalities NAME)"
-        raise DataError.at(data.name, "x", "a single modality for mtmlan", got)
+        raise DataError.at(data.name, "x", f"a single modality for {model}", got)
     (x,) = features.values()
     if x.dim() == 2:
         return replace(data, x=x.unsqueeze(1), lengths=None)

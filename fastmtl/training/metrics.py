@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 THRESHOLD = 0.5
+# Comparisons (n, T, T) of one chunk of samples.
+_COMPARISONS = 1 << 22
 
 
 def decide(probabilities: Tensor) -> Tensor:
@@ -26,7 +29,7 @@ def multilabel_metrics(
     targets: Tensor,  # (N, T)
     label_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Micro-F1, Hamming loss, mean average precision, and accuracy by label.
+    """Micro-F1, Hamming loss, mean average precision, ranking figures, and accuracy by label.
 
     `probabilities` (N, T) lie in [0, 1]; `targets` (N, T) are 0, 1, or NaN where the label is
     missing: such entries count nowhere. With decisions p > 0.5 over all present entries,
@@ -36,6 +39,8 @@ def multilabel_metrics(
         map          = mean over the tasks that have a positive of their average precision
                        sum_k (R_k - R_(k-1)) P_k, over the thresholds in falling order
         accuracy     = per task, the share of present entries decided rightly
+
+    and `one_error`, `ranking_loss`, `coverage`, `lrap` of `ranking_metrics`.
 
     A figure with nothing to count (no present entry, no positive) is None, so that the result can
     be stored as JSON. Raises ValueError on shapes that do not match.
@@ -84,5 +89,56 @@ def multilabel_metrics(
             float(binary_hamming_distance(p, y, validate_args=False)) if pooled else None
         ),
         "map": sum(precisions) / len(precisions) if precisions else None,
+        **ranking_metrics(probabilities, targets),
         "accuracy": accuracy,
+    }
+
+
+def ranking_metrics(
+    probabilities: Tensor,  # (N, T)
+    targets: Tensor,  # (N, T)
+) -> dict[str, float | None]:
+    """How well each sample's labels are ranked, by the figures of the multi-label field.
+
+    Means over the samples of which every label is present, some positive (P) and some not (Q). With
+    g_ij = 1 where p_j >= p_i, so that equal probabilities count as the worse order,
+
+        one_error    = share of samples whose most probable label (the first of equals) is in Q
+        ranking_loss = sum over i in P, j in Q of g_ij / (|P| |Q|)
+        coverage     = max over i in P of sum_j g_ij, less 1: steps down the list to cover P
+        lrap         = mean over i in P of (sum over j in P of g_ij) / sum_j g_ij
+
+    None where there is no such sample.
+
+    Example:
+        >>> import torch
+        >>> p = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.3]])
+        >>> y = torch.tensor([[1, 0, 1], [0, 1, 0]])
+        >>> {name: round(value, 4) for name, value in ranking_metrics(p, y).items()}
+        {'one_error': 0.0, 'ranking_loss': 0.25, 'coverage': 1.0, 'lrap': 0.9167}
+    """
+    whole = ~targets.isnan().any(1)
+    positive = targets == 1
+    rows = whole & positive.any(1) & ~positive.all(1)
+    p, own = probabilities[rows], positive[rows]
+    if not len(p):
+        return dict.fromkeys(("one_error", "ranking_loss", "coverage", "lrap"))
+    top = p.argmax(1, keepdim=True)
+    totals = torch.zeros(3, dtype=torch.float64)
+    size = max(1, _COMPARISONS // p.shape[1] ** 2)
+    for scores, labels in zip(p.split(size), own.split(size), strict=True):
+        above = scores.unsqueeze(1) >= scores.unsqueeze(2)  # [n, i, j] is g_ij
+        rank = above.sum(2).double()
+        own_rank = (above & labels.unsqueeze(1)).sum(2).double()
+        count = labels.sum(1).double()
+        wrong = ((rank - own_rank) * labels).sum(1) / (count * (labels.shape[1] - count))
+        totals[0] += wrong.sum()
+        totals[1] += (rank * labels).amax(1).sum() - len(labels)
+        totals[2] += ((own_rank / rank * labels).sum(1) / count).sum()
+    ranking_loss, coverage, lrap = (totals / len(p)).tolist()
+    return {
+        "one_error": float((~own.gather(1, top)).double().mean()),
+        "ranking_loss": ranking_loss,
+        "coverage": coverage,
+        "lrap": lrap,
     }

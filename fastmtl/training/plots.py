@@ -50,7 +50,7 @@ def plot_losses(
     tasks = list(range(len(label_names))) if len(label_names) > 1 else []
     if len(tasks) > MAX_PANELS:
         tasks = sorted(tasks, key=lambda task: -(records[-1].val_loss[task] or 0.0))[:MAX_PANELS]
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         columns = min(4, len(tasks) + 1)
@@ -91,7 +91,7 @@ def plot_losses(
         if 0 < len(tasks) < len(label_names):
             title += f" (the {len(tasks)} of {len(label_names)} tasks with the highest)"
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        return _png(figure)
+        return png(figure)
 
 
 def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> bytes:
@@ -109,7 +109,7 @@ def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> 
     order = sorted(range(len(label_names)), key=lambda task: -records[-1].weights[task])
     half = MAX_LINES // 2
     named = order if len(order) <= MAX_LINES else order[:half] + order[-half:]
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7.6, 4.2), layout="constrained")
@@ -134,7 +134,7 @@ def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> 
         if len(named) < len(order):
             title += f" (the {half} highest and {half} lowest of {len(order)} in colour)"
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        return _png(figure)
+        return png(figure)
 
 
 def _losses(
@@ -205,13 +205,15 @@ def _check(records: Sequence[EpochRecord]) -> None:
         raise ValueError("records: expected at least one epoch, got none")
 
 
-def _style() -> Any:
+def style() -> Any:
+    """A context in which figures have the look of this package."""
     import matplotlib as mpl
 
     return mpl.rc_context(STYLE)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -14,7 +14,7 @@ from tests.tolerances import assert_close
 
 
 def plain_loss(outputs, targets):
-    """The double sum of equation 3, pair by pair."""
+    """The paper's double sum, pair by pair."""
     total = 0.0
     for c, y in zip(outputs.tolist(), targets.tolist(), strict=True):
         own = [k for k in range(len(y)) if y[k] == 1]

@@ -8,7 +8,7 @@ import torch
 
 from fastmtl.training import TrainConfig
 from fastmtl.training.config import ONLY_FOR, check_effect, resolve_device
-from fastmtl.training.factory import BALANCERS
+from fastmtl.training.factory import BALANCERS, MODELS
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_device_names():
 @pytest.mark.parametrize("name", ONLY_FOR)
 def test_an_option_without_effect_is_refused(name):
     kind, users = ONLY_FOR[name]
-    others = {"model": ("mtmlan", "hgfn"), "balancer": tuple(BALANCERS)}[kind]
+    others = {"model": tuple(MODELS), "balancer": tuple(BALANCERS)}[kind]
     for chosen in others:
         config = TrainConfig(**{kind: chosen})
         if chosen in users:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastmtl.training import multilabel_metrics
-from fastmtl.training.metrics import decide
+from fastmtl.training.metrics import decide, ranking_metrics
 
 NAN = float("nan")
 
@@ -61,6 +61,10 @@ def test_nothing_to_count_is_none():
         "micro_f1": None,
         "hamming_loss": None,
         "map": None,
+        "one_error": None,
+        "ranking_loss": None,
+        "coverage": None,
+        "lrap": None,
         "accuracy": {"a": None, "b": None},
     }
     assert multilabel_metrics(torch.empty(0, 1), torch.empty(0, 1))["micro_f1"] is None
@@ -84,3 +88,63 @@ def test_shapes_are_checked():
         multilabel_metrics(torch.rand(3, 2), torch.zeros(3, 3))
     with pytest.raises(ValueError, match="label_names: expected 2 names, got 1"):
         multilabel_metrics(torch.rand(3, 2), torch.zeros(3, 2), ["a"])
+
+
+def ranked(samples=60, tasks=7, levels=None):
+    p = torch.rand(samples, tasks)
+    if levels is not None:
+        p = (p * levels).round() / levels
+    y = (torch.rand(samples, tasks) < 0.4).float()
+    y[:, 0], y[:, 1] = 1, 0
+    order = torch.rand(samples, tasks).argsort(1)
+    return p, y.gather(1, order)
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_ranking_against_torchmetrics(levels):
+    from torchmetrics.functional import classification
+
+    p, y = ranked(levels=levels)
+    metrics = ranking_metrics(p, y)
+    expected = {
+        "ranking_loss": classification.multilabel_ranking_loss,
+        "lrap": classification.multilabel_ranking_average_precision,
+        "coverage": classification.multilabel_coverage_error,
+    }
+    if levels is not None:
+        # Of equal scores torchmetrics counts only the positives that come first.
+        del expected["ranking_loss"]
+    for name, figure in expected.items():
+        value = float(figure(p, y.long(), num_labels=7)) - (name == "coverage")
+        assert metrics[name] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_ranking_label_by_label(levels):
+    p, y = ranked(20, 5, levels)
+    error, loss, coverage = 0.0, 0.0, 0.0
+    for scores, labels in zip(p.tolist(), y.tolist(), strict=True):
+        own = [i for i in range(5) if labels[i]]
+        others = [i for i in range(5) if not labels[i]]
+        error += labels[scores.index(max(scores))] == 0
+        loss += sum(scores[j] >= scores[i] for i in own for j in others) / len(own) / len(others)
+        coverage += max(sum(s >= scores[i] for s in scores) for i in own) - 1
+    metrics = ranking_metrics(p, y)
+    assert metrics["one_error"] == pytest.approx(error / 20)
+    assert metrics["ranking_loss"] == pytest.approx(loss / 20)
+    assert metrics["coverage"] == pytest.approx(coverage / 20)
+
+
+def test_ranking_leaves_out_samples_without_both_kinds_or_with_missing_labels():
+    p, y = ranked(10, 4)
+    more = torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0], [1, 0, NAN, 0]])
+    assert ranking_metrics(torch.cat([p, torch.rand(3, 4)]), torch.cat([y, more])) == (
+        ranking_metrics(p, y)
+    )
+
+
+def test_ranking_in_chunks(monkeypatch):
+    p, y = ranked()
+    expected = ranking_metrics(p, y)
+    monkeypatch.setattr("fastmtl.training.metrics._COMPARISONS", 200)
+    assert ranking_metrics(p, y) == pytest.approx(expected)

@@ -1,0 +1,196 @@
+"""What a reproduction consists of: systems, data, options, and the runs that these make."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fastmtl.data
+import fastmtl.models
+from fastmtl.data import MultiTaskData
+from fastmtl.systems import TABLES, PaperTable, System
+from fastmtl.training import RunError, TrainConfig, load_data
+from fastmtl.training.checkpoint import read_json
+from fastmtl.training.config import ONLY_FOR
+
+FILE = "reproduce.json"
+RESULT = "result.json"
+# What makes a run, and may not differ between the runs of one directory.
+_FIXED = ("table", "data", "test", "xml", "modalities", "folds", "options")
+# These define a system, a run, or the data: not the user's to set for all rows at once.
+_RESERVED = ("model", "balancer", "gamma", "imbalance_penalty", "interaction", "seed", "data",
+             "test", "xml", "modalities", "device", "threads")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one system: with a seed, or on a fold of a cross-validation."""
+
+    system: str
+    number: int
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """Where the run lies below the directory of the reproduction."""
+        return f"{self.system}/{self.kind}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table of a paper, to be filled from data.
+
+    table: "mtmlan", "hgfn" or "mtdnn". data, test, xml, modalities: as `fastmtl.data.load` takes
+    them. seeds: runs of each row, seeds 0, 1, ...; a file without a split is split by the seed.
+    systems: names of rows; by default those of the paper. folds: for "mtdnn" the number of folds of
+    a cross-validation over all samples, which then takes the place of seeds; 1 for the file's
+    split. options: changes of `TrainConfig`, or of the estimators' parameters, for all rows that
+    have them. device, threads: of each run.
+
+    Raises ValueError naming what does not fit.
+
+    Example:
+        >>> plan = Plan("mtmlan", data="synthetic:disaster", seeds=2, systems=["ewmtc"])
+        >>> [run.name for run in plan.runs()]
+        ['ewmtc/seed-0', 'ewmtc/seed-1']
+    """
+
+    table: str
+    data: str
+    test: str | None = None
+    xml: str | None = None
+    modalities: str | None = None
+    seeds: int = 5
+    systems: Sequence[str] = ()
+    folds: int = 10
+    options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.table not in TABLES:
+            raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {self.table!r}")
+        for name in ("seeds", "folds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {getattr(self, name)}")
+        known: set[str] = set()
+        for system in self.chosen:
+            known |= set(self.own_options(system))
+            if system.estimator is None:
+                self.config(system, 0)
+        if unknown := [name for name in self.options if name not in known]:
+            raise ValueError(f"option: expected options of the chosen systems, got {unknown[0]!r}")
+
+    @property
+    def paper(self) -> PaperTable:
+        """The table to fill."""
+        return TABLES[self.table]
+
+    @property
+    def chosen(self) -> list[System]:
+        """The rows, in the order of the paper."""
+        wanted = [self.paper.system(name).name for name in self.systems or self.paper.default]
+        return [system for system in self.paper.systems if system.name in wanted]
+
+    @property
+    def cross_validates(self) -> bool:
+        """Whether runs are folds and not seeds."""
+        return self.table == "mtdnn" and self.folds > 1
+
+    def runs(self) -> list[Run]:
+        """Every run: the first seed or fold of each row, then the second, ..."""
+        kind, count = ("fold", self.folds) if self.cross_validates else ("seed", self.seeds)
+        return [Run(system.name, n, kind) for n in range(count) for system in self.chosen]
+
+    def own_options(self, system: System) -> dict[str, Any]:
+        """Those of `options` that mean something to a system."""
+        if system.estimator is not None:
+            parameters = getattr(fastmtl.models, system.estimator)().get_params()
+            names = set(parameters) - {"random_state", "device"}
+        else:
+            fields = {option.name for option in dataclasses.fields(TrainConfig)} - set(_RESERVED)
+            names = {name for name in fields if _has_effect(name, system)}
+        return {name: value for name, value in self.options.items() if name in names}
+
+    def config(self, system: System, seed: int) -> TrainConfig:
+        """The training run of a system with a seed."""
+        return TrainConfig(
+            **{
+                **self.own_options(system),
+                **system.options,
+                "data": self.data,
+                "test": self.test,
+                "xml": self.xml,
+                "modalities": self.modalities,
+                "seed": seed,
+                "device": self.device,
+                "threads": self.threads,
+            }
+        )
+
+    def estimator(self, system: System, seed: int) -> Any:
+        """The estimator of a system with a seed."""
+        estimator = getattr(fastmtl.models, str(system.estimator))()
+        estimator.set_params(**self.own_options(system))
+        if "random_state" in estimator.get_params():
+            estimator.set_params(random_state=seed)
+        if self.device != "auto":
+            estimator.set_params(device=self.device)
+        return estimator
+
+    def load(self) -> MultiTaskData:
+        """The data of the first run. Raises DataError if it cannot be used."""
+        system = self.chosen[0]
+        if system.estimator is None:
+            return load_data(self.config(system, 0), self.data, test=self.test)
+        return fastmtl.data.load(
+            self.data, test=self.test, xml=self.xml, modalities=self.modalities
+        )
+
+    def fixed(self) -> dict[str, Any]:
+        """What every run in a directory shares, as JSON knows it."""
+        values = {name: getattr(self, name) for name in _FIXED}
+        return dict(json.loads(json.dumps({**values, "options": dict(self.options)})))
+
+    def check_directory(self, out: Path) -> None:
+        """Raise RunError unless `out` is new, empty, or holds runs of the same kind."""
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out}: expected a directory, got a file")
+        if not out.is_dir() or not any(out.iterdir()):
+            return
+        if not (out / FILE).is_file():
+            raise RunError(f"{out}: expected a new or empty directory, or one with a {FILE}")
+        stored = read_json(out / FILE)
+        for name, value in self.fixed().items():
+            if stored.get(name) != value:
+                raise RunError(f"{name}: expected {stored.get(name)!r} as in {out}, got {value!r}")
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options from NAME=VALUE, the value in JSON or else a string.
+
+    Example:
+        >>> parse_options(["epochs=5", "monitor=map", "hidden_sizes=[64, 32]"])
+        {'epochs': 5, 'monitor': 'map', 'hidden_sizes': [64, 32]}
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"option: expected NAME=VALUE, got {text!r}")
+        try:
+            options[name.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name.replace("-", "_")] = value
+    return options
+
+
+def _has_effect(option: str, system: System) -> bool:
+    if option not in ONLY_FOR:
+        return True
+    kind, users = ONLY_FOR[option]
+    return system.options[kind] in users

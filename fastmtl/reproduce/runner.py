@@ -1,0 +1,88 @@
+"""All runs of a plan, one after the other or in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from fastmtl.reproduce.execute import execute, with_threads
+from fastmtl.reproduce.plan import FILE, RESULT, Plan, Run
+from fastmtl.training import Reporter
+from fastmtl.training.checkpoint import read_json, write_json
+
+Results = dict[str, list[dict[str, Any]]]
+Say = Callable[[str], None]
+
+
+def run_all(
+    plan: Plan,
+    out: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    say: Say = print,
+    reporter: Reporter | None = None,
+) -> Results:
+    """Do every run of a plan that is not done yet; return the results of each system by run.
+
+    `out` must be new, empty, or hold a reproduction of the same table, data and options: seeds and
+    systems may have been added. A finished run is not done again, a stopped one goes on from its
+    last epoch. With `jobs` above 1 that many processes work at a time, each with its share of the
+    CPU's threads. `say` gets a line after each run; `reporter` what happens in a run of this
+    process.
+
+    Raises RunError if the directory does not fit, ValueError for `jobs` below 1, and what
+    `Trainer.fit` raises.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
+    out = Path(out)
+    plan.check_directory(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / FILE, plan.fixed())
+    runs = plan.runs()
+    open_runs = [run for run in runs if not (out / run.name / RESULT).is_file()]
+    done = len(runs) - len(open_runs)
+    if done:
+        say(f"{done} of {len(runs)} runs are done already")
+
+    def finished(run: Run, result: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        figure = plan.paper.figures[0]
+        say(f"[{done}/{len(runs)}] {run.name}: {figure} {_show(result['test'][figure])}")
+
+    if jobs == 1:
+        for run in open_runs:
+            finished(run, execute(plan, run, out, reporter))
+    elif open_runs:
+        _in_processes(plan, open_runs, out, jobs, finished)
+    return {
+        system.name: [
+            read_json(out / run.name / RESULT) for run in runs if run.system == system.name
+        ]
+        for system in plan.chosen
+    }
+
+
+def _in_processes(
+    plan: Plan, runs: list[Run], out: Path, jobs: int, finished: Callable[[Run, Any], None]
+) -> None:
+    share = with_threads(plan, max(1, (os.cpu_count() or 1) // jobs))
+    # A forked child of a process with OpenMP threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool:
+        futures = {pool.submit(execute, share, run, out): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                finished(futures[future], future.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
