@@ -137,6 +137,13 @@ void scale_rows(const Strided& a, Address factor, std::int64_t rows, std::int64_
          fastmtl::ScaleRows{on, matrix(a), pointer(factor), rows, columns, pointer(out)});
 }
 
+void gram_triangle(int dtype, Address inputs, std::int64_t matrices, std::int64_t samples,
+                   std::int64_t features, Address out, const Execution& on) {
+  launch(fastmtl::kernels().gram_triangle,
+         fastmtl::GramTriangle{on, fastmtl::DType(dtype), pointer(inputs), matrices, samples,
+                               features, pointer(out)});
+}
+
 void gram_squares(int dtype, Address grads, Address weights, std::int64_t task_stride,
                   std::int64_t tasks, std::int64_t samples, std::int64_t outputs, Address out,
                   const Execution& on) {
@@ -260,6 +267,7 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   m.def("graph_fusion_backward", graph_fusion_backward);
   // What not every backend has.
   const fastmtl::Kernels& kernels = fastmtl::kernels();
+  if (kernels.gram_triangle) m.def("gram_triangle", gram_triangle);
   if (kernels.gram_squares) m.def("gram_squares", gram_squares);
   if (kernels.gram_products) m.def("gram_products", gram_products);
   if (kernels.unusable) {

@@ -88,7 +88,16 @@ struct ScaleRows : Execution {
   void* out;  // (R, C) of the dtype of a
 };
 
-// out[t] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
+// out[n, m] = sum_i inputs[n, i] * inputs[m, i] below the diagonal, half of it there, 0 above.
+struct GramTriangle : Execution {
+  DType dtype;
+  const void* inputs;     // (N, I) or (matrices, N, I)
+  std::int64_t matrices;  // 1 for (N, I)
+  std::int64_t samples, features;
+  void* out;  // (matrices, N, N) Accumulated
+};
+
+// out[t] = 2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
 struct GramSquares : Execution {
   DType dtype;
   const void* grads;         // (T, N, O)
@@ -176,6 +185,7 @@ struct Kernels {
   void (*row_dots)(const RowDots&);
   void (*scale_rows)(const ScaleRows&);
   // Null on CUDA, where cuBLAS and row_dots do better.
+  void (*gram_triangle)(const GramTriangle&);
   void (*gram_squares)(const GramSquares&);
   void (*gram_products)(const GramProducts&);
   void (*graph_fusion_forward)(const GraphFusionForward&);

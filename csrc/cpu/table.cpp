@@ -15,6 +15,7 @@ const Kernels table = {
     grouped_focal_loss_backward,
     row_dots,
     scale_rows,
+    gram_triangle,
     gram_squares,
     gram_products,
     graph_fusion_forward,

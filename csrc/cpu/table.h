@@ -12,6 +12,7 @@ void grouped_focal_loss_forward(const GroupedFocalLossForward&);
 void grouped_focal_loss_backward(const GroupedFocalLossBackward&);
 void row_dots(const RowDots&);
 void scale_rows(const ScaleRows&);
+void gram_triangle(const GramTriangle&);
 void gram_squares(const GramSquares&);
 void gram_products(const GramProducts&);
 void graph_fusion_forward(const GraphFusionForward&);

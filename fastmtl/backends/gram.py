@@ -9,7 +9,7 @@ triangle and half its diagonal
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
 neither. Products are torch's and what is between them is the backend's `row_dots`, or its
-`gram_squares` and `gram_products` where it has better ones for triangular H.
+`gram_triangle`, `gram_squares` and `gram_products` where it has better ones for triangular H.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from fastmtl.backends.reference import accumulation_dtype, full_precision
 
 # row_dots(a (R, C), b (R, C) or (1, C), out (R,), accumulate): out (+)= sum_c a * b
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
-# gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = <d_j, h d_j>
+# gram_triangle(x (N, I) or (T, N, I)): H
+GramTriangle = Callable[[Tensor], Tensor]
+# gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = 2 <d_j, h d_j>
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
 # gram_products(d (T, N, O), h (N, N) lower triangular, rows): h[rows] @ d_j, (T, rows, O)
 GramProducts = Callable[[Tensor, Tensor, slice], Tensor]
@@ -37,23 +39,24 @@ def norms(
     grad_outputs: Tensor,  # (T, N, O)
     row_dots: RowDots,
     gram_squares: GramSquares | None = None,
+    gram_triangle: GramTriangle | None = None,
 ) -> Tensor:
     """||d_j^T x||_F for every task, (T,)."""
     dtype = accumulation_dtype(inputs.dtype)
-    x, d = inputs.to(dtype).contiguous(), grad_outputs.contiguous()
-    squares = x.new_zeros(len(d))
+    x, d = inputs.contiguous(), grad_outputs.contiguous()
+    squares = x.new_zeros(len(d), dtype=dtype)
     if d.numel() and x.numel():
         with full_precision(d.device):
             if d.shape[1] == 1:
                 rows = d.to(dtype).flatten(1)
                 row_dots(rows, rows, squares, False)
-                squares *= x.square().sum((-2, -1))
+                squares *= x.to(dtype).square().sum((-2, -1))
             elif not _gram_is_cheaper(x, d, products=0):
-                _direct_squares(x, d.to(dtype), squares, row_dots)
+                _direct_squares(x.to(dtype), d.to(dtype), squares, row_dots)
             elif gram_squares is not None:
-                gram_squares(d, _half_kernel(x), squares)
-                squares *= 2
+                gram_squares(d, (gram_triangle or _gram_triangle)(x), squares)
             else:
+                x = x.to(dtype)
                 _gram_squares(x @ x.mT, d.to(dtype), squares, row_dots)
     return squares.clamp_(min=0).sqrt_()
 
@@ -62,28 +65,30 @@ def gramian(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
     gram_products: GramProducts | None = None,
+    gram_triangle: GramTriangle | None = None,
 ) -> Tensor:
     """<d_i^T x, d_j^T x> for every pair of tasks, (T, T), symmetric to the bit."""
     dtype = accumulation_dtype(inputs.dtype)
-    x, d = inputs.to(dtype).contiguous(), grad_outputs.to(dtype).contiguous()
+    x, d = inputs.contiguous(), grad_outputs.to(dtype).contiguous()
     result = d.new_zeros(len(d), len(d))
     if d.numel() and x.numel():
         with full_precision(d.device):
             if d.shape[1] == 1:
-                rows = x.flatten(-2)  # (I,) or (T, I)
+                rows = x.to(dtype).flatten(-2)  # (I,) or (T, I)
                 result = d.flatten(1) @ d.flatten(1).T * torch.inner(rows, rows)
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
-                _add_gram_products(_half_kernel(x), d, result, gram_products or _gram_products)
+                half_kernel = (gram_triangle or _gram_triangle)(x)
+                _add_gram_products(half_kernel, d, result, gram_products or _gram_products)
                 result = result + result.T
             else:
-                _add_direct_products(x, d, result)
+                _add_direct_products(x.to(dtype), d, result)
     result = (result + result.T) / 2
     result.diagonal().clamp_(min=0)
     return result
 
 
-def _half_kernel(x: Tensor) -> Tensor:
-    """The lower triangle of x x^T with half its diagonal."""
+def _gram_triangle(x: Tensor) -> Tensor:
+    x = x.to(accumulation_dtype(x.dtype))
     kernel = x @ x.mT
     kernel.tril_().diagonal(dim1=-2, dim2=-1).mul_(0.5)
     return kernel

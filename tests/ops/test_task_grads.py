@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import fastmtl
-from fastmtl.backends import gram
+from fastmtl.backends import gram, native
 from fastmtl.ops import task_grad_gramian, task_grad_norms
 from tests.tolerances import assert_close
 
@@ -71,6 +71,51 @@ def test_both_forms_are_taken() -> None:
     for products in (0, 7):
         assert gram._gram_is_cheaper(torch.empty(20, 1000), few, products)
         assert not gram._gram_is_cheaper(torch.empty(4000, 10), many, products)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (1, 700), (2, 3), (7, 1), (13, 16), (25, 513), (64, 1024), (53, 1100), (3, 19, 33)],
+)
+def test_native_triangle(
+    backend: str, shape: tuple[int, ...], threads: int, dtype: torch.dtype
+) -> None:
+    if backend != "native":
+        pytest.skip("a kernel of the native backend")
+    x = torch.randn(shape).to(dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        triangle = native.grads._gram_triangle(x)
+        again = native.grads._gram_triangle(x)
+    finally:
+        torch.set_num_threads(before)
+    wanted = (x.double() @ x.double().mT).tril()
+    wanted.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    out = torch.float64 if dtype == torch.float64 else torch.float32
+    assert triangle.dtype == out
+    assert torch.equal(triangle, again)
+    assert torch.equal(triangle, triangle.tril())
+    assert_close(triangle, wanted, out)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("sizes", [(2, 14, 600, 1), (3, 25, 40, 513), (2, 9, 300, 1100)])
+def test_native_squares(backend: str, sizes: tuple[int, int, int, int], threads: int) -> None:
+    if backend != "native":
+        pytest.skip("a kernel of the native backend")
+    x, d = problem(sizes, torch.float64, shared=False)
+    triangle = (x @ x.mT).tril()
+    squares = torch.empty(len(d), dtype=torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        native.grads._gram_squares(d, triangle, squares)
+    finally:
+        torch.set_num_threads(before)
+    assert_close(squares, 2 * (d * (triangle @ d)).sum((1, 2)))
 
 
 @pytest.mark.parametrize("op", OPS)

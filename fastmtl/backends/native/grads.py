@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -16,16 +17,18 @@ def task_grad_norms_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    has_kernel = hasattr(memory.module(inputs), "gram_squares")
-    return gram.norms(inputs, grad_outputs, _row_dots, _gram_squares if has_kernel else None)
+    if hasattr(memory.module(inputs), "gram_squares"):
+        return gram.norms(inputs, grad_outputs, _row_dots, _gram_squares, _gram_triangle)
+    return gram.norms(inputs, grad_outputs, _row_dots)
 
 
 def task_grad_gramian_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    has_kernel = hasattr(memory.module(inputs), "gram_products")
-    return gram.gramian(inputs, grad_outputs, _gram_products if has_kernel else None)
+    if hasattr(memory.module(inputs), "gram_products"):
+        return gram.gramian(inputs, grad_outputs, _gram_products, _gram_triangle)
+    return gram.gramian(inputs, grad_outputs)
 
 
 def stacked_norms_forward(
@@ -72,6 +75,22 @@ def _row_dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
         out.data_ptr(),
         memory.execution(a, workspace),
     )
+
+
+def _gram_triangle(inputs: Tensor) -> Tensor:
+    *matrices, samples, features = inputs.shape
+    dtype = accumulation_dtype(inputs.dtype)
+    out = inputs.new_empty(*matrices, samples, samples, dtype=dtype)
+    memory.module(inputs).gram_triangle(
+        memory.DTYPES[inputs.dtype],
+        inputs.data_ptr(),
+        prod(matrices),
+        samples,
+        features,
+        out.data_ptr(),
+        memory.execution(inputs),
+    )
+    return out
 
 
 def _gram_squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
