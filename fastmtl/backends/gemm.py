@@ -21,13 +21,16 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return result
 
 
-def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """The products of a (T, M, K) and b (T, K, N)."""
-    shape = (a.shape[0], a.shape[1], b.shape[2])
+def bmm(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The products of a (T, M, K) and b (T, K, N), in `out` (T, M, N) if it is given."""
     if not _takes_onednn(a) or a.shape[1] * a.shape[2] * b.shape[2] < _SMALL:
-        return torch.bmm(a, b)
-    out = a.new_empty(shape)
-    for index in range(shape[0]):
+        # A strided `out` costs torch.bmm a copy of all its operands.
+        if out is None or out.is_contiguous():
+            return torch.bmm(a, b, out=out)
+        return out.copy_(torch.bmm(a, b))
+    if out is None:
+        out = a.new_empty((a.shape[0], a.shape[1], b.shape[2]))
+    for index in range(a.shape[0]):
         out[index] = matmul(a[index], b[index])
     return out
 

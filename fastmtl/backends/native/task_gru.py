@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastmtl.backends import gemm
 from fastmtl.backends.native import memory
+from fastmtl.backends.parts import task_parts
 
 
 def task_gru_layer_forward(
@@ -28,23 +29,21 @@ def task_gru_layer_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tasks, directions, _, hidden = weight_hh.shape
     rows = x.shape[-2]
-    if x.dim() == 2:
-        gates = gemm.matmul(x, weight_ih.flatten(0, 2).t())  # (R, T * dirs * 3h)
-    else:
-        gates = gemm.bmm(x, weight_ih.flatten(1, 2).transpose(1, 2))  # (T, R, dirs * 3h)
+    weight_hh, bias_ih, bias_hh = (w.contiguous() for w in (weight_hh, bias_ih, bias_hh))
     output = _rows_of(lengths, x, (tasks, rows, directions * hidden))
-    hidden_n = x.new_empty(0)
+    gates = hidden_n = x.new_empty(0)
     if keep:
         hidden_n = _rows_of(lengths, x, (tasks, directions, rows, hidden))
-    weight_hh, bias_ih, bias_hh = (w.contiguous() for w in (weight_hh, bias_ih, bias_hh))
-    memory.module(x).task_gru_forward(
-        *_recurrence(weight_hh, starts, lengths, gates),
-        bias_ih.data_ptr(),
-        bias_hh.data_ptr(),
-        gates.data_ptr(),
-        hidden_n.data_ptr() if keep else 0,
-        output.data_ptr(),
-    )
+    for part in [slice(0, tasks)] if keep else task_parts(x, weight_hh):
+        gates = _products(x if x.dim() == 2 else x[part], weight_ih[part])
+        memory.module(x).task_gru_forward(
+            *_recurrence(weight_hh[part], starts, lengths, gates),
+            bias_ih[part].data_ptr(),
+            bias_hh[part].data_ptr(),
+            gates.data_ptr(),
+            hidden_n.data_ptr() if keep else 0,
+            output[part].data_ptr(),
+        )
     return output, gates if keep else x.new_empty(0), hidden_n
 
 
@@ -60,42 +59,48 @@ def task_gru_layer_backward(
     lengths: Tensor,  # (B,)
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tasks, directions, _, hidden = weight_hh.shape
-    rows = x.shape[-2]
-    grad, weight_hh = grad.contiguous(), weight_hh.contiguous()
-    grad_gates = _rows_of(lengths, x, tuple(gates.shape))
-    grad_recurrent = _rows_of(lengths, x, (tasks, directions, rows, 3 * hidden))
-    grad_bias = x.new_empty(tasks, directions, 4 * hidden)
-    memory.module(x).task_gru_backward(
-        *_recurrence(weight_hh, starts, lengths, gates),
-        gates.data_ptr(),
-        hidden_n.data_ptr(),
-        output.data_ptr(),
-        grad.data_ptr(),
-        grad_gates.data_ptr(),
-        grad_recurrent.data_ptr(),
-        grad_bias.data_ptr(),
-    )
+    tasks, directions, width, hidden = weight_hh.shape
+    rows, shared = x.shape[-2], x.dim() == 2
     need_x, need_ih, need_hh = needs
-    grad_x = grad_ih = grad_hh = x.new_empty(0)
-    if need_hh:
-        states = output.unflatten(2, (directions, hidden))
-        products = [
-            gemm.bmm(grad_recurrent[:, d].transpose(1, 2), states[:, :, d])
-            for d in range(directions)
-        ]
-        grad_hh = torch.stack(products, 1)
+    grad, weight_hh = grad.contiguous(), weight_hh.contiguous()
+    parts = task_parts(x, weight_hh)
+    largest = max((part.stop - part.start for part in parts), default=0)
+    grad_bias = x.new_empty(tasks, directions, 4 * hidden)
+    grad_hh = x.new_empty(weight_hh.shape if need_hh else 0)
+    grad_ih = x.new_empty(weight_ih.shape if need_ih and not shared else 0)
+    grad_x = x.new_empty(x.shape if need_x and not shared else 0)
+    # The tasks' one product with a shared x needs the gradients of all of them.
+    grad_gates = _rows_of(lengths, x, tuple(gates.shape) if shared else (largest, *gates.shape[1:]))
+    grad_recurrent = _rows_of(lengths, x, (largest, directions, rows, width))
+    for part in parts:
+        count = part.stop - part.start
+        columns = slice(part.start * directions * width, part.stop * directions * width)
+        own_gates = gates[:, columns] if shared else gates[part]
+        own_grads = grad_gates[:, columns] if shared else grad_gates[:count]
+        memory.module(x).task_gru_backward(
+            *_recurrence(weight_hh[part], starts, lengths, own_gates),
+            own_gates.data_ptr(),
+            hidden_n[part].data_ptr(),
+            output[part].data_ptr(),
+            grad[part].data_ptr(),
+            own_grads.data_ptr(),
+            grad_recurrent.data_ptr(),
+            grad_bias[part].data_ptr(),
+        )
+        if need_hh:
+            states = output[part].unflatten(2, (directions, hidden))
+            for d in range(directions):
+                left = grad_recurrent[:count, d].transpose(1, 2)
+                gemm.bmm(left, states[:, :, d], out=grad_hh[part, d])
+        if need_ih and not shared:
+            gemm.bmm(own_grads.transpose(1, 2), x[part], out=grad_ih[part].flatten(1, 2))
+        if need_x and not shared:
+            gemm.bmm(own_grads, weight_ih[part].flatten(1, 2), out=grad_x[part])
     del grad_recurrent
-    if x.dim() == 2:
-        if need_ih:
-            grad_ih = gemm.matmul(grad_gates.t(), x).view(weight_ih.shape)
-        if need_x:
-            grad_x = gemm.matmul(grad_gates, weight_ih.flatten(0, 2))
-    else:
-        if need_ih:
-            grad_ih = gemm.bmm(grad_gates.transpose(1, 2), x).view(weight_ih.shape)
-        if need_x:
-            grad_x = gemm.bmm(grad_gates, weight_ih.flatten(1, 2))
+    if shared and need_ih:
+        grad_ih = gemm.matmul(grad_gates.t(), x).view(weight_ih.shape)
+    if shared and need_x:
+        grad_x = gemm.matmul(grad_gates, weight_ih.flatten(0, 2))
     reset_update, new, new_recurrent = grad_bias.split([2 * hidden, hidden, hidden], 2)
     return (
         grad_x,
@@ -104,6 +109,13 @@ def task_gru_layer_backward(
         torch.cat([reset_update, new], 2),
         torch.cat([reset_update, new_recurrent], 2),
     )
+
+
+def _products(x: Tensor, weight_ih: Tensor) -> Tensor:
+    """W_ih x, (R, T * dirs * 3h) for a shared x and (T, R, dirs * 3h) otherwise."""
+    if x.dim() == 2:
+        return gemm.matmul(x, weight_ih.flatten(0, 2).t())
+    return gemm.bmm(x, weight_ih.flatten(1, 2).transpose(1, 2))
 
 
 def _rows_of(lengths: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
