@@ -224,31 +224,62 @@ fastmtl::TaskGRU task_gru(int dtype, Address weight_hh, Address starts, Address 
           gates_row_stride};
 }
 
-void task_gru_forward(int dtype, Address weight_hh, Address starts, Address lengths,
-                      std::int64_t tasks, std::int64_t directions, std::int64_t batch,
-                      std::int64_t rows, std::int64_t hidden, std::int64_t gates_task_stride,
-                      std::int64_t gates_row_stride, const Execution& on, Address bias_ih,
-                      Address bias_hh, Address gates, Address hidden_n, Address output) {
-  launch(
-      fastmtl::kernels().task_gru_forward,
-      fastmtl::TaskGRUForward{task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch,
-                                       rows, hidden, gates_task_stride, gates_row_stride, on),
-                              pointer(bias_ih), pointer(bias_hh), pointer(gates), pointer(hidden_n),
-                              pointer(output)});
+fastmtl::TaskGRUForward task_gru_forward(
+    int dtype, Address weight_hh, Address starts, Address lengths, std::int64_t tasks,
+    std::int64_t directions, std::int64_t batch, std::int64_t rows, std::int64_t hidden,
+    std::int64_t gates_task_stride, std::int64_t gates_row_stride, const Execution& on,
+    Address bias_ih, Address bias_hh, Address gates, Address hidden_n, Address output) {
+  return {task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch, rows, hidden,
+                   gates_task_stride, gates_row_stride, on),
+          pointer(bias_ih),
+          pointer(bias_hh),
+          pointer(gates),
+          pointer(hidden_n),
+          pointer(output)};
 }
 
-void task_gru_backward(int dtype, Address weight_hh, Address starts, Address lengths,
-                       std::int64_t tasks, std::int64_t directions, std::int64_t batch,
-                       std::int64_t rows, std::int64_t hidden, std::int64_t gates_task_stride,
-                       std::int64_t gates_row_stride, const Execution& on, Address gates,
-                       Address hidden_n, Address output, Address grad_output, Address grad_gates,
-                       Address grad_recurrent, Address grad_bias) {
-  launch(fastmtl::kernels().task_gru_backward,
-         fastmtl::TaskGRUBackward{
-             task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch, rows, hidden,
-                      gates_task_stride, gates_row_stride, on),
-             pointer(gates), pointer(hidden_n), pointer(output), pointer(grad_output),
-             pointer(grad_gates), pointer(grad_recurrent), pointer(grad_bias)});
+fastmtl::TaskGRUBackward task_gru_backward(
+    int dtype, Address weight_hh, Address starts, Address lengths, std::int64_t tasks,
+    std::int64_t directions, std::int64_t batch, std::int64_t rows, std::int64_t hidden,
+    std::int64_t gates_task_stride, std::int64_t gates_row_stride, const Execution& on,
+    Address gates, Address hidden_n, Address output, Address grad_output, Address grad_gates,
+    Address grad_recurrent, Address grad_bias) {
+  return {task_gru(dtype, weight_hh, starts, lengths, tasks, directions, batch, rows, hidden,
+                   gates_task_stride, gates_row_stride, on),
+          pointer(gates),
+          pointer(hidden_n),
+          pointer(output),
+          pointer(grad_output),
+          pointer(grad_gates),
+          pointer(grad_recurrent),
+          pointer(grad_bias)};
+}
+
+// A kernel on the arguments that `make` gathers.
+template <class Kernel, class Args, class... Parameters>
+auto launching(Kernel fastmtl::Kernels::* kernel, Args (*make)(Parameters...)) {
+  return [=](Parameters... parameters) { launch(fastmtl::kernels().*kernel, make(parameters...)); };
+}
+
+// The same with those of one time step behind them.
+template <class Args, class... Parameters>
+auto launching_forward_step(Args (*make)(Parameters...)) {
+  return [=](Parameters... parameters, std::int64_t step, std::int64_t running, Address products,
+             Address states) {
+    launch(fastmtl::kernels().task_gru_forward_step,
+           fastmtl::TaskGRUForwardStep{make(parameters...), step, running, pointer(products),
+                                       pointer(states)});
+  };
+}
+
+template <class Args, class... Parameters>
+auto launching_backward_step(Args (*make)(Parameters...)) {
+  return [=](Parameters... parameters, std::int64_t step, std::int64_t running, Address grads,
+             Address carry, Address sums) {
+    launch(fastmtl::kernels().task_gru_backward_step,
+           fastmtl::TaskGRUBackwardStep{make(parameters...), step, running, pointer(grads),
+                                        pointer(carry), pointer(sums)});
+  };
 }
 
 }  // namespace
@@ -265,6 +296,8 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   m.def("scale_rows", scale_rows);
   m.def("graph_fusion_forward", graph_fusion_forward);
   m.def("graph_fusion_backward", graph_fusion_backward);
+  m.def("task_gru_forward", launching(&fastmtl::Kernels::task_gru_forward, task_gru_forward));
+  m.def("task_gru_backward", launching(&fastmtl::Kernels::task_gru_backward, task_gru_backward));
   // What not every backend has.
   const fastmtl::Kernels& kernels = fastmtl::kernels();
   if (kernels.gram_triangle) m.def("gram_triangle", gram_triangle);
@@ -275,9 +308,9 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
     m.def("focal_loss_workspace", kernels.focal_loss_workspace);
     m.def("grouped_focal_loss_workspace", kernels.grouped_focal_loss_workspace);
     m.def("row_dots_workspace", kernels.row_dots_workspace);
-  }
-  if (kernels.task_gru_forward) {
-    m.def("task_gru_forward", task_gru_forward);
-    m.def("task_gru_backward", task_gru_backward);
+    m.def("task_gru_workspace", kernels.task_gru_workspace);
+    m.def("task_gru_in_one_launch", kernels.task_gru_in_one_launch);
+    m.def("task_gru_forward_step", launching_forward_step(task_gru_forward));
+    m.def("task_gru_backward_step", launching_backward_step(task_gru_backward));
   }
 }

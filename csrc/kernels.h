@@ -175,6 +175,22 @@ struct TaskGRUBackward : TaskGRU {
   void* grad_bias;          // (T, dirs, 4h): of r, z, n of bias_ih, then n of bias_hh
 };
 
+// The gates of one time step, for the `running` longest sequences; the sequences come longest
+// first. Whoever calls it multiplies by weight_hh, which is not read, between two steps.
+struct TaskGRUForwardStep : TaskGRUForward {
+  std::int64_t step, running;
+  const void* products;  // (T, dirs, running, 3h): W_hh h; not read at step 0
+  void* states;          // (T, dirs, B, h), not read at step 0
+};
+
+// From the last step to the first.
+struct TaskGRUBackwardStep : TaskGRUBackward {  // grad_bias is not written
+  std::int64_t step, running;
+  void* grads;  // (T, dirs, running, 3h) of W_hh h + b_hh
+  void* carry;  // (T, dirs, B, h): becomes the gradient of the states before, but for W_hh h's
+  void* sums;   // (T, dirs, B, 4h): after step 0, the parts of grad_bias
+};
+
 // The kernels of one backend.
 struct Kernels {
   const char* isa;
@@ -190,15 +206,22 @@ struct Kernels {
   void (*gram_products)(const GramProducts&);
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
-  void (*task_gru_forward)(const TaskGRUForward&);  // null on CUDA
+  void (*task_gru_forward)(const TaskGRUForward&);
   void (*task_gru_backward)(const TaskGRUBackward&);
   // CUDA alone. Why the kernels do not run on the current device; null where they do.
   const char* (*unusable)() = nullptr;
-  // CUDA alone. Bytes of workspace for a forward call over so many elements.
+  // CUDA alone. Bytes of workspace for a call over so many elements.
   std::int64_t (*focal_loss_workspace)(int device, std::int64_t rows, std::int64_t tasks) = nullptr;
   std::int64_t (*grouped_focal_loss_workspace)(int device, std::int64_t rows, std::int64_t groups,
                                                std::int64_t classes) = nullptr;
   std::int64_t (*row_dots_workspace)(int device, std::int64_t rows, std::int64_t columns) = nullptr;
+  std::int64_t (*task_gru_workspace)(int device, int dtype, std::int64_t pairs, std::int64_t batch,
+                                     std::int64_t hidden) = nullptr;
+  // CUDA alone. Whether states of this size are taken through time by task_gru_forward and
+  // task_gru_backward, or else step by step between matrix products.
+  bool (*task_gru_in_one_launch)(int device, int dtype, std::int64_t hidden) = nullptr;
+  void (*task_gru_forward_step)(const TaskGRUForwardStep&) = nullptr;
+  void (*task_gru_backward_step)(const TaskGRUBackwardStep&) = nullptr;
 };
 
 // The kernels in use: the best ones for this machine, until use_isa chose others.

@@ -30,10 +30,16 @@ Kernels cuda_kernels() {
   table.scale_rows = scale_rows;
   table.graph_fusion_forward = graph_fusion_forward;
   table.graph_fusion_backward = graph_fusion_backward;
+  table.task_gru_forward = task_gru_forward;
+  table.task_gru_backward = task_gru_backward;
   table.unusable = unusable;
   table.focal_loss_workspace = focal_loss_workspace;
   table.grouped_focal_loss_workspace = grouped_focal_loss_workspace;
   table.row_dots_workspace = row_dots_workspace;
+  table.task_gru_workspace = task_gru_workspace;
+  table.task_gru_in_one_launch = task_gru_in_one_launch;
+  table.task_gru_forward_step = task_gru_forward_step;
+  table.task_gru_backward_step = task_gru_backward_step;
   return table;
 }
 

@@ -19,6 +19,7 @@ from fastmtl.ops import (
     task_grad_gramian,
     task_grad_norms,
 )
+from fastmtl.ops.task_gru import task_gru_layer
 
 # A problem: a function of tensors, those it is differentiated in, and those it is not.
 Function = Callable[[list[Tensor], list[Tensor]], Sequence[Tensor]]
@@ -86,6 +87,30 @@ def grads_problem(
 
     leaves = [torch.randn(samples, features), torch.randn(tasks, samples, outputs)]
     return run, [leaf.to(dtype) for leaf in leaves], []
+
+
+def gru_problem(
+    tasks: int,
+    directions: int,
+    hidden: int,
+    lengths: list[int],
+    dtype: torch.dtype,
+    inputs: int = 5,
+    shared: bool = True,
+) -> Problem:
+    """Two rows between sequences belong to none of them."""
+    count = torch.tensor(lengths, dtype=torch.int64)
+    ends = (count + 2).cumsum(0)
+    rows = int(ends[-1])
+    x = torch.randn((rows, inputs) if shared else (tasks, rows, inputs))
+    tails: list[tuple[int, ...]] = [(inputs,), (hidden,), (), ()]
+    shape = tasks, directions, 3 * hidden
+    weights = [(2 * torch.rand(*shape, *tail) - 1) * hidden**-0.5 for tail in tails]
+
+    def run(leaves: list[Tensor], _: list[Tensor]) -> list[Tensor]:
+        return [task_gru_layer(*leaves, ends - count - 2, count)]
+
+    return run, [leaf.to(dtype) for leaf in (x, *weights)], []
 
 
 def solve(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastmtl.backends.native import task_gru_cuda
 from tests.gpu.problems import (
     Problem,
     focal_problem,
     fusion_problem,
     grads_problem,
     grouped_problem,
+    gru_problem,
     norms_problem,
     reference,
     seeds_for,
@@ -145,6 +147,60 @@ def test_graph_fusion(
     check(fusion_problem(*sizes, dtype), device, dtype, scale=2)
 
 
+# Triton has no kernel for it.
+cuda_alone = pytest.mark.parametrize("device", ["cuda"], indirect=True)
+
+
+@cuda_alone
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1, 1, 1, [1]),
+        (3, 2, 4, [3, 6, 1, 4]),
+        (1, 1, 20, [1] * 5),
+        (2, 2, 65, [3, 3, 2]),
+        (1, 2, 37, [4] * 13 + [2] * 12),
+        (2, 1, 128, [1, 2, 3, 2]),
+        (1, 1, 150, [3, 2]),
+        (1, 2, 200, [1, 3, 2]),
+    ],
+    ids=lambda sizes: "-".join(map(str, sizes[:3])),
+)
+def test_task_gru(
+    device: torch.device, sizes: tuple[int, int, int, list[int]], shared: bool, dtype: torch.dtype
+) -> None:
+    check(gru_problem(*sizes, dtype, shared=shared), device, dtype)
+
+
+# Blocks of one to four sequences, in a launch and in several.
+@cuda_alone
+@pytest.mark.parametrize("hidden", [7, 50, 96])
+@pytest.mark.parametrize("batch", [1, 6, 9, 12, 450])
+def test_task_gru_tiles(device: torch.device, batch: int, hidden: int) -> None:
+    problem = gru_problem(1, 2, hidden, [1 + i % 3 for i in range(batch)], torch.float32)
+    check(problem, device, torch.float32)
+
+
+@cuda_alone
+def test_task_gru_by_steps(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [
+        gru_problem(2, 2, 5, [1 + i % 3 for i in range(450)], dtype, shared=shared)
+        for dtype in (torch.float32, torch.float64)
+        for shared in (True, False)
+    ]
+    monkeypatch.setattr(task_gru_cuda, "in_one_launch", lambda weight: False)
+    for problem in problems:
+        check(problem, device, problem[1][0].dtype)
+
+
+@cuda_alone
+def test_task_gru_at_the_papers_size(device: torch.device) -> None:
+    problem = gru_problem(7, 2, 128, [3] * 18 + [2, 1], torch.float32)
+    check(problem, device, torch.float32)
+
+
 def test_same_bits_every_time(device: torch.device) -> None:
     for problem in (
         focal_problem(3000, 7, torch.float32),
@@ -155,6 +211,23 @@ def test_same_bits_every_time(device: torch.device) -> None:
         first, second = solve(problem, device), solve(problem, device)
         for one, other in zip(first, second, strict=True):
             assert torch.equal(one, other) or one.isnan().any()
+
+
+@cuda_alone
+@pytest.mark.parametrize("hidden", [40, 200])
+def test_task_gru_same_bits_every_time(device: torch.device, hidden: int) -> None:
+    problem = gru_problem(2, 2, hidden, [3, 1, 2, 3, 3], torch.float32)
+    for one, other in zip(solve(problem, device), solve(problem, device), strict=True):
+        assert torch.equal(one, other)
+
+
+@cuda_alone
+def test_task_gru_gradcheck(device: torch.device) -> None:
+    function, leaves, _ = gru_problem(2, 2, 2, [3, 1], torch.float64)
+    torch.autograd.gradcheck(
+        lambda *inputs: tuple(function(list(inputs), [])),
+        [leaf.to(device).requires_grad_() for leaf in leaves],
+    )
 
 
 @pytest.mark.parametrize(

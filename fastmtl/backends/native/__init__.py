@@ -4,7 +4,11 @@ The functions have the signatures of `fastmtl.backends.reference`, and their arg
 by `fastmtl.ops`. Both extension modules have the same functions (csrc/kernels.h).
 """
 
-from fastmtl.backends.native import memory
+from typing import Any
+
+from torch import Tensor
+
+from fastmtl.backends.native import memory, task_gru, task_gru_cuda
 from fastmtl.backends.native.fusion import (
     fusion_edge_weights_backward,
     fusion_edge_weights_forward,
@@ -24,7 +28,6 @@ from fastmtl.backends.native.losses import (
     grouped_focal_loss_forward,
 )
 from fastmtl.backends.native.memory import isa, unusable, use_isa
-from fastmtl.backends.native.task_gru import task_gru_layer_backward, task_gru_layer_forward
 from fastmtl.backends.reference import task_grad_gramian_backward, task_grad_norms_backward
 
 __all__ = [
@@ -55,9 +58,20 @@ def why_not(op: str, device: str) -> str:
     reason = unusable(device)
     if reason:
         return reason
-    kernels = memory.cuda if device == "cuda" else memory.cpu
-    if f"{op}_forward" not in globals() or (
-        op == "task_gru_layer" and not hasattr(kernels, "task_gru_forward")
-    ):
-        return f"no native kernel for {device}"
-    return ""
+    return "" if f"{op}_forward" in globals() else f"no native kernel for {device}"
+
+
+def task_gru_layer_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _task_gru(x).task_gru_layer_forward(x, *arguments)
+
+
+def task_gru_layer_backward(
+    grad: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _task_gru(grad).task_gru_layer_backward(grad, *arguments)
+
+
+def _task_gru(tensor: Tensor) -> Any:
+    """The layer of GRUs around the kernels for a tensor's device."""
+    on_gpu = hasattr(memory.module(tensor), "task_gru_in_one_launch")
+    return task_gru_cuda if on_gpu else task_gru
