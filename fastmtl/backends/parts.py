@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Elements that a part of the tasks should at least have: below, a call costs more than it saves.
-_WORTHWHILE = 1 << 20
+_WORTHWHILE = 1 << 19
 
 
 def task_parts(x: Tensor, weight_hh: Tensor) -> list[slice]:

@@ -26,6 +26,7 @@ class MTMLAN(MultiTaskModel):
     where no sequence is padded; padded steps are not read. The output is logits (B, T).
 
     `dropout` is the probability of zeroing an entry between the GRU's layers and of the context.
+    With `recompute` a training step takes less memory and more time (see `TaskGRU`).
 
     Raises TypeError or ValueError for another input.
 
@@ -50,6 +51,7 @@ class MTMLAN(MultiTaskModel):
         *,
         shared_features: int | None = None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = need_size("in_features", in_features)
@@ -62,7 +64,9 @@ class MTMLAN(MultiTaskModel):
         else:
             features = need_size("shared_features", shared_features)
             self.shared = SharedLinear(in_features, features, num_tasks)
-        self.gru = TaskGRU(features, hidden_size, num_tasks, num_layers, dropout=dropout)
+        self.gru = TaskGRU(
+            features, hidden_size, num_tasks, num_layers, dropout=dropout, recompute=recompute
+        )
         self.task_attention = TaskAttention(self.gru.out_features, attention_size, num_tasks)
         self.drop = nn.Dropout(dropout)
         self.output = TaskLinear(self.gru.out_features, 1, num_tasks)
@@ -98,6 +102,7 @@ class MTMLAN(MultiTaskModel):
             "attention_size": self.task_attention.attention_size,
             "shared_features": self.shared_features,
             "dropout": self.dropout,
+            "recompute": self.gru.recompute,
         }
 
     def reference(self) -> ReferenceMTMLAN:

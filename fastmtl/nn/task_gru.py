@@ -29,6 +29,9 @@ class TaskGRU(nn.Module):
     `lengths` (B,) is an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
     padded. Padded steps are not read, and the output there is 0.
 
+    With `recompute` a training step keeps only the states of every layer, and backward computes the
+    gates from them again: less memory, and one more forward pass of time.
+
     Raises TypeError or ValueError for another input.
 
     Example:
@@ -49,6 +52,8 @@ class TaskGRU(nn.Module):
         num_layers: int = 2,
         bidirectional: bool = True,
         dropout: float = 0.0,
+        *,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = need_size("input_size", input_size)
@@ -57,6 +62,7 @@ class TaskGRU(nn.Module):
         self.num_layers = need_size("num_layers", num_layers)
         self.dropout = need_probability("dropout", dropout)
         self.bidirectional = bidirectional
+        self.recompute = recompute
         self.num_directions = 2 if bidirectional else 1
         for layer in range(num_layers):
             width = input_size if layer == 0 else self.out_features
@@ -86,7 +92,7 @@ class TaskGRU(nn.Module):
                 states = F.dropout(states, self.dropout, self.training)
             arguments = [getattr(self, f"{kind}_l{layer}") for kind in _KINDS]
             arguments += [sequences.starts, sequences.lengths]
-            states = task_gru_layer(states, *arguments)
+            states = task_gru_layer(states, *arguments, recompute=self.recompute)
         return sequences.padded(states, x.shape[-3], x.shape[-2])
 
     @classmethod
@@ -146,5 +152,5 @@ class TaskGRU(nn.Module):
         return (
             f"{self.input_size}, {self.hidden_size}, num_tasks={self.num_tasks}, "
             f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
-            f"dropout={self.dropout}"
+            f"dropout={self.dropout}" + (", recompute=True" if self.recompute else "")
         )

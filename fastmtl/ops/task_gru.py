@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from fastmtl import backends
 from fastmtl.backends import reference
+from fastmtl.backends.parts import task_parts
 from fastmtl.ops import _checks
 from fastmtl.ops._autograd import once_differentiable
 
@@ -23,6 +25,8 @@ def task_gru_layer(
     bias_hh: Tensor,  # (T, dirs, 3h)
     starts: Tensor,  # (B,)
     lengths: Tensor,  # (B,)
+    *,
+    recompute: bool = False,
 ) -> Tensor:
     """The states of a GRU layer for every task, in one or two directions.
 
@@ -38,6 +42,9 @@ def task_gru_layer(
     (T, R, dirs * h), 0 in rows that no sequence has; these are multiplied by 0 in the gradient of
     `weight_ih`, so they must be finite. float32, float64, bfloat16 and float16, the halves computed
     in float32. Differentiable once, in x, weights and biases.
+
+    Backward reads the gates, four times as much as the states, which forward keeps for it. With
+    `recompute` nothing is kept: backward computes them again, on the CPU for a few tasks at a time.
 
     Raises TypeError or ValueError for arguments of the wrong type, dtype, shape or device.
 
@@ -58,15 +65,17 @@ def task_gru_layer(
         _checks.need_dtype(name, weight, "x", tensors[0])
     if dtype != computed:
         tensors = tuple(tensor.to(computed) for tensor in tensors)
-    return _layer(*tensors, starts.contiguous(), lengths.contiguous()).to(dtype)
+    tensors += starts.contiguous(), lengths.contiguous()
+    return _layer(*tensors, recompute=recompute).to(dtype)
 
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def _layer(*arguments: Tensor) -> Tensor:
+def _layer(*arguments: Tensor, recompute: bool) -> Tensor:
     x, starts, lengths = arguments[0], *arguments[-2:]
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in arguments)
+    keep = differentiated and not recompute
     if _checks.traced(x):
         output: Tensor = _task_gru_layer(*arguments, keep)[0]
         return output
@@ -74,9 +83,9 @@ def _layer(*arguments: Tensor) -> Tensor:
     kernels = backends.kernels("task_gru_layer", x.device)
     if kernels is reference:
         return reference.task_gru_layer(*arguments)
-    if not keep:
+    if not differentiated:
         return _forward(kernels, x, *arguments[1:], False)[0]
-    result: Tensor = _TaskGRULayer.apply(*arguments, kernels)
+    result: Tensor = _TaskGRULayer.apply(*arguments, keep, kernels)
     return result
 
 
@@ -141,10 +150,50 @@ def _forward(kernels: Any, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, 
         return result
 
 
-def _backward(kernels: Any, grad: Tensor, *arguments: Any) -> _Grads:
+def _backward(kernels: Any, grad: Tensor, saved: Sequence[Tensor], needs: list[bool]) -> _Grads:
+    """The gradients from output, gates, hidden_n, and then the arguments of the forward pass; the
+    first three are empty where it kept nothing."""
+    output, gates, hidden_n, x, weight_ih, weight_hh, bias_ih, bias_hh, *rows = saved
     with reference.full_precision(grad.device):
-        result: _Grads = kernels.task_gru_layer_backward(grad, *arguments)
+        if not gates.numel():
+            weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+            return _backward_from_inputs(kernels, grad, x, weights, rows, needs)
+        result: _Grads = kernels.task_gru_layer_backward(
+            grad, output, gates, hidden_n, x, weight_ih, weight_hh, *rows, needs
+        )
         return result
+
+
+def _backward_from_inputs(
+    kernels: Any,
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    needs: list[bool],
+) -> _Grads:
+    """The gradients from the arguments of the forward pass, some tasks at a time."""
+
+    def gradients(grad: Tensor, x: Tensor, *weights: Tensor) -> _Grads:
+        kept = kernels.task_gru_layer_forward(x, *weights, *rows, True)
+        result: _Grads = kernels.task_gru_layer_backward(grad, *kept, x, *weights[:2], *rows, needs)
+        return result
+
+    parts, shared = task_parts(x, weights[1]), x.dim() == 2
+    if len(parts) == 1:
+        return gradients(grad, x, *weights)
+    wanted = zip((x, *weights), (*needs, True, True), strict=True)
+    totals = [torch.zeros_like(t) if need else t.new_empty(0) for t, need in wanted]
+    for part in parts:
+        found = gradients(grad[part], x if shared else x[part], *(w[part] for w in weights))
+        for index, (total, value) in enumerate(zip(totals, found, strict=True)):
+            if shared and index == 0:
+                total += value
+            else:
+                total[part] = value
+        del found, value
+    grad_x, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh = totals
+    return grad_x, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh
 
 
 class _TaskGRULayer(torch.autograd.Function):
@@ -158,20 +207,20 @@ class _TaskGRULayer(torch.autograd.Function):
         bias_hh: Tensor,
         starts: Tensor,
         lengths: Tensor,
+        keep: bool,
         kernels: Any,
     ) -> Tensor:
-        output, gates, hidden_n = _forward(
-            kernels, x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths, True
-        )
-        ctx.save_for_backward(output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths)
+        inputs = (x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
+        output, *kept = _forward(kernels, *inputs, keep)
+        ctx.save_for_backward(output if keep else kept[0], *kept, *inputs)
         ctx.kernels = kernels
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        grads = _backward(ctx.kernels, grad, *ctx.saved_tensors, _needs(ctx))
-        return *_wanted(ctx, grads), None, None, None
+        grads = _backward(ctx.kernels, grad, ctx.saved_tensors, _needs(ctx))
+        return *_wanted(ctx, grads), None, None, None, None
 
 
 def _needs(ctx: Any) -> list[bool]:
@@ -208,14 +257,15 @@ def _task_gru_layer_backward(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
     starts: Tensor,
     lengths: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     kernels = backends.kernels("task_gru_layer", x.device)
-    return _backward(
-        kernels, grad, output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths, needs
-    )
+    saved = (output, gates, hidden_n, x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
+    return _backward(kernels, grad, saved, needs)
 
 
 @_task_gru_layer.register_fake
@@ -248,6 +298,8 @@ def _(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
     starts: Tensor,
     lengths: Tensor,
     needs: list[bool],
@@ -259,9 +311,10 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight_ih, weight_hh, _, _, starts, lengths, _ = inputs
-    ctx.save_for_backward(*output, x, weight_ih, weight_hh, starts, lengths)
-    ctx.mark_non_differentiable(*output[1:])
+    *tensors, keep = inputs
+    states, *kept = output
+    ctx.save_for_backward(states if keep else kept[0], *kept, *tensors)
+    ctx.mark_non_differentiable(*kept)
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Tensor) -> Any:

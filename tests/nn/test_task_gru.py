@@ -67,6 +67,22 @@ def test_equals_torch(
         assert_close(parameter.grad, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_recomputing_changes_nothing(dtype: torch.dtype) -> None:
+    layer = TaskGRU(5, 4, num_tasks=3, dropout=0.5).to(dtype)
+    again = TaskGRU(5, 4, num_tasks=3, dropout=0.5, recompute=True).to(dtype)
+    again.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 6, 5, dtype=dtype)
+    results = []
+    for network in (layer, again):
+        torch.manual_seed(1)
+        y = network(x, LENGTHS)
+        y.square().sum().backward()
+        results.append([y, *(parameter.grad for parameter in network.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs.double(), dtype)
+
+
 @pytest.mark.parametrize(
     ("num_layers", "bidirectional", "batch_first"),
     list(product([1, 2], [False, True], [False, True])),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import fastmtl
-from fastmtl.backends import gemm, native, reference
+from fastmtl.backends import gemm, native, parts, reference
 from fastmtl.ops.task_gru import task_gru_layer
 from tests.tolerances import assert_close
 
@@ -49,10 +49,12 @@ def problem(
     return *(t.to(dtype) for t in (x, *weights)), ends - count - 2, count
 
 
-def derivatives(arguments: tuple[Any, ...], seed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def derivatives(
+    arguments: tuple[Any, ...], seed: Tensor, recompute: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The states and the gradients of all that has one."""
     leaves = [argument.detach().requires_grad_() for argument in arguments[:5]]
-    output = task_gru_layer(*leaves, *arguments[5:])
+    output = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
     return output, torch.autograd.grad((output * seed).sum(), leaves)
 
 
@@ -92,6 +94,62 @@ def test_equations_of_the_reference(shared: bool) -> None:
     grads = reference.task_gru_layer_backward(seed, *saved, [True, True, True])
     for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
         assert_close(grad, wanted_grad)
+
+
+@pytest.fixture
+def one_task_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_WORTHWHILE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize("sizes", SIZES, ids=IDS)
+@pytest.mark.usefixtures("one_task_at_a_time")
+def test_tasks_in_parts(
+    backend: str, sizes: tuple[int, int, int, int, list[int]], shared: bool, recompute: bool
+) -> None:
+    arguments = problem(sizes, torch.float64, shared)
+    seed = torch.randn(sizes[0], arguments[0].shape[-2], sizes[1] * sizes[3]).double()
+    output, grads = derivatives(arguments, seed, recompute)
+    with torch.no_grad():
+        assert_close(task_gru_layer(*arguments), output)
+    with fastmtl.use_backend("reference"):
+        wanted, wanted_grads = derivatives(arguments, seed)
+    assert_close(output, wanted)
+    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+        assert_close(grad, wanted_grad)
+
+
+@pytest.mark.parametrize(("threads", "tasks"), [(1, 1), (2, 1), (3, 3), (4, 2), (64, 7)])
+def test_parts_keep_the_threads_busy(
+    monkeypatch: pytest.MonkeyPatch, threads: int, tasks: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    weight = torch.empty(7, 2, 192, 64, device="meta")
+    found = parts.task_parts(torch.empty(6000, 1), weight)
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(7))
+    assert found[0].stop == tasks
+    assert len(parts.task_parts(torch.empty(10, 1), weight)) == 1
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_backward_keeps(recompute: bool) -> None:
+    if fastmtl.backends.unavailable("native"):
+        pytest.skip("torch's own GRU keeps what it likes")
+    arguments = problem(SIZES[0], torch.float64)
+    for argument in arguments[:5]:
+        argument.requires_grad_()
+    kept: set[int] = set()
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.add(tensor.data_ptr() if tensor.numel() else 0)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        task_gru_layer(*arguments, recompute=recompute)
+    kept -= {0, *(argument.data_ptr() for argument in arguments)}
+    assert len(kept) == (0 if recompute else 3)
 
 
 def test_small_and_large_gates_keep_their_accuracy(backend: str) -> None:
@@ -153,21 +211,27 @@ def test_strides(backend: str) -> None:
         assert_close(grad, wanted_grad)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 @pytest.mark.parametrize("frozen", range(5))
-def test_no_gradient_where_nobody_wants_one(backend: str, frozen: int) -> None:
-    arguments = problem(SIZES[0], torch.float64)
+@pytest.mark.usefixtures("one_task_at_a_time")
+def test_no_gradient_where_nobody_wants_one(
+    backend: str, frozen: int, shared: bool, recompute: bool
+) -> None:
+    arguments = problem(SIZES[0], torch.float64, shared)
     leaves = [argument.requires_grad_(i != frozen) for i, argument in enumerate(arguments[:5])]
-    task_gru_layer(*leaves, *arguments[5:]).sum().backward()
+    task_gru_layer(*leaves, *arguments[5:], recompute=recompute).sum().backward()
     assert [leaf.grad is None for leaf in leaves] == [i == frozen for i in range(5)]
 
 
-def test_twice_on_a_retained_graph_and_from_run_to_run(backend: str) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_twice_on_a_retained_graph_and_from_run_to_run(backend: str, recompute: bool) -> None:
     arguments = problem(SIZES[3], torch.float32)
     leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    output = task_gru_layer(*leaves, *arguments[5:])
+    output = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
     first = torch.autograd.grad(output.square().sum(), leaves, retain_graph=True)
     second = torch.autograd.grad(output.square().sum(), leaves)
-    again = task_gru_layer(*leaves, *arguments[5:])
+    again = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
     third = torch.autograd.grad(again.square().sum(), leaves)
     assert again.equal(output)
     for a, b, c in zip(first, second, third, strict=True):
@@ -201,38 +265,47 @@ def test_checkpointed(backend: str) -> None:
         assert_close(grad, other)
 
 
-def test_second_derivative() -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_second_derivative(recompute: bool) -> None:
     if fastmtl.backends.unavailable("native"):
         pytest.skip("the reference differentiates twice")
     arguments = problem(SIZES[0], torch.float64)
     x = arguments[0].requires_grad_()
-    (grad,) = torch.autograd.grad(task_gru_layer(*arguments).square().sum(), x, create_graph=True)
+    output = task_gru_layer(*arguments, recompute=recompute)
+    (grad,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
         grad.sum().backward()
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 @pytest.mark.parametrize("keep", [True, False])
-def test_registered_op(backend: str, keep: bool, shared: bool) -> None:
+@pytest.mark.parametrize("differentiated", [True, False])
+def test_registered_op(backend: str, differentiated: bool, keep: bool, shared: bool) -> None:
     arguments = problem(SIZES[0], torch.float64, shared)
-    if keep:
+    if differentiated:
         for argument in arguments[:5]:
             argument.requires_grad_()
     torch.library.opcheck(torch.ops.fastmtl.task_gru_layer.default, (*arguments, keep))
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-def test_compiled(backend: str, shared: bool) -> None:
+def test_compiled(backend: str, shared: bool, recompute: bool) -> None:
     arguments = problem(SIZES[0], torch.float64, shared)
     leaves = [argument.requires_grad_() for argument in arguments[:5]]
     compiled = torch.compile(task_gru_layer, fullgraph=True, backend="aot_eager")
-    outputs = [function(*leaves, *arguments[5:]) for function in (compiled, task_gru_layer)]
-    grads = [torch.autograd.grad(output.square().sum(), leaves) for output in outputs]
-    assert_close(*outputs)
-    for grad, wanted in zip(*grads, strict=True):
-        assert_close(grad, wanted)
+    output, wanted = (
+        function(*leaves, *arguments[5:], recompute=recompute)
+        for function in (compiled, task_gru_layer)
+    )
+    assert_close(output, wanted)
+    grads, wanted_grads = (
+        torch.autograd.grad(o.square().sum(), leaves, retain_graph=True) for o in (output, wanted)
+    )
+    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
+        assert_close(grad, wanted_grad)
     with torch.no_grad():
-        assert_close(compiled(*leaves, *arguments[5:]), outputs[1])
+        assert_close(compiled(*leaves, *arguments[5:]), wanted)
 
 
 def test_autocast_computes_in_the_widest_dtype(backend: str) -> None:
