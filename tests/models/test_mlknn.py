@@ -8,7 +8,7 @@ import torch
 
 from fastmtl.data import load
 from fastmtl.models import MLKNN
-from fastmtl.models.neighbors import NeighbourSearch
+from fastmtl.models.neighbors import NeighbourSearch, _smallest
 
 
 def plain_neighbours(points, query, k, skip=None):
@@ -63,8 +63,10 @@ def test_published_hamming_loss(shared_data, name, published):
     assert loss == pytest.approx(published, abs=0.0005)
 
 
+@pytest.mark.parametrize("group", [64, 2])
 @pytest.mark.parametrize("levels", [2, 3, 1000])
-def test_neighbours_are_exact_and_ties_go_by_index(levels):
+def test_neighbours_are_exact_and_ties_go_by_index(levels, group, monkeypatch):
+    monkeypatch.setattr("fastmtl.models.neighbors._GROUP", group)
     rng = np.random.default_rng(levels)
     points = rng.integers(0, levels, (300, 3)) / 7 + 100.0
     search = NeighbourSearch(points)
@@ -82,6 +84,23 @@ def test_differences_below_float32_resolution_are_seen():
     np.testing.assert_array_equal(
         NeighbourSearch(points)(query, 5)[0], np.argsort(points[:, 0])[:5]
     )
+
+
+@pytest.mark.parametrize(("size", "levels"), [(7000, 0), (6656, 40), (6719, 0), (300, 3)])
+def test_the_smallest_by_groups_are_the_smallest(size, levels):
+    values = torch.randint(levels, (5, size)).float() if levels else torch.randn(5, size)
+    best, columns = _smallest(values, 26)
+    assert best.equal(values.sort(1).values[:, :26])
+    assert values.gather(1, columns).equal(best)
+    assert all(row.unique().numel() == 26 for row in columns)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e18, 1e25, 1e100])
+def test_numbers_beyond_float32(scale):
+    points = np.random.default_rng(0).normal(size=(60, 3)) * scale
+    expected = [plain_neighbours(points, p, 4, skip=i) for i, p in enumerate(points)]
+    np.testing.assert_array_equal(NeighbourSearch(points)(points, 4, exclude_self=True), expected)
 
 
 def test_identical_points():
