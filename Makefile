@@ -4,6 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 SHELL := bash
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# CMake and Ninja of the virtual environment before any others.
+TOOLS := PATH="$(abspath $(BIN)):$$PATH"
+
+# Tests run in several processes of one thread each: OpenMP threads that share a core with others
+# wait for one another, and that is many times slower.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 # Rebuilt when the requirements or anything that is compiled changes.
 STAMP := $(VENV)/.installed
@@ -13,8 +21,8 @@ SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find 
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) install -r requirements.txt
+	$(TOOLS) $(PIP) install --no-build-isolation -e .
 	$(BIN)/fastmtl info
 	touch $@
 
@@ -24,11 +32,16 @@ demo: $(STAMP)
 	$(BIN)/fastmtl train --model hgfn --balancer dmtl --data synthetic:disaster-multimodal \
 	  --epochs 10 --batch-size 32 --lr 5e-4 --dropout 0.5 --overwrite --out $(DEMO)/hgfn
 
+# The suite compiles the Triton kernels. Running them takes Triton's interpreter where there is no
+# GPU, and that is on or off for a whole process: hence a second call. Triton is for Linux.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
+ifeq ($(shell uname -s),Linux)
+	TRITON_INTERPRET=1 $(PYTEST) tests/gpu/test_parity.py -k triton
+endif
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
@@ -42,7 +55,8 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+	clang-format --dry-run --Werror $(shell find csrc tests/cuda/host_shim \
+	  -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(DEMO) fastmtl/_c*.so
