@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow bench gpu lint clean
+.PHONY: demo test test-slow cuda bench gpu lint clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,18 @@ endif
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+# Compiles the CUDA extension, for which nvcc is enough, and leaves the installed package alone.
+# CUDA_ARCHS="90" or "80;90" in place of CMakeLists.txt's list takes less time.
+CUDA_ARCHS ?=
+CUDA_BUILD := build/cuda
+cuda: $(STAMP)
+	rm -rf $(CUDA_BUILD)
+	start=$$SECONDS; $(TOOLS) FASTMTL_NATIVE=off FASTMTL_CUDA=on CUDA_ARCHS="$(CUDA_ARCHS)" \
+	  $(BIN)/python setup.py -q build_ext --build-temp $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib \
+	  && echo "compiled in $$((SECONDS - start)) s"
+	ls -sh $(CUDA_BUILD)/lib/fastmtl/_cuda*.so
+	PYTHONPATH=$(CUDA_BUILD)/lib/fastmtl $(BIN)/python -c "import _cuda"
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
