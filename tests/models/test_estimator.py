@@ -154,7 +154,7 @@ SINGLE_LABEL = {
 
 
 @each
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Estimator .* does not inherit")
 def test_scikit_learn_checks(estimator):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     results = checks.check_estimator(fresh(estimator), on_fail=None, on_skip=None)
