@@ -1,9 +1,4 @@
-"""Times of the GPU kernels and their peers, each checked before it is timed.
-
-A figure is the median of repeated runs between two CUDA events. `limit` is the least time that the
-device allows: the bytes that must move over its measured copy bandwidth, or the operations of the
-matrix products over its measured rate.
-"""
+"""Times of the GPU kernels and their peers, each checked before it is timed."""
 
 from __future__ import annotations
 
@@ -11,11 +6,8 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
 from itertools import combinations
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -23,11 +15,19 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import fastmtl
-from fastmtl.backends import native, reference, triton
+from benchmarks import gpu_heads
+from benchmarks.gpu_timing import (
+    Figures,
+    Step,
+    backends,
+    copy_bandwidth,
+    differentiated,
+    distance,
+    gemm_rate,
+    under,
+)
+from fastmtl.backends import reference
 from fastmtl.ops import fusion_edge_weights, graph_fusion, task_grad_gramian, task_grad_norms
-
-Step = Callable[[], Any]
-BUDGET = 300  # seconds, after which only fastmtl itself is measured
 
 FOCAL_SIZES = [(20, 7), (256, 32), (4096, 100), (1 << 17, 7), (1 << 20, 8), (1 << 23, 8)]
 GRAD_SIZES = [(tasks, samples) for tasks in (7, 32, 100) for samples in (256, 4096)]
@@ -36,122 +36,6 @@ FUSION_SIZES = [
     for batch in (64, 4096, 65536)
     for count, features in ((3, 64), (6, 256), (12, 1024))
 ]
-
-
-class Figures:
-    """Collects figures; a failed check or a lack of memory is recorded in place of a time."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.errors: list[str] = []
-        self._start = perf_counter()
-
-    def add(
-        self, what: str, peer: str, size: str, dtype: torch.dtype, step: Step, **facts: Any
-    ) -> None:
-        """Time a step that returns tensors, against `wanted` if that is given."""
-        wanted, tolerance = facts.pop("wanted", None), facts.pop("tolerance", 1e-4)
-        ours = peer.startswith("fastmtl")
-        if not ours and perf_counter() - self._start > BUDGET:
-            return
-        row = {"what": what, "peer": peer, "size": size, "dtype": str(dtype)[6:], **facts}
-        try:
-            if wanted is not None:
-                error = _distance(step(), wanted)
-                row["error"] = error
-                if not error <= tolerance:
-                    self.errors.append(f"{what}, {peer}, {size}: relative error {error}")
-                    return
-            row["seconds"] = time_of(step)
-        except torch.cuda.OutOfMemoryError:
-            row["seconds"] = None
-        if "limit" in row and row["seconds"]:
-            row["share_of_limit"] = row["limit"] / row["seconds"]
-        self.rows.append(row)
-        print(what, peer, size, row["dtype"], row["seconds"], row.get("share_of_limit"), flush=True)
-        torch.cuda.empty_cache()
-
-
-def _distance(actual: list[Tensor], wanted: list[Tensor]) -> float:
-    """The largest of the results' relative distances, infinite for NaN."""
-    worst = 0.0
-    for one, other in zip(actual, wanted, strict=True):
-        norm = float(other.double().norm())
-        error = float((one.double() - other.double()).norm()) / (norm or 1.0)
-        worst = max(worst, error if error == error else float("inf"))
-    return worst
-
-
-def time_of(step: Step) -> float:
-    """Median seconds of a step; short ones are repeated between the events."""
-    for _ in range(3):
-        step()
-    torch.cuda.synchronize()
-    start = perf_counter()
-    step()
-    torch.cuda.synchronize()
-    once = max(perf_counter() - start, 1e-6)
-    inner = max(1, min(200, int(2e-3 / once)))
-    times = []
-    for _ in range(max(7, min(50, int(0.3 / (inner * once))))):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(inner):
-            step()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3 / inner)
-    return median(times)
-
-
-@cache
-def copy_bandwidth() -> float:
-    """Bytes a second that a copy of 1 GiB reads and writes."""
-    source = torch.rand(1 << 28, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / time_of(lambda: target.copy_(source))
-
-
-@cache
-def gemm_rate() -> float:
-    """Floating-point operations a second of a float32 matrix product."""
-    a = torch.rand(8192, 8192, device="cuda")
-    out = torch.empty_like(a)
-    return 2 * 8192**3 / time_of(lambda: torch.mm(a, a, out=out))
-
-
-def backends() -> list[str]:
-    """fastmtl's own backends that serve this device."""
-    return [
-        name
-        for name, module in (("native", native), ("triton", triton))
-        if not module.why_not("focal_loss", "cuda")
-    ]
-
-
-def under(name: str, step: Step) -> Step:
-    """A step on a backend; without the cost of choosing one where it is the chosen one anyway."""
-    if name == backends()[0]:
-        return step
-
-    def run() -> Any:
-        token = fastmtl.backends._forced.set(name)
-        try:
-            return step()
-        finally:
-            fastmtl.backends._forced.reset(token)
-
-    return run
-
-
-def differentiated(run: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor) -> Step:
-    """A step that computes `run` of the leaves and its gradients for `grad`."""
-
-    def step() -> list[Tensor]:
-        out = run(*leaves)
-        return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-
-    return step
 
 
 def focal(figures: Figures) -> None:
@@ -290,7 +174,7 @@ def fusion_at(
         "limit": 3 * sum(leaf.nbytes for leaf in leaves) / copy_bandwidth(),
     }
     for name in backends():
-        error = _distance(under(name, step_of(ours, few))(), wanted)
+        error = distance(under(name, step_of(ours, few))(), wanted)
         if not error <= (1e-4 if dtype == torch.float32 else 3e-2):
             figures.errors.append(f"{what}, {name}, {size}, {dtype}: relative error {error}")
             continue
@@ -321,7 +205,7 @@ def main(path: Path) -> None:
         "limits": {"copy_bytes_per_second": copy_bandwidth(), "float32_flops": gemm_rate()},
         "launches_at_20_7": launches(),
     }
-    for measure in (focal, grads, fusion):
+    for measure in (gpu_heads.heads, gpu_heads.graphs, focal, grads, fusion, gpu_heads.recurrence):
         try:
             measure(figures)
         except Exception as error:  # one op's trouble must not lose the others' figures

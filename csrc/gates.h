@@ -8,11 +8,21 @@
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 
+// a / b for a normal b whose reciprocal is normal.
+template <class Real>
+FASTMTL_INLINE Real quotient(Real a, Real b) {
+#ifdef __CUDA_ARCH__
+  return a * reciprocal(b);
+#else
+  return a / b;
+#endif
+}
+
 // 1 / (1 + exp(-x)).
 template <class Real>
 FASTMTL_INLINE Real logistic(Real x) {
   const Real e = exp_nonpositive(-std::abs(x));
-  const Real larger = 1 / (1 + e);
+  const Real larger = reciprocal(1 + e);
   return x > 0 ? larger : e * larger;
 }
 
@@ -26,7 +36,7 @@ FASTMTL_INLINE Real hyperbolic_tangent(Real x) {
   const Real scale = bits<Real>(Int(S::one + e.power));
   const Real scaled = scale * S::expm1(e.r) + (scale - 1);
   const Real expm1 = twice < S::lowest ? Real(-1) : scaled;
-  const Real size = expm1 / (2 + expm1);
+  const Real size = quotient(expm1, 2 + expm1);
   return x > 0 ? -size : size;
 }
 

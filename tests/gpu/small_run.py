@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 import fastmtl
-from tests.gpu.problems import focal_problem, fusion_problem, grouped_problem, norms_problem, solve
+from tests.gpu.problems import (
+    focal_problem,
+    fusion_problem,
+    grouped_problem,
+    gru_problem,
+    norms_problem,
+    solve,
+)
 
 
 def main() -> None:
@@ -21,6 +28,9 @@ def main() -> None:
                 norms_problem((3, 20_001), dtype),
                 fusion_problem(5, 3, 33, 9, dtype),
                 fusion_problem(3, 5, 1100, 40, dtype),
+                gru_problem(3, 2, 37, [4, 1, 3, 4, 2], dtype),
+                gru_problem(1, 1, 128, [3, 2], dtype),
+                gru_problem(2, 1, 300, [2, 1, 3], dtype),
             ):
                 solve(problem, device)
     torch.cuda.synchronize()

@@ -20,6 +20,7 @@ from tests.gpu.problems import (
     fusion_problem,
     grads_problem,
     grouped_problem,
+    gru_problem,
     norms_problem,
     reference,
     solve,
@@ -37,11 +38,15 @@ PROBLEMS = {
     "norms": lambda: norms_problem((3, 20_000), torch.float32),
     "grads": lambda: grads_problem(5, 64, 40, 30, torch.float32),
     "fusion": lambda: fusion_problem(70, 5, 64, 16, torch.float32),
+    "gru": lambda: gru_problem(7, 2, 128, [40, 31, 7] * 7, torch.float32),
+    "large gru": lambda: gru_problem(3, 2, 512, [9, 4, 1, 5], torch.float32, shared=False),
 }
 
 
 @pytest.fixture(params=list(PROBLEMS))
-def problem(request: pytest.FixtureRequest) -> Problem:
+def problem(request: pytest.FixtureRequest, device: torch.device) -> Problem:
+    if "gru" in request.param and request.node.callspec.params["device"] == "triton":
+        pytest.skip("Triton has no kernel for it")
     return PROBLEMS[request.param]()
 
 
@@ -57,6 +62,17 @@ def step_of(problem: Problem, device: torch.device) -> tuple[list[Tensor], Calla
         torch.stack([out.sum() for out in function(leaves, constants)]).sum().backward()
 
     return leaves, step
+
+
+def kernels_of(step: Callable[[], object]) -> list[str]:
+    """What the device runs in a step that has run before."""
+    step()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        step()
+        torch.cuda.synchronize()
+    cuda = torch.autograd.DeviceType.CUDA
+    return [event.name for event in trace.events() if event.device_type == cuda]
 
 
 def test_captured_in_a_graph(device: torch.device, problem: Problem) -> None:
@@ -122,16 +138,7 @@ def test_three_launches_at_a_small_size(
         logits.grad = None
         focal_loss(logits, targets).backward(grad)
 
-    step()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
-        step()
-        torch.cuda.synchronize()
-    kernels = [
-        event.name
-        for event in trace.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-    ]
+    kernels = kernels_of(step)
     assert 1 <= len(kernels) <= 3, kernels
 
 
@@ -153,6 +160,18 @@ def test_more_than_two_to_the_31_elements(device: torch.device) -> None:
     assert_close(grad[[0, -1]].cpu(), wanted[1])
     assert bool((loss[:-1] == loss[0, 0]).all())
     assert bool((grad[:-1] == grad[0, 0]).all())
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+def test_gru_at_the_papers_size(device: torch.device) -> None:
+    problem = gru_problem(7, 2, 128, [40 - i % 9 for i in range(20)], torch.float32, inputs=2048)
+    for one, other in zip(solve(problem, device), reference(problem), strict=True):
+        assert_close(one, other)
+    # Three products, one launch for all steps, and nothing for each of them.
+    function, leaves, _ = problem
+    with torch.no_grad():
+        leaves = [leaf.to(device) for leaf in leaves]
+        assert len(kernels_of(lambda: function(leaves, []))) <= 6
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])

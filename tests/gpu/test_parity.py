@@ -151,7 +151,6 @@ def test_graph_fusion(
 cuda_alone = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
 
-@cuda_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 @pytest.mark.parametrize(
@@ -168,6 +167,7 @@ cuda_alone = pytest.mark.parametrize("device", ["cuda"], indirect=True)
     ],
     ids=lambda sizes: "-".join(map(str, sizes[:3])),
 )
+@cuda_alone
 def test_task_gru(
     device: torch.device, sizes: tuple[int, int, int, list[int]], shared: bool, dtype: torch.dtype
 ) -> None:
@@ -175,9 +175,9 @@ def test_task_gru(
 
 
 # Blocks of one to four sequences, in a launch and in several.
-@cuda_alone
 @pytest.mark.parametrize("hidden", [7, 50, 96])
 @pytest.mark.parametrize("batch", [1, 6, 9, 12, 450])
+@cuda_alone
 def test_task_gru_tiles(device: torch.device, batch: int, hidden: int) -> None:
     problem = gru_problem(1, 2, hidden, [1 + i % 3 for i in range(batch)], torch.float32)
     check(problem, device, torch.float32)
@@ -213,8 +213,8 @@ def test_same_bits_every_time(device: torch.device) -> None:
             assert torch.equal(one, other) or one.isnan().any()
 
 
-@cuda_alone
 @pytest.mark.parametrize("hidden", [40, 200])
+@cuda_alone
 def test_task_gru_same_bits_every_time(device: torch.device, hidden: int) -> None:
     problem = gru_problem(2, 2, hidden, [3, 1, 2, 3, 3], torch.float32)
     for one, other in zip(solve(problem, device), solve(problem, device), strict=True):

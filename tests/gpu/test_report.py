@@ -27,6 +27,17 @@ def test_a_run_is_told_of_with_its_figures() -> None:
                 "seconds": seconds,
             }
             for peer, seconds in (("fastmtl native", 1e-5), ("eager", 4e-5), ("other", None))
+        ]
+        + [
+            {
+                "what": "training step",
+                "peer": f"fastmtl native, {how}",
+                "size": "B 20",
+                "dtype": "float32",
+                "seconds": 1e-5,
+                "launches": launches,
+            }
+            for how, launches in (("eager", 70), ("CUDA graph", 1))
         ],
     }
     page = gpu_report.page([run])
@@ -34,3 +45,5 @@ def test_a_run_is_told_of_with_its_figures() -> None:
     assert "| `focal_loss` | Triton | never |" in page
     assert "| (20, 7) | float32 | eager | 40.0 |  | 4.00 |" in page
     assert "| (20, 7) | float32 | other | out of memory |" in page
+    assert "| `task_gru_layer` | Triton | no kernel |" in page
+    assert "| B 20 | float32 | fastmtl native, CUDA graph | 10.0 |  | 1.00 | 1 |" in page

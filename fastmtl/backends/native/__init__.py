@@ -16,6 +16,7 @@ from fastmtl.backends.native.fusion import (
     graph_fusion_forward,
 )
 from fastmtl.backends.native.grads import (
+    least_norm_weights_forward,
     stacked_norms_backward,
     stacked_norms_forward,
     task_grad_gramian_forward,
@@ -40,6 +41,7 @@ __all__ = [
     "grouped_focal_loss_backward",
     "grouped_focal_loss_forward",
     "isa",
+    "least_norm_weights_forward",
     "stacked_norms_backward",
     "stacked_norms_forward",
     "task_grad_gramian_backward",
@@ -62,16 +64,19 @@ def why_not(op: str, device: str) -> str:
 
 
 def task_gru_layer_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _task_gru(x).task_gru_layer_forward(x, *arguments)
+    if _on_gpu(x):
+        return task_gru_cuda.task_gru_layer_forward(x, *arguments)
+    return task_gru.task_gru_layer_forward(x, *arguments)
 
 
 def task_gru_layer_backward(
     grad: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _task_gru(grad).task_gru_layer_backward(grad, *arguments)
+    if _on_gpu(grad):
+        return task_gru_cuda.task_gru_layer_backward(grad, *arguments)
+    return task_gru.task_gru_layer_backward(grad, *arguments)
 
 
-def _task_gru(tensor: Tensor) -> Any:
-    """The layer of GRUs around the kernels for a tensor's device."""
-    on_gpu = hasattr(memory.module(tensor), "task_gru_in_one_launch")
-    return task_gru_cuda if on_gpu else task_gru
+def _on_gpu(tensor: Tensor) -> bool:
+    """Whether a tensor is served by the CUDA kernels."""
+    return hasattr(memory.module(tensor), "unusable")
