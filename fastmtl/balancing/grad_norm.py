@@ -115,33 +115,35 @@ class GradNorm(Balancer):
                 norms = self._mean_over_ranks(norms)
             if scale is not None:
                 norms = norms / scale
+            dtype = self.weights.dtype
             if present is None:
                 present = (values != 0) | (norms != 0)
-            dtype = self.weights.dtype
-            norms = torch.where(present, norms, 0).to(dtype)
-            self._update(values.to(dtype), norms, present)
+            else:
+                norms = torch.where(present, norms, 0)
+            self._update(values.to(dtype), norms.to(dtype), present)
 
     def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
         """Update the state; return which tasks (T,) the step counts for. Losses and norms of the
         absent ones are 0."""
-        unseen = present & (self.initial_losses == 0)
-        initial = torch.where(unseen, losses, self.initial_losses)
-        weights = self.weights - self.lr * self._gradient(losses, norms, initial, present)
-        finite = (losses.isfinite() & norms.isfinite()).all()
-        self._set_weights(weights, present & finite)
+        initial = torch.where(self.initial_losses != 0, self.initial_losses, losses)
+        gradient = self._gradient(losses, norms, initial, present)
+        finite = (losses + norms).isfinite().all()
+        self._set_weights(self.weights.sub(gradient, alpha=self.lr), present & finite)
         self.initial_losses.copy_(torch.where(finite, initial, self.initial_losses))
         return present & finite
 
     def _gradient(self, losses: Tensor, norms: Tensor, initial: Tensor, present: Tensor) -> Tensor:
         """dTL/dw (T,), or d(TL / Gbar)/dw."""
-        mean_norm = _mean(norms, present)
-        progress = torch.where(initial > 0, losses / initial, 1)
-        mean_progress = _mean(progress, present)
+        count = present.sum().clamp(min=1)
+        mean_norm = norms.sum() / count
+        progress = torch.where(initial > 0, losses / initial, present)
+        mean_progress = progress.sum() / count
         relative = torch.where(mean_progress > 0, progress / mean_progress, 1)
         target = mean_norm * relative**self.alpha
         gradient = self.factors * (norms - target).sign() * norms / self.weights
         if self.normalize:
-            gradient = torch.where(mean_norm > 0, gradient / mean_norm, 0)
+            # All norms are 0 where their mean is.
+            gradient = gradient / mean_norm.clamp(min=torch.finfo(norms.dtype).tiny)
         return gradient
 
     def _set_weights(self, weights: Tensor, present: Tensor) -> None:
@@ -149,10 +151,7 @@ class GradNorm(Balancer):
         sum to T."""
         weights = weights.clamp(min=self.floor)
         room = self.num_tasks - torch.where(present, 0, self.weights).sum()
-        weights = weights * (room / torch.where(present, weights, 0).sum())
+        total = torch.where(present, weights, 0).sum()
         # A step too large for the dtype is not taken.
-        self.weights.copy_(torch.where(present & weights.isfinite().all(), weights, self.weights))
-
-
-def _mean(values: Tensor, present: Tensor) -> Tensor:
-    return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
+        taken = present & total.isfinite()
+        self.weights.copy_(torch.where(taken, weights * (room / total), self.weights))

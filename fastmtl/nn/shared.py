@@ -21,6 +21,17 @@ Weighting = Callable[[Tensor], Tensor]
 Use = tuple[Tensor | None, Tensor]
 
 
+class _Token:
+    """In a set of its kind for as long as the graph of one use, which holds it, lives."""
+
+    def __init__(self, tokens: set[int]) -> None:
+        self.tokens = tokens
+        tokens.add(id(self))
+
+    def __del__(self) -> None:
+        self.tokens.discard(id(self))
+
+
 class _Split(torch.autograd.Function):
     """T views of z (...); autograd forbids writing to them, which would write to all T."""
 
@@ -48,6 +59,7 @@ class _WatchedSplit(torch.autograd.Function):
         # notices when x was overwritten between the two passes.
         ctx.save_for_backward(x)
         ctx.layer = layer
+        ctx.token = _Token(layer._graphs)
         return z.expand(layer.num_tasks, *z.shape)
 
     @staticmethod
@@ -74,7 +86,13 @@ class _Fork(nn.Module):
         self._watch: Watch | None = None
         self.weighting = None
         self.process_group = None
+        # The uses that a backward pass could go through.
+        self._graphs: set[int] = set()
         self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs do not lead through copies.
+        return {**self.__dict__, "_graphs": set()}
 
     def forget(self) -> None:
         """Drop what was recorded of the last backward pass."""
@@ -87,8 +105,9 @@ class _Fork(nn.Module):
     def watch(self) -> Watch | None:
         """What to keep of a backward pass: "norms", "gramian" (both), or None, the default.
 
-        Set it before the forward pass. Between the backward pass and the call that asks for the
-        result, a watched layer keeps its input and the tasks' gradients (T, N, O) in memory.
+        Set it before the forward pass. A layer that is used several times in a forward pass, or by
+        several processes, keeps its inputs and the tasks' gradients (T, N, O) in memory between the
+        backward pass and the call that asks for the result.
         """
         return self._watch
 
@@ -160,11 +179,15 @@ class _Fork(nn.Module):
             )
         # The dtype the matrix product of the forward pass ran in, under autocast too.
         use = (None if x is None else x.to(grads.dtype), grads)
-        if self.weighting is None:
-            self._uses.append(use)
-            return grads.sum(0)
-        # Autocast may be on in a backward pass, and would round the weights to half.
+        # Autocast may be on in a backward pass, and would round norms and weights to half.
         with torch.autocast(grads.device.type, enabled=False):
+            if self.weighting is None:
+                self._uses.append(use)
+                # The only use is measured while its gradients are in the cache, and they are freed.
+                # Ranks pass through here in any order, and would wait for each other.
+                if len(self._graphs) == 1 and self.process_group is None:
+                    self._measure()
+                return grads.sum(0)
             self._gramian = self._gramian_of([use])
             weights = self.weighting(self._gramian)
             need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")

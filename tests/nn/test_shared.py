@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -302,13 +303,41 @@ def test_unwatched_layer_keeps_nothing(layer: SharedLinear) -> None:
         layer.task_grad_norms()
 
 
+def gradients_held(layer: SharedLinear) -> list[object]:
+    return [v for v in vars(layer).values() if isinstance(v, list) and v]
+
+
 @pytest.mark.parametrize("watch", ["norms", "gramian"])
-def test_asking_frees_the_gradients(layer: SharedLinear, watch: str) -> None:
+def test_the_only_use_leaves_no_gradients(layer: SharedLinear, watch: str) -> None:
     layer.watch = watch
-    layer(torch.randn(7, I, dtype=F64)).sum().backward()
+    for _ in range(2):
+        loss = layer(torch.randn(7, I, dtype=F64)).sum()
+        loss.backward()
+        del loss
+        assert gradients_held(layer) == []
+        layer.task_grad_norms()
+
+
+@pytest.mark.parametrize("watch", ["norms", "gramian"])
+def test_asking_frees_the_gradients_of_several_uses(layer: SharedLinear, watch: str) -> None:
+    layer.watch = watch
+    (layer(torch.randn(7, I, dtype=F64)) + layer(torch.randn(7, I, dtype=F64))).sum().backward()
+    assert gradients_held(layer) != []
     layer.task_grad_norms()
-    held = [v for v in vars(layer).values() if isinstance(v, list) and v]
-    assert held == []
+    assert gradients_held(layer) == []
+
+
+def test_a_graph_of_an_earlier_step_that_lives_on(layer: SharedLinear) -> None:
+    layer.watch = "norms"
+    x = torch.randn(7, I, dtype=F64)
+    earlier = layer(x).sum()
+    earlier.backward(retain_graph=True)
+    first = layer.task_grad_norms()
+    later = 2 * layer(x).sum()
+    later.backward(retain_graph=True)
+    assert_close(layer.task_grad_norms(), 2 * first)
+    (earlier + later).backward()
+    assert_close(layer.task_grad_norms(), 3 * first)
 
 
 def test_a_failed_backward_leaves_nothing_behind(layer: SharedLinear) -> None:
@@ -464,8 +493,14 @@ def test_deepcopy_and_state_dict(layer: SharedLinear) -> None:
     plain = nn.Linear(I, O)
     assert list(layer.state_dict()) == list(plain.state_dict())
     layer.watch = "norms"
-    layer(torch.randn(7, I, dtype=F64)).sum().backward()
+    loss = layer(torch.randn(7, I, dtype=F64)).sum()
+    loss.backward()
     twin = copy.deepcopy(layer)
+    assert pickle.loads(pickle.dumps(layer)).watch == "norms"
+    assert twin._graphs == set()
+    assert len(layer._graphs) == 1
+    del loss
+    assert layer._graphs == set()
     assert twin.watch == "norms"
     torch.testing.assert_close(twin.task_grad_norms(), layer.task_grad_norms())
     plain.load_state_dict(layer.state_dict())
