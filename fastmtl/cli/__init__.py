@@ -1,0 +1,7 @@
+"""The command line: train, evaluate, predict, reproduce, systems, info."""
+
+from __future__ import annotations
+
+from fastmtl.cli.app import main
+
+__all__ = ["main"]

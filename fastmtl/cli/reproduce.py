@@ -1,0 +1,79 @@
+"""`fastmtl reproduce`: a paper's table on any data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fastmtl.cli import options
+from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing
+from fastmtl.reproduce import Plan, run_all, write_report
+from fastmtl.reproduce.plan import parse_options
+from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_table
+from fastmtl.training import BarReporter, Interrupted, LineReporter, Reporter
+from fastmtl.training.config import resolve_device
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="mtmlan, hgfn or mtdnn: the paper.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Directory for all runs and the tables.")],
+    test: options.Test = None,
+    xml: options.Xml = None,
+    modalities: Annotated[str | None, typer.Option(help="As train's --modalities.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each row.")] = 5,
+    folds: Annotated[
+        int, typer.Option(help="mtdnn: folds, in place of seeds; 1 for the file's split.")
+    ] = 10,
+    systems: Annotated[
+        str | None,
+        typer.Option(help="Rows, by name, comma-separated.", show_default="the paper's"),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="NAME=VALUE for every row that has it: epochs=20."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 1,
+    device: options.Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of a run.", show_default="torch's choice")
+    ] = None,
+) -> None:
+    """Train every row of a paper's table and compare; the same command goes on where it stopped."""
+    console = Console()
+    reporter = BarReporter(console) if console.is_terminal else Reporter()
+    with bad_input():
+        plan = Plan(
+            table,
+            data=data if data.startswith("synthetic:") else os.path.abspath(data),
+            test=None if test is None else os.path.abspath(test),
+            xml=None if xml is None else os.path.abspath(xml),
+            modalities=modalities,
+            seeds=seeds,
+            folds=folds,
+            systems=systems.split(",") if systems else (),
+            options=parse_options(option or []),
+            device=device,
+            threads=threads,
+        )
+        resolve_device(device)
+        if jobs < 1:
+            raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
+        plan.check_directory(out)
+        plan.load()
+    try:
+        with failing():
+            results = run_all(
+                plan, out, jobs=jobs, say=LineReporter(console).message, reporter=reporter
+            )
+            comparison = write_report(plan, results, out)
+    except Interrupted:
+        exit_with("stopped; the same command goes on from here", STOPPED)
+    console.print(rich_table(results_cells(comparison), plan.paper.name))
+    if cells := accuracy_cells(comparison):
+        console.print(rich_table(cells, "accuracy by concept"))
+    console.print(notes(comparison), f"Files in {out}.", highlight=False, markup=False)

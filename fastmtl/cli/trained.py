@@ -1,0 +1,95 @@
+"""`fastmtl evaluate` and `fastmtl predict`: what a trained model does with data."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from fastmtl.cli import options
+from fastmtl.cli.errors import bad_input, failing
+from fastmtl.data import MultiTaskData
+from fastmtl.training import Predictor, RunError, load_data
+from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.predictor import predictions_csv, split_rows
+from fastmtl.training.report import results_table
+
+SPLITS = ("train", "val", "test", "all")
+
+
+def evaluate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
+    data: options.Data,
+    test: options.Test = None,
+    xml: options.Xml = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val, test or all samples.", show_default="val and test"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Measure a trained model on data with labels."""
+    with bad_input():
+        predictor, loaded = _open(directory, data, test, xml, device, threads, split)
+        if not loaded.num_tasks:
+            raise RunError(f"{data}: expected labels to evaluate against, got none")
+        splits = [split] if split else ["val", "test"]
+        found = [name for name in splits if len(split_rows(loaded, name))]
+        if not found:
+            raise RunError(f"{data}: expected samples in {' or '.join(splits)}, got none")
+    with failing():
+        metrics = {name: predictor.evaluate(loaded, name) for name in found}
+    if as_json:
+        typer.echo(json.dumps(metrics, indent=2))
+    else:
+        config = predictor.config
+        Console().print(results_table(metrics, f"{config.model}, {config.balancer}"))
+
+
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
+    data: Annotated[str, typer.Option(help="The data, with or without labels.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    xml: options.Xml = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Write the probability and the decision for every sample and label to a CSV file."""
+    with bad_input():
+        if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
+            raise RunError(f"{out}: expected a file in a writable directory")
+        predictor, loaded = _open(directory, data, None, xml, device, threads, split)
+    with failing():
+        probabilities = predictor.probabilities(loaded, split)
+        rows = split_rows(loaded, split)
+        write_atomic(out, predictions_csv(rows, probabilities, predictor.label_names))
+
+
+def _open(
+    directory: Path,
+    data: str,
+    test: str | None,
+    xml: str | None,
+    device: str,
+    threads: int | None,
+    split: str | None,
+) -> tuple[Predictor, MultiTaskData]:
+    """The trained model, and the data it is asked about."""
+    if split is not None and split not in SPLITS:
+        raise RunError(f"--split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if threads is not None:
+        if threads < 1:
+            raise RunError(f"--threads: expected an integer >= 1, got {threads}")
+        torch.set_num_threads(threads)
+    predictor = Predictor.load(directory, device)
+    loaded = load_data(predictor.config, data, test=test, xml=xml, for_training=False)
+    predictor.check(loaded)
+    return predictor, loaded

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from fastmtl.training import Predictor, load_data
+from fastmtl.training.checkpoint import read_json
+from tests.cli.cases import CPU, FLAT, SMALL, npz
+
+
+def test_evaluate_repeats_metrics_json(call, run_dir):
+    code, out, _ = call("evaluate", run_dir, "--data", FLAT, "--json", *CPU)
+    metrics = read_json(run_dir / "metrics.json")
+    del metrics["training"]
+    assert (code, json.loads(out)) == (0, metrics)
+    code, out, _ = call("evaluate", run_dir, "--data", FLAT, "--split", "test", *CPU)
+    assert code == 0
+    assert f"{metrics['test']['hamming_loss']:.4f}" in out
+    assert "val" not in out
+
+
+def test_predict_writes_a_row_for_every_sample(call, run_dir, tmp_path):
+    out = tmp_path / "p.csv"
+    assert call("predict", run_dir, "--data", FLAT, "--out", out, *CPU) == (0, "", "")
+    with open(out, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    predictor = Predictor.load(run_dir, "cpu")
+    data = load_data(predictor.config, FLAT)
+    expected = predictor.probabilities(data)
+    assert [int(row["index"]) for row in rows] == list(range(60))
+    for task, name in enumerate(data.label_names):
+        p = torch.tensor([float(row[f"probability/{name}"]) for row in rows], dtype=torch.float64)
+        torch.testing.assert_close(p, expected[:, task], rtol=1e-5, atol=0)
+        decided = torch.tensor([int(row[f"decision/{name}"]) for row in rows]).bool()
+        assert torch.equal(decided, expected[:, task] > 0.5)
+
+
+def test_predict_a_split_with_the_indices_of_the_data(call, run_dir, tmp_path):
+    out = tmp_path / "p.csv"
+    code, _, _ = call("predict", run_dir, "--data", FLAT, "--split", "test", "--out", out, *CPU)
+    assert code == 0
+    with open(out, encoding="utf-8") as file:
+        index = [int(row["index"]) for row in csv.DictReader(file)]
+    config = Predictor.load(run_dir, "cpu").config
+    assert index == load_data(config, FLAT).indices("test").tolist()
+
+
+def test_predict_needs_no_labels(call, tmp_path):
+    train, new = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", y=None, label_names=None, rows=3)
+    assert call("train", "--data", train, "--out", tmp_path / "r", *SMALL)[0] == 0
+    assert call("predict", tmp_path / "r", "--data", new, "--out", tmp_path / "p.csv", *CPU)[0] == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+    code, _, err = call("evaluate", tmp_path / "r", "--data", new, *CPU)
+    assert code == 2
+    assert "labels" in err
+
+
+def test_there_must_be_a_run_to_resume_evaluate_or_predict(call, tmp_path):
+    out = ["--out", tmp_path / "p.csv"]
+    for arguments in (
+        ["train", "--out", tmp_path / "r", "--resume"],
+        ["evaluate", tmp_path / "r", "--data", FLAT],
+        ["predict", tmp_path / "r", "--data", FLAT, *out],
+    ):
+        code, _, err = call(*arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "config.json: no such file" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_run_is_named(call, run_dir, name):
+    content = (run_dir / name).read_bytes()
+    (run_dir / name).write_bytes(content[: len(content) // 2])
+    code, _, err = call("evaluate", run_dir, "--data", FLAT)
+    assert (code, err.count("\n")) == (2, 1)
+    assert name in err
+
+
+def test_data_of_another_kind_is_refused(call, tmp_path):
+    train = npz(tmp_path / "a.npz")
+    assert call("train", "--data", train, "--out", tmp_path / "r", *SMALL)[0] == 0
+    for other, named in (
+        (npz(tmp_path / "wide.npz", features=7), "x: expected the feature sizes"),
+        (npz(tmp_path / "other.npz", labels=("a", "c")), "label_names: expected the labels"),
+        (tmp_path / "absent.npz", "an existing file"),
+    ):
+        out = ["--out", tmp_path / "p.csv"]
+        for arguments in (["evaluate"], ["predict", *out]):
+            command, *rest = arguments
+            code, _, err = call(command, tmp_path / "r", "--data", other, *rest, *CPU)
+            assert (code, err.count("\n")) == (2, 1)
+            assert named in err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_wrong_split_is_named(call, run_dir, tmp_path):
+    for command in (["evaluate", run_dir], ["predict", run_dir, "--out", tmp_path / "p.csv"]):
+        code, _, err = call(*command, "--data", FLAT, "--split", "dev")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "--split: expected one of train, val, test, all, got 'dev'" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "name", "options"),
+    [
+        ("mtmlan", "mulan/scene-train.arff", []),
+        ("hgfn", "mulan/yeast-train.arff", ["--modalities", "expression=0:79,phylogeny=79:103"]),
+        ("hgfn", "yt8m_top100.npz", ["--batch-size", "128"]),
+        ("mtmlan", "natural_scene.npz", []),
+        ("hgfn", "mosi.npz", []),
+    ],
+)
+def test_real_data_goes_through_every_command(call, shared_data, tmp_path, model, name, options):
+    data, run = shared_data / name, tmp_path / "run"
+    arguments = ["--data", data, "--out", run, "--hidden-size", "16", "--epochs", "1", *options]
+    assert call("train", "--model", model, *arguments, *CPU)[0] == 0
+    code, out, _ = call("evaluate", run, "--data", data, "--json", *CPU)
+    metrics = read_json(run / "metrics.json")
+    assert (code, json.loads(out)) == (0, {k: metrics[k] for k in ("val", "test")})
+    assert call("predict", run, "--data", data, "--out", tmp_path / "p.csv", *CPU)[0] == 0
+
+
+def test_an_arff_file_with_its_labels_elsewhere(call, tmp_path):
+    rows = "".join(f"{i % 5},{i % 3},{i % 2},{i // 2 % 2}\n" for i in range(30))
+    header = "@relation r\n@attribute u numeric\n@attribute v numeric\n"
+    header += "@attribute a {0,1}\n@attribute b {0,1}\n@data\n"
+    (tmp_path / "flat.arff").write_text(header + rows)
+    (tmp_path / "names.xml").write_text(
+        '<labels xmlns="http://mulan.sourceforge.net/labels">'
+        '<label name="a"></label><label name="b"></label></labels>'
+    )
+    data = ["--data", tmp_path / "flat.arff", "--xml", tmp_path / "names.xml"]
+    assert call("train", *data, "--out", tmp_path / "r", *SMALL)[0] == 0
+    code, out, _ = call("evaluate", tmp_path / "r", *data, "--json", *CPU)
+    assert (code, json.loads(out)["test"]["accuracy"].keys()) == (0, {"a", "b"})
+    assert call("predict", tmp_path / "r", *data, "--out", tmp_path / "p.csv", *CPU)[0] == 0
