@@ -35,6 +35,7 @@ def kernels() -> ModuleType:
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _forget_another_checkout()
         for command in (
             [
                 *(cmake, "-G", "Ninja", "-S", str(SHIM), "-B", str(BUILD)),
@@ -53,6 +54,13 @@ def kernels() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _forget_another_checkout() -> None:
+    """Let CMake start anew in a directory that was copied from elsewhere; it would refuse to."""
+    cache = BUILD / "CMakeCache.txt"
+    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={SHIM}\n" not in cache.read_text():
+        cache.unlink()
 
 
 @contextmanager
