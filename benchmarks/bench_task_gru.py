@@ -2,13 +2,16 @@
 
 The step is forward, focal loss and backward of the model with respect to all its weights; the peer
 is `model.reference()`. The limit counts the floating-point operations of the matrix products, those
-within the recurrence included, at the rate of a large product.
+within the recurrence included, at the rate of a large product. Memory is what a step adds at most
+to a process of its own, the gradients of the weights included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_context
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.support import time_peer
+from benchmarks.support import peak_memory, time_peer
 from fastmtl.backends import gemm
 from fastmtl.models import MTMLAN
 from fastmtl.ops import focal_loss
@@ -51,37 +54,57 @@ SWEEP = [
     Sizes(256, 20, 64, 512, 1),
 ]
 WHAT = ["training step", "inference"]
-PEERS = ["fastmtl", "torch.nn.GRU per task"]
+PEERS = ["fastmtl", "fastmtl, recompute", "torch.nn.GRU per task"]
+CASES = [(WHAT[0], peer) for peer in PEERS] + [(WHAT[1], peer) for peer in (PEERS[0], PEERS[2])]
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize(("what", "peer"), CASES)
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 def test_paper_size(benchmark: Any, padded: bool, what: str, peer: str) -> None:
     lengths = torch.randint(1, PAPER.L + 1, (PAPER.B,)) if padded else None
     run(benchmark, PAPER, what, peer, lengths)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize(("what", "peer"), CASES)
 @pytest.mark.parametrize("sizes", SWEEP, ids=str)
 def test_sweep(benchmark: Any, sizes: Sizes, what: str, peer: str) -> None:
     run(benchmark, sizes, what, peer, None)
 
 
 def run(benchmark: Any, sizes: Sizes, what: str, peer: str, lengths: Tensor | None) -> None:
-    model = MTMLAN(sizes.D, sizes.T, sizes.h)
+    _, step = problem(sizes, what, peer, lengths)
+    benchmark.extra_info["peak_memory"] = memory_alone(sizes, what, peer, lengths)
+    steps_done = sizes.B * sizes.L if lengths is None else int(lengths.sum())
+    group = f"MTMLAN {sizes}{'' if lengths is None else ' padded'}, {what}"
+    limit = operations(sizes, steps_done, what) / product_rate()
+    time_peer(benchmark, peer, step, group=group, limit=limit, limit_name="matrix products")
+
+
+def problem(
+    sizes: Sizes, what: str, peer: str, lengths: Tensor | None
+) -> tuple[nn.Module, Callable[[], Any]]:
+    """The network of a peer, checked against the other one, and its step."""
+    model = MTMLAN(sizes.D, sizes.T, sizes.h, recompute="recompute" in peer)
     x = torch.randn(sizes.B, sizes.L, sizes.D)
     targets = torch.rand(sizes.B, sizes.T).round()
     reference = model.reference()
     with torch.no_grad():
         assert_close(model(x, lengths), reference(x, lengths).double(), torch.float32, scale=10)
-    network = model if peer == "fastmtl" else reference
-    step = steps(network, x, lengths, targets)[what]
-    steps_done = sizes.B * sizes.L if lengths is None else int(lengths.sum())
-    group = f"MTMLAN {sizes}{'' if lengths is None else ' padded'}, {what}"
-    limit = operations(sizes, steps_done, what) / product_rate()
-    time_peer(benchmark, peer, step, group=group, limit=limit, limit_name="matrix products")
+    network = reference if peer == PEERS[-1] else model
+    return network, steps(network, x, lengths, targets)[what]
+
+
+def memory_alone(*arguments: Any) -> int | None:
+    """The peak memory of a step of `problem(*arguments)`, in a process that did nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(memory, *arguments).result()
+
+
+def memory(*arguments: Any) -> int | None:
+    network, step = problem(*arguments)
+    step()
+    network.zero_grad()
+    return peak_memory(step)
 
 
 def steps(
