@@ -23,6 +23,7 @@ TESTS = {
     "fusion_edge_weights": "test_graph_fusion",
     "graph_fusion": "test_graph_fusion",
     "task_gru_layer": "test_task_gru",
+    "least_norm_weights": "test_least_norm",
 }
 FIGURES = {
     "focal_loss": "focal loss",
@@ -32,7 +33,7 @@ FIGURES = {
     "graph_fusion": "graph fusion",
     "task_gru_layer": "recurrence of a GRU layer",
 }
-NO_KERNEL = {("task_gru_layer", "Triton")}
+NO_KERNEL = {("task_gru_layer", "Triton"), ("least_norm_weights", "Triton")}
 BACKENDS = {"CUDA": ("cuda", "native"), "Triton": ("triton", "triton")}
 
 INTRODUCTION = """\
@@ -41,9 +42,9 @@ INTRODUCTION = """\
 <!-- Written by `python -m benchmarks.gpu_report` from benchmarks/results; not edited by hand. -->
 
 The ops listed below have two GPU backends: CUDA C++ (`csrc/cuda`, the extension
-`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs has CUDA kernels alone.
-A CUDA tensor is served by the CUDA extension where it is built and runs on the device, else by
-Triton, else by plain PyTorch; `fastmtl info` says which and why, and
+`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs and the weights of least
+norm have CUDA kernels alone. A CUDA tensor is served by the CUDA extension where it is built and
+runs on the device, else by Triton, else by plain PyTorch; `fastmtl info` says which and why, and
 `fastmtl.use_backend("native" | "triton" | "reference")` forces one. For graphs of more than 512
 edges or 64 vertices, and for more than 768 groups of classes, the CUDA backend uses plain PyTorch.
 
@@ -68,7 +69,7 @@ on first use; nothing is tuned at run time.
 - The layer of GRUs takes one launch for all tasks, directions and time steps forward, and two
   backward, beside the matrix products over all time steps, while a block can keep the recurrent
   weights of one task and direction: up to h = 192 in float32 on a device with 227 KB of shared
-  memory to a block (Hopper), up to h = 128 with 99 KB. Beyond, every time step is a batched product
+  memory to a block (Hopper), up to h = 144 with 99 KB. Beyond, every time step is a batched product
   and a launch. Sequence starts and lengths are kernel parameters, copied by no one; in a CUDA graph
   they are constants.
 

@@ -137,6 +137,13 @@ void scale_rows(const Strided& a, Address factor, std::int64_t rows, std::int64_
          fastmtl::ScaleRows{on, matrix(a), pointer(factor), rows, columns, pointer(out)});
 }
 
+void least_norm_weights(int dtype, Address gramian, std::int64_t tasks, std::int64_t iterations,
+                        Address out, const Execution& on) {
+  launch(fastmtl::kernels().least_norm_weights,
+         fastmtl::LeastNormWeights{on, fastmtl::DType(dtype), pointer(gramian), tasks, iterations,
+                                   pointer(out)});
+}
+
 void gram_triangle(int dtype, Address inputs, std::int64_t matrices, std::int64_t samples,
                    std::int64_t features, Address out, const Execution& on) {
   launch(fastmtl::kernels().gram_triangle,
@@ -294,6 +301,7 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   m.def("grouped_focal_loss_backward", grouped_focal_loss_backward);
   m.def("row_dots", row_dots);
   m.def("scale_rows", scale_rows);
+  m.def("least_norm_weights", least_norm_weights);
   m.def("graph_fusion_forward", graph_fusion_forward);
   m.def("graph_fusion_backward", graph_fusion_backward);
   m.def("task_gru_forward", launching(&fastmtl::Kernels::task_gru_forward, task_gru_forward));

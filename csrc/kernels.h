@@ -117,6 +117,15 @@ struct GramProducts : Execution {
   void* out;  // (T, row_end - row_begin, O) Accumulated
 };
 
+// The c >= 0 with sum 1 that makes c^T gramian c least, after at most so many iterations; 0 for
+// tasks whose diagonal entry is 0, NaN for all where an entry is not finite.
+struct LeastNormWeights : Execution {
+  DType dtype;          // f32 or f64
+  const void* gramian;  // (T, T)
+  std::int64_t tasks, iterations;
+  void* out;  // (T,)
+};
+
 struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)
@@ -200,6 +209,7 @@ struct Kernels {
   void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
   void (*row_dots)(const RowDots&);
   void (*scale_rows)(const ScaleRows&);
+  void (*least_norm_weights)(const LeastNormWeights&);
   // Null on CUDA, where cuBLAS and row_dots do better.
   void (*gram_triangle)(const GramTriangle&);
   void (*gram_squares)(const GramSquares&);

@@ -15,6 +15,7 @@ const Kernels table = {
     grouped_focal_loss_backward,
     row_dots,
     scale_rows,
+    least_norm_weights,
     gram_triangle,
     gram_squares,
     gram_products,

@@ -12,6 +12,7 @@ void grouped_focal_loss_forward(const GroupedFocalLossForward&);
 void grouped_focal_loss_backward(const GroupedFocalLossBackward&);
 void row_dots(const RowDots&);
 void scale_rows(const ScaleRows&);
+void least_norm_weights(const LeastNormWeights&);
 void gram_triangle(const GramTriangle&);
 void gram_squares(const GramSquares&);
 void gram_products(const GramProducts&);

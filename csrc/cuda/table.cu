@@ -28,6 +28,7 @@ Kernels cuda_kernels() {
   table.grouped_focal_loss_backward = grouped_focal_loss_backward;
   table.row_dots = row_dots;
   table.scale_rows = scale_rows;
+  table.least_norm_weights = least_norm_weights;
   table.graph_fusion_forward = graph_fusion_forward;
   table.graph_fusion_backward = graph_fusion_backward;
   table.task_gru_forward = task_gru_forward;

@@ -23,6 +23,7 @@ OPS = (
     "task_grad_norms",
     "task_grad_gramian",
     "stacked_norms",
+    "least_norm_weights",
     "fusion_edge_weights",
     "graph_fusion",
     "task_gru_layer",

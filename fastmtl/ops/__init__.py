@@ -3,6 +3,7 @@
 from fastmtl.ops.focal_loss import focal_loss
 from fastmtl.ops.graph_fusion import fusion_edge_weights, graph_fusion
 from fastmtl.ops.grouped_focal_loss import grouped_focal_loss
+from fastmtl.ops.least_norm import least_norm_weights
 from fastmtl.ops.stacked_norms import stacked_norms
 from fastmtl.ops.task_grads import task_grad_gramian, task_grad_norms
 
@@ -11,6 +12,7 @@ __all__ = [
     "fusion_edge_weights",
     "graph_fusion",
     "grouped_focal_loss",
+    "least_norm_weights",
     "stacked_norms",
     "task_grad_gramian",
     "task_grad_norms",

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fastmtl.balancing import MGDA
-from fastmtl.balancing.mgda import _least_norm
 from fastmtl.nn import TaskFork
 from tests.balancing.networks import F64, Net, T, batch
 from tests.tolerances import assert_close
@@ -17,48 +16,6 @@ def gap(gramian: Tensor, weights: Tensor) -> float:
     """How far c^T S c can be above its minimum over the simplex, relative to the largest norm."""
     slope = gramian @ weights
     return float((weights @ slope - slope.min()) / gramian.diagonal().max())
-
-
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 30])
-@pytest.mark.parametrize("shift", [0.0, 1.0])
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_optimality(num_tasks: int, shift: float, dtype: torch.dtype) -> None:
-    scale = torch.logspace(-1, 1, num_tasks, dtype=dtype).unsqueeze(1)
-    for _ in range(5):
-        grads = scale * (torch.randn(num_tasks, 200, dtype=dtype) + shift)
-        gramian = grads @ grads.T
-        weights = _least_norm(gramian, 400)
-        assert (weights >= 0).all()
-        assert_close(weights.sum(), torch.ones((), dtype=F64), scale=10)
-        assert gap(gramian, weights) < 20 * torch.finfo(dtype).eps
-
-
-@pytest.mark.parametrize("cosine", [-1.0, -0.5, 0.0, 0.5, 1.0])
-@pytest.mark.parametrize("ratio", [0.01, 1.0, 3.0])
-def test_two_tasks_have_a_closed_form(cosine: float, ratio: float) -> None:
-    """Sener and Koltun 2018, algorithm 1."""
-    inner = cosine * ratio
-    gramian = torch.tensor([[1.0, inner], [inner, ratio**2]], dtype=F64)
-    weights = _least_norm(gramian, 1)
-    apart = 1 + ratio**2 - 2 * inner
-    first = 0.5 if apart == 0 else min(max((ratio**2 - inner) / apart, 0.0), 1.0)
-    assert_close(weights, torch.tensor([first, 1 - first], dtype=F64))
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_scale_of_the_gradients_changes_nothing(scale: float) -> None:
-    grads = torch.randn(5, 8)
-    gramian = grads @ grads.T
-    expected = _least_norm(gramian.double(), 100)
-    assert_close(_least_norm(gramian * scale, 100), expected, scale=100)
-
-
-def test_degenerate_gramians() -> None:
-    assert torch.equal(_least_norm(torch.zeros(3, 3), 10), torch.zeros(3))
-    assert_close(_least_norm(torch.ones(4, 4), 10).sum(), torch.ones(()))
-    one = torch.zeros(3, 3)
-    one[1, 1] = 4
-    assert _least_norm(one, 10).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("trunk", ["mlp", "gru"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+import fastmtl
 from fastmtl.backends.native import task_gru_cuda
+from fastmtl.ops import least_norm_weights
 from tests.gpu.problems import (
     Problem,
     focal_problem,
@@ -99,7 +101,9 @@ def test_addresses_and_strides(device: torch.device, dtype: torch.dtype, begin: 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 20, 133])
-@pytest.mark.parametrize("sizes", [[2, 5, 3], [30, 2], [2, 2, 700]])
+@pytest.mark.parametrize(
+    "sizes", [[2, 5, 3], [30, 2], [2, 2, 700], [61, 67], [301, 259], [512, 512]]
+)
 def test_grouped_focal_loss(
     device: torch.device, rows: int, sizes: list[int], dtype: torch.dtype
 ) -> None:
@@ -199,6 +203,17 @@ def test_task_gru_by_steps(device: torch.device, monkeypatch: pytest.MonkeyPatch
 def test_task_gru_at_the_papers_size(device: torch.device) -> None:
     problem = gru_problem(7, 2, 128, [3] * 18 + [2, 1], torch.float32)
     check(problem, device, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("tasks", "iterations"), [(1, 1), (2, 1), (7, 5), (40, 5), (300, 2)])
+@cuda_alone
+def test_least_norm(device: torch.device, tasks: int, iterations: int, dtype: torch.dtype) -> None:
+    grads = torch.randn(tasks, 400, dtype=torch.float64) + 0.3
+    gramian = (grads @ grads.T).to(dtype)
+    weights = least_norm_weights(gramian.to(device), iterations).cpu()
+    with fastmtl.use_backend("reference"):
+        assert_close(weights, least_norm_weights(gramian.double(), iterations), dtype)
 
 
 def test_same_bits_every_time(device: torch.device) -> None:

@@ -16,6 +16,7 @@ from fastmtl.backends.native.fusion import (
     graph_fusion_forward,
 )
 from fastmtl.backends.native.grads import (
+    least_norm_weights_forward,
     stacked_norms_backward,
     stacked_norms_forward,
     task_grad_gramian_forward,
@@ -40,6 +41,7 @@ __all__ = [
     "grouped_focal_loss_backward",
     "grouped_focal_loss_forward",
     "isa",
+    "least_norm_weights_forward",
     "stacked_norms_backward",
     "stacked_norms_forward",
     "task_grad_gramian_backward",

@@ -65,6 +65,23 @@ def stacked_norms_backward(
     return grads
 
 
+def least_norm_weights_forward(
+    gramian: Tensor,  # (T, T)
+    iterations: int,
+) -> Tensor:
+    gramian = gramian.contiguous()
+    out = gramian.new_empty(len(gramian))
+    memory.module(gramian).least_norm_weights(
+        memory.DTYPES[gramian.dtype],
+        gramian.data_ptr(),
+        len(gramian),
+        iterations,
+        out.data_ptr(),
+        memory.execution(gramian),
+    )
+    return out
+
+
 def _row_dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
     workspace = memory.workspace("row_dots", a, *a.shape)
     memory.module(a).row_dots(

@@ -23,6 +23,10 @@ from fastmtl.backends.reference.grouped_focal_loss import (
     grouped_focal_loss_backward,
     grouped_focal_loss_forward,
 )
+from fastmtl.backends.reference.least_norm import (
+    least_norm_weights,
+    least_norm_weights_forward,
+)
 from fastmtl.backends.reference.precision import accumulation_dtype, full_precision
 from fastmtl.backends.reference.stacked_norms import (
     stacked_norms,
@@ -58,6 +62,8 @@ __all__ = [
     "grouped_focal_loss",
     "grouped_focal_loss_backward",
     "grouped_focal_loss_forward",
+    "least_norm_weights",
+    "least_norm_weights_forward",
     "stacked_norms",
     "stacked_norms_backward",
     "stacked_norms_forward",
