@@ -2,8 +2,9 @@
 //
 // An item is one group of one row. 1, 8 or 32 neighbouring lanes share it, by the number of
 // classes, so that neighbouring lanes read neighbouring logits; an item's logits are read again
-// from the cache for each pass over them. The sum of each group is reduced like a column of the
-// binary loss.
+// from the cache for each pass over them. Where the items have enough classes for it, a lane reads
+// those of 16 bytes at a time, wherever they begin. The sum of each group is reduced like a column
+// of the binary loss.
 #include <limits>
 
 #include "cuda/loss_tiles.cuh"
@@ -32,30 +33,70 @@ struct Margin {
   Real margin;  // z_label - others
 };
 
-template <class T, int lanes, class Real>
+// An item's classes, as its lanes share them out: V consecutive ones each, which are one access
+// where none of them lies outside of the item.
+template <class T, int lanes, int V, class Real>
+struct Classes {
+  T* logits;            // or their gradients
+  std::int64_t stride;  // 1 where V > 1
+  int count, before;    // before: elements between the first class and the 16 bytes it lies in
+
+  __device__ Classes(T* logits, std::int64_t stride, int count)
+      : logits(logits),
+        stride(stride),
+        count(count),
+        before(V > 1 ? int(reinterpret_cast<std::uintptr_t>(logits) / sizeof(T) % V) : 0) {}
+
+  // Calls body(k, values): for classes k to k + V - 1, some of which may lie outside.
+  template <class Body>
+  __device__ void each(const Body& body) const {
+    for (int k = int(threadIdx.x) % lanes * V - before; k < count; k += lanes * V) {
+      Real z[V];
+      if (V > 1 && inside(k)) {
+        load(logits + k, V, Real(0), z);
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) z[v] = has(k + v) ? widen<Real>(logits[(k + v) * stride]) : 0;
+      }
+      body(k, z);
+    }
+  }
+  // Writes classes k to k + V - 1, as far as there are such.
+  __device__ void write(int k, const Real (&z)[V]) const {
+    if (V > 1 && inside(k) && (k + before) % V == 0) return store(z, V, logits + k);
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      if (has(k + v)) logits[(k + v) * stride] = narrow<T>(z[v]);
+  }
+  __device__ bool has(int k) const { return k >= 0 && k < count; }
+  __device__ bool inside(int k) const { return k >= 0 && k + V <= count; }
+};
+
+template <class T, int lanes, int V, class Real>
 __device__ Margin<Real> find_margin(const GroupedFocalLoss& args, std::int64_t row,
                                     std::int64_t group, const T* logits, int begin, int classes) {
-  const std::int64_t stride = args.logits.column_stride;
-  const int lane = threadIdx.x % lanes;
+  const Classes<const T, lanes, V, Real> all(logits, args.logits.column_stride, classes);
   Margin<Real> item;
   item.label = static_cast<const std::int64_t*>(
       args.targets.data)[row * args.targets.row_stride + group * args.targets.column_stride];
   item.missing = item.label == missing_label;
   const bool known = item.label >= 0 && item.label < classes;
   Real largest = std::numeric_limits<Real>::lowest(), sum = 0;
-  for (int k = lane; k < classes; k += lanes) {
-    const Real z = widen<Real>(logits[k * stride]);
-    largest = k != item.label && z > largest ? z : largest;
-  }
+  all.each([&](int k, const Real(&z)[V]) {
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      largest = all.has(k + v) && k + v != item.label && z[v] > largest ? z[v] : largest;
+  });
   largest = largest_of_lanes<lanes>(largest);
-  for (int k = lane; k < classes; k += lanes) {
-    const Real z = widen<Real>(logits[k * stride]);
-    sum += k != item.label ? exp_nonpositive(z - largest) : Real(0);
-  }
+  all.each([&](int k, const Real(&z)[V]) {
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      sum += all.has(k + v) && k + v != item.label ? exp_nonpositive(z[v] - largest) : Real(0);
+  });
   sum = sum_of_lanes<lanes>(sum);
   const Real* weights = static_cast<const Real*>(args.class_weight);
   item.others = largest + log_from_one(sum);
-  item.margin = (known ? widen<Real>(logits[item.label * stride]) : Real(0)) - item.others;
+  item.margin = (known ? widen<Real>(logits[item.label * all.stride]) : Real(0)) - item.others;
   const Real weight = known && weights ? weights[begin + item.label] : Real(1);
   item.weight = known ? weight : std::numeric_limits<Real>::quiet_NaN();
   return item;
@@ -76,7 +117,7 @@ __device__ void for_each_item(const LossTiles& tiles, const Groups& groups, cons
   }
 }
 
-template <class T, int lanes>
+template <class T, int lanes, int V>
 __global__ void __launch_bounds__(loss_threads)
     grouped_forward(const __grid_constant__ GroupedFocalLossForward args,
                     const __grid_constant__ LossTiles tiles, const __grid_constant__ Groups groups,
@@ -91,7 +132,7 @@ __global__ void __launch_bounds__(loss_threads)
         const T* logits = static_cast<const T*>(args.logits.data) + row * args.logits.row_stride +
                           begin * args.logits.column_stride;
         const Margin<Real> item =
-            find_margin<T, lanes, Real>(args, row, there ? group : 0, logits, begin, classes);
+            find_margin<T, lanes, V, Real>(args, row, there ? group : 0, logits, begin, classes);
         if (!there || !first) return;
         const Real gamma = Real(args.gamma);
         const Real loss = gamma == 0 ? focal<Gamma::zero>(item.margin, gamma)
@@ -109,7 +150,7 @@ __global__ void __launch_bounds__(loss_threads)
   }
 }
 
-template <class T, int lanes>
+template <class T, int lanes, int V>
 __global__ void __launch_bounds__(loss_threads)
     grouped_backward(const __grid_constant__ GroupedFocalLossBackward args,
                      const __grid_constant__ LossTiles tiles,
@@ -122,7 +163,7 @@ __global__ void __launch_bounds__(loss_threads)
         const T* logits =
             static_cast<const T*>(args.logits.data) + row * args.logits.row_stride + begin * stride;
         const Margin<Real> item =
-            find_margin<T, lanes, Real>(args, row, there ? group : 0, logits, begin, classes);
+            find_margin<T, lanes, V, Real>(args, row, there ? group : 0, logits, begin, classes);
         if (!there) return;
         const Real gamma = Real(args.gamma);
         const Real upstream = static_cast<const Real*>(
@@ -131,13 +172,18 @@ __global__ void __launch_bounds__(loss_threads)
         const Real slope = upstream * static_cast<const Real*>(args.scale)[group] * item.weight *
                            (gamma == 0 ? focal_slope<Gamma::zero>(item.margin, gamma)
                                        : focal_slope<Gamma::any>(item.margin, gamma));
-        T* grad = static_cast<T*>(args.grad_logits) + row * all_classes + begin;
-        for (int k = threadIdx.x % lanes; k < classes; k += lanes) {
-          const Real share = k == item.label
-                                 ? Real(1)
-                                 : -exp_nonpositive(widen<Real>(logits[k * stride]) - item.others);
-          grad[k] = narrow<T>(item.missing ? Real(0) : share * slope);
-        }
+        const Classes<const T, lanes, V, Real> all(logits, stride, classes);
+        const Classes<T, lanes, V, Real> grads(
+            static_cast<T*>(args.grad_logits) + row * all_classes + begin, 1, classes);
+        all.each([&](int k, const Real(&z)[V]) {
+          Real grad[V];
+#pragma unroll
+          for (int v = 0; v < V; ++v) {
+            const Real share = k + v == item.label ? Real(1) : -exp_nonpositive(z[v] - item.others);
+            grad[v] = item.missing ? Real(0) : share * slope;
+          }
+          grads.write(k, grad);
+        });
       });
 }
 
@@ -157,16 +203,27 @@ int lanes_for(std::int64_t groups, std::int64_t classes) {
   return classes <= 64 * groups ? 8 : warp_size;
 }
 
-// Calls body(T{}, lanes, groups, tiles).
+template <int value>
+using Constant = std::integral_constant<int, value>;
+
+// Calls body(T{}, lanes, V, groups, tiles).
 template <class Body>
 void with_items(const GroupedFocalLoss& args, const Body& body) {
   const Groups groups = as_groups(args);
-  const int lanes = lanes_for(args.groups, groups.begin[args.groups]);
+  const std::int64_t classes = groups.begin[args.groups];
+  const int lanes = lanes_for(args.groups, classes);
   const LossTiles tiles(args.rows, args.groups, loss_threads / lanes, 1);
   with_floating(args.logits.dtype, [&](auto element) {
-    if (lanes == 1) return body(element, std::integral_constant<int, 1>{}, groups, tiles);
-    if (lanes == 8) return body(element, std::integral_constant<int, 8>{}, groups, tiles);
-    body(element, std::integral_constant<int, warp_size>{}, groups, tiles);
+    constexpr int V = widest<decltype(element)>;
+    // A wide access each for all lanes of most items.
+    const bool wide = args.logits.column_stride == 1 && classes >= args.groups * lanes * V;
+    const auto with_width = [&](auto lanes) {
+      if (wide) return body(element, lanes, Constant<V>{}, groups, tiles);
+      body(element, lanes, Constant<1>{}, groups, tiles);
+    };
+    if (lanes == 1) return body(element, Constant<1>{}, Constant<1>{}, groups, tiles);
+    if (lanes == 8) return with_width(Constant<8>{});
+    with_width(Constant<warp_size>{});
   });
 }
 
@@ -175,12 +232,13 @@ void with_items(const GroupedFocalLoss& args, const Body& body) {
 void grouped_focal_loss_forward(const GroupedFocalLossForward& args) {
   const DeviceGuard guard(args.device);
   const char* name = "grouped_focal_loss_forward";
-  with_items(args, [&](auto element, auto lanes, const Groups& groups, const LossTiles& tiles) {
+  with_items(args, [&](auto element, auto lanes, auto width, const Groups& groups,
+                       const LossTiles& tiles) {
     using T = decltype(element);
     using Real = typename Accumulated<T>::Real;
     const auto results =
         loss_results<Real>(tiles, args.reduction, args.loss, args.scale, args.workspace);
-    launch(name, grouped_forward<T, decltype(lanes)::value>, tiles.grid(), loss_threads,
+    launch(name, grouped_forward<T, lanes, width>, tiles.grid(), loss_threads,
            reduction_bytes<Real>(loss_threads), args.stream, args, tiles, groups, results);
     finish_reduction(name, tiles, results, args.stream);
   });
@@ -188,10 +246,10 @@ void grouped_focal_loss_forward(const GroupedFocalLossForward& args) {
 
 void grouped_focal_loss_backward(const GroupedFocalLossBackward& args) {
   const DeviceGuard guard(args.device);
-  with_items(args, [&](auto element, auto lanes, const Groups& groups, const LossTiles& tiles) {
-    launch("grouped_focal_loss_backward",
-           grouped_backward<decltype(element), decltype(lanes)::value>, tiles.grid(), loss_threads,
-           0, args.stream, args, tiles, groups);
+  with_items(args, [&](auto element, auto lanes, auto width, const Groups& groups,
+                       const LossTiles& tiles) {
+    launch("grouped_focal_loss_backward", grouped_backward<decltype(element), lanes, width>,
+           tiles.grid(), loss_threads, 0, args.stream, args, tiles, groups);
   });
 }
 
