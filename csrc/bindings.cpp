@@ -159,12 +159,11 @@ void gram_squares(int dtype, Address grads, Address weights, std::int64_t task_s
                               task_stride, tasks, samples, outputs, pointer(out)});
 }
 
-void gram_products(int dtype, Address grads, Address weights, std::int64_t tasks,
-                   std::int64_t samples, std::int64_t outputs, std::int64_t row_begin,
-                   std::int64_t row_end, Address out, const Execution& on) {
-  launch(fastmtl::kernels().gram_products,
-         fastmtl::GramProducts{on, fastmtl::DType(dtype), pointer(grads), pointer(weights), tasks,
-                               samples, outputs, row_begin, row_end, pointer(out)});
+void gram_pairs(int dtype, Address grads, Address weights, std::int64_t tasks, std::int64_t samples,
+                std::int64_t outputs, Address out, const Execution& on) {
+  launch(fastmtl::kernels().gram_pairs,
+         fastmtl::GramPairs{on, fastmtl::DType(dtype), pointer(grads), pointer(weights), tasks,
+                            samples, outputs, pointer(out)});
 }
 
 fastmtl::GraphFusion graph_fusion(int dtype, Address vertices, Address importance, Address edges,
@@ -310,7 +309,7 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
   const fastmtl::Kernels& kernels = fastmtl::kernels();
   if (kernels.gram_triangle) m.def("gram_triangle", gram_triangle);
   if (kernels.gram_squares) m.def("gram_squares", gram_squares);
-  if (kernels.gram_products) m.def("gram_products", gram_products);
+  if (kernels.gram_pairs) m.def("gram_pairs", gram_pairs);
   if (kernels.unusable) {
     m.def("unusable", kernels.unusable);
     m.def("focal_loss_workspace", kernels.focal_loss_workspace);

@@ -107,14 +107,13 @@ struct GramSquares : Execution {
   void* out;  // (T,) Accumulated
 };
 
-// out[t, n] = sum_(m <= n) weights[n, m] * grads[t, m], for the rows n in [row_begin, row_end).
-struct GramProducts : Execution {
+// out[i, j] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[i, n, o] * grads[j, m, o].
+struct GramPairs : Execution {
   DType dtype;
   const void* grads;    // (T, N, O)
   const void* weights;  // (N, N) Accumulated; 0 above the diagonal
   std::int64_t tasks, samples, outputs;
-  std::int64_t row_begin, row_end;
-  void* out;  // (T, row_end - row_begin, O) Accumulated
+  void* out;  // (T, T) Accumulated
 };
 
 // The c >= 0 with sum 1 that makes c^T gramian c least, after at most so many iterations; 0 for
@@ -213,7 +212,7 @@ struct Kernels {
   // Null on CUDA, where cuBLAS and row_dots do better.
   void (*gram_triangle)(const GramTriangle&);
   void (*gram_squares)(const GramSquares&);
-  void (*gram_products)(const GramProducts&);
+  void (*gram_pairs)(const GramPairs&);
   void (*graph_fusion_forward)(const GraphFusionForward&);
   void (*graph_fusion_backward)(const GraphFusionBackward&);
   void (*task_gru_forward)(const TaskGRUForward&);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -39,6 +40,11 @@ inline void pack_rows(const void* matrix,  // (rows, columns) dtype
     std::fill(row + count, row + length, Real(0));
   }
   std::fill(packed + rows * length, packed + padded_rows(rows) * length, Real(0));
+}
+
+// How many rows of a lower triangle, from its tip, hold `part` of `parts` of its area.
+inline std::int64_t lower_rows(std::int64_t rows, std::int64_t part, std::int64_t parts) {
+  return std::int64_t(double(rows) * std::sqrt(double(part) / double(parts)) + 0.5);
 }
 
 // The columns that a tile has to go through of `count` packed ones.

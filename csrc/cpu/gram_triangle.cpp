@@ -1,6 +1,4 @@
 // Half of the Gram matrix of a layer's inputs.
-#include <cmath>
-
 #include "cpu/gram_tile.h"
 #include "cpu/parallel.h"
 #include "cpu/table.h"
@@ -9,11 +7,9 @@ namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// Where part `index` of `parts` begins, if the columns of a lower triangle are divided into parts
-// of one area each.
+// Where a part of the columns of a lower triangle begins.
 std::int64_t part_begin(std::int64_t samples, std::int64_t index, std::int64_t parts) {
-  const double left = std::sqrt(double(parts - index) / double(parts));
-  const std::int64_t column = samples - std::int64_t(double(samples) * left + 0.5);
+  const std::int64_t column = samples - lower_rows(samples, parts - index, parts);
   return index == parts ? samples : column / tile_columns * tile_columns;
 }
 
@@ -29,8 +25,7 @@ void add_products(const Real* packed,  // (padded_rows, packed_columns)
                     [&](std::int64_t r, std::int64_t c, typename Lanes<Real>::Vector products) {
                       const std::int64_t row = n + r, column = m + c;
                       if (row >= samples || column >= last || column > row) return;
-                      Real sum = 0;
-                      for (int lane = 0; lane < Lanes<Real>::width; ++lane) sum += products[lane];
+                      const Real sum = sum_lanes<Real>(products);
                       out[row * samples + column] += row == column ? sum / 2 : sum;
                     });
 }

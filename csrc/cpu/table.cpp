@@ -18,7 +18,7 @@ const Kernels table = {
     least_norm_weights,
     gram_triangle,
     gram_squares,
-    gram_products,
+    gram_pairs,
     graph_fusion_forward,
     graph_fusion_backward,
     task_gru_forward,

@@ -15,7 +15,7 @@ void scale_rows(const ScaleRows&);
 void least_norm_weights(const LeastNormWeights&);
 void gram_triangle(const GramTriangle&);
 void gram_squares(const GramSquares&);
-void gram_products(const GramProducts&);
+void gram_pairs(const GramPairs&);
 void graph_fusion_forward(const GraphFusionForward&);
 void graph_fusion_backward(const GraphFusionBackward&);
 void task_gru_forward(const TaskGRUForward&);

@@ -29,5 +29,18 @@ inline typename Lanes<Real>::Vector load_vector(const Real* source) {
   return value;
 }
 
+// By halves, of which each addition is one instruction.
+template <class Real>
+inline Real sum_lanes(typename Lanes<Real>::Vector vector) {
+  constexpr int width = Lanes<Real>::width;
+  typedef Real Half __attribute__((vector_size(vector_bytes / 2)));
+  Half halves[2];
+  std::memcpy(halves, &vector, sizeof(vector));
+  const Half half = halves[0] + halves[1];
+  Real sum = half[0];
+  for (int i = 1; i < width / 2; ++i) sum += half[i];
+  return sum;
+}
+
 }  // namespace FASTMTL_ISA
 }  // namespace fastmtl

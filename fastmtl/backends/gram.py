@@ -9,7 +9,7 @@ triangle and half its diagonal
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
 neither. Products are torch's and what is between them is the backend's `row_dots`, or its
-`gram_triangle`, `gram_squares` and `gram_products` where it has better ones for triangular H.
+`gram_triangle`, `gram_squares` and `gram_pairs` where it has better ones for triangular H.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
 GramTriangle = Callable[[Tensor], Tensor]
 # gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = 2 <d_j, h d_j>
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
-# gram_products(d (T, N, O), h (N, N) lower triangular, rows): h[rows] @ d_j, (T, rows, O)
-GramProducts = Callable[[Tensor, Tensor, slice], Tensor]
+# gram_pairs(d (T, N, O), h (N, N) lower triangular): <d_i, h d_j>, (T, T)
+GramPairs = Callable[[Tensor, Tensor], Tensor]
 
 _BLOCK_ELEMENTS = 1 << 20
 _CUDA_BLOCKS = 16  # times as large: there a launch costs more than a cache miss
@@ -64,24 +64,24 @@ def norms(
 def gramian(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
-    gram_products: GramProducts | None = None,
+    gram_pairs: GramPairs | None = None,
     gram_triangle: GramTriangle | None = None,
 ) -> Tensor:
     """<d_i^T x, d_j^T x> for every pair of tasks, (T, T), symmetric to the bit."""
     dtype = accumulation_dtype(inputs.dtype)
-    x, d = inputs.contiguous(), grad_outputs.to(dtype).contiguous()
-    result = d.new_zeros(len(d), len(d))
+    x, d = inputs.contiguous(), grad_outputs.contiguous()
+    result = d.new_zeros(len(d), len(d), dtype=dtype)
     if d.numel() and x.numel():
         with full_precision(d.device):
             if d.shape[1] == 1:
                 rows = x.to(dtype).flatten(-2)  # (I,) or (T, I)
-                result = d.flatten(1) @ d.flatten(1).T * torch.inner(rows, rows)
+                d = d.to(dtype).flatten(1)
+                result = d @ d.T * torch.inner(rows, rows)
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
-                half_kernel = (gram_triangle or _gram_triangle)(x)
-                _add_gram_products(half_kernel, d, result, gram_products or _gram_products)
+                result = (gram_pairs or _gram_pairs)(d, (gram_triangle or _gram_triangle)(x))
                 result = result + result.T
             else:
-                _add_direct_products(x.to(dtype), d, result)
+                _add_direct_products(x.to(dtype), d.to(dtype), result)
     result = (result + result.T) / 2
     result.diagonal().clamp_(min=0)
     return result
@@ -107,17 +107,14 @@ def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) ->
         row_dots(grads, grads, squares[block], False)
 
 
-def _gram_products(d: Tensor, half_kernel: Tensor, rows: slice) -> Tensor:
-    return half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
-
-
-def _add_gram_products(
-    half_kernel: Tensor, d: Tensor, result: Tensor, gram_products: GramProducts
-) -> None:
+def _gram_pairs(d: Tensor, half_kernel: Tensor) -> Tensor:
     tasks, samples, outputs = d.shape
+    d = d.to(half_kernel.dtype)
+    result = d.new_zeros(tasks, tasks)
     for rows in _blocks(d, samples, tasks * outputs, least=64, most=128):
-        product = gram_products(d, half_kernel, rows)
+        product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
         result.addmm_(d[:, rows].flatten(1), product.flatten(1).T)
+    return result
 
 
 def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:

@@ -118,6 +118,31 @@ def test_native_squares(backend: str, sizes: tuple[int, int, int, int], threads:
     assert_close(squares, 2 * (d * (triangle @ d)).sum((1, 2)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 2, 5), (7, 33, 70), (13, 50, 9), (5, 131, 33), (26, 16, 100)]
+)
+def test_native_pairs(
+    backend: str, shape: tuple[int, int, int], threads: int, dtype: torch.dtype
+) -> None:
+    if backend != "native":
+        pytest.skip("a kernel of the native backend")
+    d = torch.randn(shape).to(dtype)
+    out = torch.float64 if dtype == torch.float64 else torch.float32
+    triangle = torch.randn(shape[1], shape[1], dtype=out).tril()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pairs = native.grads._gram_pairs(d, triangle)
+        again = native.grads._gram_pairs(d, triangle)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(pairs, again)
+    products = triangle.double() @ d.double()
+    assert_close(pairs, d.double().flatten(1) @ products.flatten(1).T, out)
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_blocks(backend: str, op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gram, "_BLOCK_ELEMENTS", 100)

@@ -26,8 +26,8 @@ def task_grad_gramian_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    if hasattr(memory.module(inputs), "gram_products"):
-        return gram.gramian(inputs, grad_outputs, _gram_products, _gram_triangle)
+    if hasattr(memory.module(inputs), "gram_pairs"):
+        return gram.gramian(inputs, grad_outputs, _gram_pairs, _gram_triangle)
     return gram.gramian(inputs, grad_outputs)
 
 
@@ -122,16 +122,13 @@ def _gram_squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
     )
 
 
-def _gram_products(grads: Tensor, half_kernel: Tensor, rows: slice) -> Tensor:
-    tasks, _, outputs = grads.shape
-    out = grads.new_empty(tasks, rows.stop - rows.start, outputs)
-    memory.module(grads).gram_products(
+def _gram_pairs(grads: Tensor, half_kernel: Tensor) -> Tensor:
+    out = half_kernel.new_empty(len(grads), len(grads))
+    memory.module(grads).gram_pairs(
         memory.DTYPES[grads.dtype],
         grads.data_ptr(),
         half_kernel.data_ptr(),
         *grads.shape,
-        rows.start,
-        rows.stop,
         out.data_ptr(),
         memory.execution(grads),
     )

@@ -1,0 +1,180 @@
+// Bilinear forms of the gradients of every pair of tasks in a triangular matrix.
+//
+// Work is divided by columns of the gradients, as many as two vectors hold, so that a gradient is
+// read once. Of such columns the products with the matrix are taken task by task, and laid down
+// beside the gradients so that rows of one chunk, for all tasks, are packed rows for tiles.
+#include "cpu/gram_tile.h"
+#include "cpu/parallel.h"
+#include "cpu/table.h"
+
+namespace fastmtl {
+inline namespace FASTMTL_ISA {
+namespace {
+
+// Accumulators of a strip fill the registers, but for the vectors that are multiplied.
+constexpr int strip_rows = vector_bytes == 64 ? 12 : 6;
+constexpr int strip_vectors = 2;
+
+template <class Real>
+constexpr std::int64_t strip_columns = strip_vectors * Lanes<Real>::width;
+template <class Real>
+constexpr std::int64_t chunk_rows = packed_columns<Real> / strip_columns<Real>;
+
+// Rows of samples by columns of outputs.
+struct Area {
+  std::int64_t row_begin, row_end;  // row_begin begins a chunk
+  std::int64_t column_begin, column_end;
+};
+
+// out[r] = sum over m < depth of weights[r][m] * columns[m].
+template <class Real>
+inline void multiply_strip(const Real* const (&weights)[strip_rows],
+                           const Real* columns,  // (depth, strip_columns)
+                           std::int64_t depth, Real* const (&out)[strip_rows]) {
+  using Vector = typename Lanes<Real>::Vector;
+  Vector sums[strip_rows][strip_vectors] = {};
+  for (std::int64_t m = 0; m < depth; ++m) {
+    Vector values[strip_vectors];
+    for (int v = 0; v < strip_vectors; ++v)
+      values[v] = load_vector(columns + m * strip_columns<Real> + v * Lanes<Real>::width);
+    for (int r = 0; r < strip_rows; ++r)
+      for (int v = 0; v < strip_vectors; ++v) sums[r][v] += weights[r][m] * values[v];
+  }
+  for (int r = 0; r < strip_rows; ++r) std::memcpy(out[r], sums[r], sizeof(sums[r]));
+}
+
+// Rows of an area, for all tasks: (chunks, padded tasks, chunk rows * strip columns).
+template <class Real>
+class Chunks {
+ public:
+  Chunks(std::int64_t rows, std::int64_t tasks)
+      : tasks_(tasks),
+        count_((rows + chunk_rows<Real> - 1) / chunk_rows<Real>),
+        data_(count_ * padded_rows(tasks) * packed_columns<Real>) {}
+
+  std::int64_t count() const { return count_; }
+  Real* chunk(std::int64_t chunk) {
+    return data_.get() + chunk * padded_rows(tasks_) * packed_columns<Real>;
+  }
+  Real* row(std::int64_t row, std::int64_t task) {
+    return chunk(row / chunk_rows<Real>) + task * packed_columns<Real> +
+           row % chunk_rows<Real> * strip_columns<Real>;
+  }
+  // Zeros in what is no row of the area and no task.
+  void pad(std::int64_t rows) {
+    for (std::int64_t k = 0; k < count_; ++k) {
+      const std::int64_t used = std::min(chunk_rows<Real>, rows - k * chunk_rows<Real>);
+      for (std::int64_t t = 0; t < tasks_; ++t) {
+        Real* begin = chunk(k) + t * packed_columns<Real>;
+        std::fill(begin + used * strip_columns<Real>, begin + packed_columns<Real>, Real(0));
+      }
+      std::fill(chunk(k) + tasks_ * packed_columns<Real>,
+                chunk(k) + padded_rows(tasks_) * packed_columns<Real>, Real(0));
+    }
+  }
+
+ private:
+  std::int64_t tasks_, count_;
+  Scratch<Real> data_;
+};
+
+// Columns of one task's gradient down to the end of the area, and below it the products' rows.
+template <class Real>
+void fill_task(const GramPairs& args, std::int64_t task, const Area& area, Real* packed,
+               Chunks<Real>& grads, Chunks<Real>& products) {
+  constexpr std::int64_t width = strip_columns<Real>;
+  const std::int64_t count = area.column_end - area.column_begin;
+  for (std::int64_t m = 0; m < area.row_end; ++m) {
+    const std::int64_t first = (task * args.samples + m) * args.outputs + area.column_begin;
+    Real* row = packed + m * width;
+    const Real* values = load(at(args.grads, args.dtype, first), args.dtype, count, row);
+    if (values != row) std::memcpy(row, values, std::size_t(count) * sizeof(Real));
+    std::fill(row + count, row + width, Real(0));
+  }
+  for (std::int64_t n = area.row_begin; n < area.row_end; ++n)
+    std::memcpy(grads.row(n - area.row_begin, task), packed + n * width, width * sizeof(Real));
+  const Real* weights = static_cast<const Real*>(args.weights);
+  for (std::int64_t n = area.row_begin; n < area.row_end; n += strip_rows) {
+    const std::int64_t rows = std::min<std::int64_t>(strip_rows, area.row_end - n);
+    const Real* lines[strip_rows];
+    Real* out[strip_rows];
+    for (std::int64_t r = 0; r < strip_rows; ++r) {
+      const std::int64_t row = n + std::min(r, rows - 1);  // the last one again beyond the end
+      lines[r] = weights + row * args.samples;
+      out[r] = products.row(row - area.row_begin, task);
+    }
+    multiply_strip<Real>(lines, packed, n + rows, out);
+  }
+}
+
+// sums[i, j] += sum_k a[i, k] * b[j, k].
+template <class Real>
+void add_products(const Real* a, const Real* b,  // (padded tasks, packed_columns)
+                  std::int64_t tasks, Real* sums) {
+  constexpr std::int64_t length = packed_columns<Real>;
+  for (std::int64_t first = 0; first < tasks; first += panel_rows)
+    for (std::int64_t i = 0; i < tasks; i += tile_rows)
+      for (std::int64_t j = first; j < std::min(first + panel_rows, tasks); j += tile_columns)
+        multiply_tile(a + i * length, b + j * length, length,
+                      [&](std::int64_t r, std::int64_t c, typename Lanes<Real>::Vector products) {
+                        if (i + r < tasks && j + c < tasks)
+                          sums[(i + r) * tasks + j + c] += sum_lanes<Real>(products);
+                      });
+}
+
+template <class Real>
+void add_area(const GramPairs& args, const Area& area, Real* sums) {
+  const std::int64_t rows = area.row_end - area.row_begin;
+  Scratch<Real> packed(area.row_end * strip_columns<Real>);
+  Chunks<Real> grads(rows, args.tasks), products(rows, args.tasks);
+  grads.pad(rows);
+  products.pad(rows);
+  for (std::int64_t t = 0; t < args.tasks; ++t)
+    fill_task(args, t, area, packed.get(), grads, products);
+  for (std::int64_t k = 0; k < grads.count(); ++k)
+    add_products(grads.chunk(k), products.chunk(k), args.tasks, sums);
+}
+
+template <class Real>
+void pairs(const GramPairs& args) {
+  constexpr std::int64_t width = strip_columns<Real>;
+  const std::int64_t strips = (args.outputs + width - 1) / width;
+  const std::int64_t chunks = (args.samples + chunk_rows<Real> - 1) / chunk_rows<Real>;
+  // Samples are divided where there are too few columns to share the work out evenly.
+  const std::int64_t parts =
+      std::min<std::int64_t>((4 * args.threads + strips - 1) / strips, chunks);
+  const auto row_begin = [&](std::int64_t part) {
+    const std::int64_t chunk = lower_rows(chunks, part, parts);
+    return std::min(chunk * chunk_rows<Real>, args.samples);
+  };
+  const std::int64_t areas = strips * parts;
+  const std::int64_t groups = std::min<std::int64_t>(args.threads, areas),
+                     size = args.tasks * args.tasks;
+  Scratch<Real> partial(groups * size);
+  const std::int64_t cost = args.tasks * args.samples * (args.samples + args.tasks) / 32 * width;
+  parallel_for(groups, args.threads, cost * areas / groups, [&](std::int64_t group) {
+    Real* sums = partial.get() + group * size;
+    std::fill(sums, sums + size, Real(0));
+    for (std::int64_t i = areas * group / groups; i < areas * (group + 1) / groups; ++i) {
+      const std::int64_t column = i / parts * width, part = i % parts;
+      const Area area = {row_begin(part), row_begin(part + 1), column,
+                         std::min(column + width, args.outputs)};
+      if (area.row_begin < area.row_end) add_area(args, area, sums);
+    }
+  });
+  Real* out = static_cast<Real*>(args.out);
+  for (std::int64_t i = 0; i < size; ++i) {
+    Real sum = 0;
+    for (std::int64_t g = 0; g < groups; ++g) sum += partial[g * size + i];
+    out[i] = sum;
+  }
+}
+
+}  // namespace
+
+void gram_pairs(const GramPairs& args) {
+  with_accumulated(args.dtype, [&](auto real) { pairs<decltype(real)>(args); });
+}
+
+}  // namespace FASTMTL_ISA
+}  // namespace fastmtl
