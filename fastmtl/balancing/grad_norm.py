@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from typing_extensions import Self
 
 from fastmtl.balancing.base import Balancer, group_of
-from fastmtl.balancing.target import resolve
+from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.ops import _checks
 
 
@@ -78,6 +78,11 @@ class GradNorm(Balancer):
         if floor >= 1:
             raise ValueError(f"floor: expected less than the mean weight, 1, got {floor}")
         target = resolve(model, where)
+        if isinstance(target, ForkTarget) and target.layer.weighting is not None:
+            raise ValueError(
+                "model: its shared layer combines gradients by a weighting, that of a "
+                "GramianBalancer for instance; set layer.weighting = None to balance losses"
+            )
         super().__init__(target.num_tasks, target.device)
         self.alpha = alpha
         self.lr = lr
