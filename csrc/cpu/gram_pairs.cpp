@@ -1,8 +1,9 @@
 // Bilinear forms of the gradients of every pair of tasks in a triangular matrix.
 //
-// Work is divided by columns of the gradients, as many as two vectors hold, so that a gradient is
-// read once. Of such columns the products with the matrix are taken task by task, and laid down
-// beside the gradients so that rows of one chunk, for all tasks, are packed rows for tiles.
+// Work is divided by strips of the gradients, so that a gradient is read once. Of a strip the
+// products with the matrix are taken task by task, and laid down beside the gradients so that rows
+// of one chunk, for all tasks, are packed rows for tiles.
+#include "cpu/gram_strip.h"
 #include "cpu/gram_tile.h"
 #include "cpu/parallel.h"
 #include "cpu/table.h"
@@ -11,12 +12,6 @@ namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// Accumulators of a strip fill the registers, but for the vectors that are multiplied.
-constexpr int strip_rows = vector_bytes == 64 ? 12 : 6;
-constexpr int strip_vectors = 2;
-
-template <class Real>
-constexpr std::int64_t strip_columns = strip_vectors * Lanes<Real>::width;
 template <class Real>
 constexpr std::int64_t chunk_rows = packed_columns<Real> / strip_columns<Real>;
 
@@ -25,23 +20,6 @@ struct Area {
   std::int64_t row_begin, row_end;  // row_begin begins a chunk
   std::int64_t column_begin, column_end;
 };
-
-// out[r] = sum over m < depth of weights[r][m] * columns[m].
-template <class Real>
-inline void multiply_strip(const Real* const (&weights)[strip_rows],
-                           const Real* columns,  // (depth, strip_columns)
-                           std::int64_t depth, Real* const (&out)[strip_rows]) {
-  using Vector = typename Lanes<Real>::Vector;
-  Vector sums[strip_rows][strip_vectors] = {};
-  for (std::int64_t m = 0; m < depth; ++m) {
-    Vector values[strip_vectors];
-    for (int v = 0; v < strip_vectors; ++v)
-      values[v] = load_vector(columns + m * strip_columns<Real> + v * Lanes<Real>::width);
-    for (int r = 0; r < strip_rows; ++r)
-      for (int v = 0; v < strip_vectors; ++v) sums[r][v] += weights[r][m] * values[v];
-  }
-  for (int r = 0; r < strip_rows; ++r) std::memcpy(out[r], sums[r], sizeof(sums[r]));
-}
 
 // Rows of an area, for all tasks: (chunks, padded tasks, chunk rows * strip columns).
 template <class Real>
@@ -80,31 +58,22 @@ class Chunks {
 
 // Columns of one task's gradient down to the end of the area, and below it the products' rows.
 template <class Real>
-void fill_task(const GramPairs& args, std::int64_t task, const Area& area, Real* packed,
+void fill_task(const GramPairs& args, std::int64_t task, const Area& area, Real* strip,
                Chunks<Real>& grads, Chunks<Real>& products) {
   constexpr std::int64_t width = strip_columns<Real>;
-  const std::int64_t count = area.column_end - area.column_begin;
-  for (std::int64_t m = 0; m < area.row_end; ++m) {
-    const std::int64_t first = (task * args.samples + m) * args.outputs + area.column_begin;
-    Real* row = packed + m * width;
-    const Real* values = load(at(args.grads, args.dtype, first), args.dtype, count, row);
-    if (values != row) std::memcpy(row, values, std::size_t(count) * sizeof(Real));
-    std::fill(row + count, row + width, Real(0));
-  }
+  const void* matrix = at(args.grads, args.dtype, task * args.samples * args.outputs);
+  pack_strip(matrix, args.dtype, area.row_end, args.outputs, area.column_begin, area.column_end,
+             strip);
   for (std::int64_t n = area.row_begin; n < area.row_end; ++n)
-    std::memcpy(grads.row(n - area.row_begin, task), packed + n * width, width * sizeof(Real));
+    std::memcpy(grads.row(n - area.row_begin, task), strip + n * width, width * sizeof(Real));
   const Real* weights = static_cast<const Real*>(args.weights);
-  for (std::int64_t n = area.row_begin; n < area.row_end; n += strip_rows) {
-    const std::int64_t rows = std::min<std::int64_t>(strip_rows, area.row_end - n);
-    const Real* lines[strip_rows];
-    Real* out[strip_rows];
-    for (std::int64_t r = 0; r < strip_rows; ++r) {
-      const std::int64_t row = n + std::min(r, rows - 1);  // the last one again beyond the end
-      lines[r] = weights + row * args.samples;
-      out[r] = products.row(row - area.row_begin, task);
-    }
-    multiply_strip<Real>(lines, packed, n + rows, out);
-  }
+  for (std::int64_t n = area.row_begin; n < area.row_end; n += strip_rows)
+    multiply_strip(weights, args.samples, n, area.row_end, strip,
+                   [&](std::int64_t r, std::int64_t v, typename Lanes<Real>::Vector sums) {
+                     const std::int64_t row = std::min(n + r, area.row_end - 1) - area.row_begin;
+                     std::memcpy(products.row(row, task) + v * Lanes<Real>::width, &sums,
+                                 sizeof(sums));
+                   });
 }
 
 // sums[i, j] += sum_k a[i, k] * b[j, k].
@@ -125,12 +94,12 @@ void add_products(const Real* a, const Real* b,  // (padded tasks, packed_column
 template <class Real>
 void add_area(const GramPairs& args, const Area& area, Real* sums) {
   const std::int64_t rows = area.row_end - area.row_begin;
-  Scratch<Real> packed(area.row_end * strip_columns<Real>);
+  Scratch<Real> strip(area.row_end * strip_columns<Real>);
   Chunks<Real> grads(rows, args.tasks), products(rows, args.tasks);
   grads.pad(rows);
   products.pad(rows);
   for (std::int64_t t = 0; t < args.tasks; ++t)
-    fill_task(args, t, area, packed.get(), grads, products);
+    fill_task(args, t, area, strip.get(), grads, products);
   for (std::int64_t k = 0; k < grads.count(); ++k)
     add_products(grads.chunk(k), products.chunk(k), args.tasks, sums);
 }

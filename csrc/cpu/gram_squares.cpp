@@ -1,5 +1,5 @@
-// Quadratic forms of per-task gradients in the Gram matrix of a layer's inputs.
-#include "cpu/gram_tile.h"
+// Quadratic forms of per-task gradients in a triangular matrix.
+#include "cpu/gram_strip.h"
 #include "cpu/parallel.h"
 #include "cpu/table.h"
 
@@ -7,53 +7,43 @@ namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// sum over m <= n of weights[n, m] * <packed[n], packed[m]>.
+// sum over m <= n of weights[n, m] * <strip[n], strip[m]>.
 template <class Real>
-double lower_triangle(const Real* packed, const Real* weights, std::int64_t samples,
-                      std::int64_t depth) {
+double quadratic_form(const Real* strip,  // (samples + strip_rows, strip_columns), zeros at the end
+                      const Real* weights, std::int64_t samples) {
   using Vector = typename Lanes<Real>::Vector;
-  constexpr std::int64_t length = packed_columns<Real>, width = Lanes<Real>::width;
-  double sums[width] = {};
-  for (std::int64_t first = 0; first < samples; first += panel_rows) {
-    const std::int64_t last = std::min(first + panel_rows, samples);
-    for (std::int64_t n = first; n < samples; n += tile_rows) {
-      Vector total = {};
-      for (std::int64_t m = first; m < std::min(last, n + tile_rows); m += tile_columns)
-        multiply_tile(packed + n * length, packed + m * length, depth,
-                      [&](std::int64_t r, std::int64_t c, Vector products) {
-                        // Beyond the last row the products are 0, whatever weight they get.
-                        const std::int64_t row = std::min(n + r, samples - 1);
-                        const std::int64_t column = std::min(m + c, samples - 1);
-                        total += weights[row * samples + column] * products;
-                      });
-      for (std::int64_t i = 0; i < width; ++i) sums[i] += double(total[i]);
-    }
-  }
   double sum = 0;
-  for (std::int64_t i = 0; i < width; ++i) sum += sums[i];
+  for (std::int64_t n = 0; n < samples; n += strip_rows) {
+    Vector total = {};
+    const Real* rows = strip + n * strip_columns<Real>;
+    multiply_strip(
+        weights, samples, n, samples, strip, [&](std::int64_t r, std::int64_t v, Vector products) {
+          total += load_vector(rows + r * strip_columns<Real> + v * Lanes<Real>::width) * products;
+        });
+    sum += double(sum_lanes<Real>(total));
+  }
   return sum;
 }
 
 template <class Real>
 void squares(const GramSquares& args) {
-  constexpr std::int64_t length = packed_columns<Real>;
-  const std::int64_t blocks = (args.outputs + length - 1) / length;
-  const std::int64_t items = args.tasks * blocks;
+  constexpr std::int64_t width = strip_columns<Real>;
+  const std::int64_t samples = args.samples, outputs = args.outputs;
+  const std::int64_t strips = (outputs + width - 1) / width, items = args.tasks * strips;
   Scratch<double> partial(items);
-  parallel_for(items, args.threads, args.samples * args.samples * 4, [&](std::int64_t item) {
-    const std::int64_t task = item / blocks, begin = item % blocks * length;
-    const std::int64_t end = std::min(begin + length, args.outputs);
-    const void* grads = at(args.grads, args.dtype, task * args.samples * args.outputs);
-    Scratch<Real> packed(padded_rows(args.samples) * length);
-    pack_rows(grads, args.dtype, args.samples, args.outputs, begin, end, packed.get());
+  parallel_for(items, args.threads, samples * samples * width / 64 + 1, [&](std::int64_t item) {
+    const std::int64_t task = item / strips, begin = item % strips * width;
+    Scratch<Real> strip((samples + strip_rows) * width);
+    pack_strip(at(args.grads, args.dtype, task * samples * outputs), args.dtype, samples, outputs,
+               begin, std::min(begin + width, outputs), strip.get());
+    std::fill(strip.get() + samples * width, strip.get() + (samples + strip_rows) * width, Real(0));
     const Real* weights = static_cast<const Real*>(args.weights) + task * args.task_stride;
-    partial[item] =
-        lower_triangle(packed.get(), weights, args.samples, whole_vectors<Real>(end - begin));
+    partial[item] = quadratic_form(strip.get(), weights, samples);
   });
   Real* out = static_cast<Real*>(args.out);
   for (std::int64_t t = 0; t < args.tasks; ++t) {
     double sum = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) sum += partial[t * blocks + b];
+    for (std::int64_t s = 0; s < strips; ++s) sum += partial[t * strips + s];
     out[t] = Real(2 * sum);
   }
 }
