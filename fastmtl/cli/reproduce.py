@@ -71,7 +71,7 @@ def reproduce(
                 plan, out, jobs=jobs, say=LineReporter(console).message, reporter=reporter
             )
             comparison = write_report(plan, results, out)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         exit_with("stopped; the same command goes on from here", STOPPED)
     console.print(rich_table(results_cells(comparison), plan.paper.name))
     if cells := accuracy_cells(comparison):

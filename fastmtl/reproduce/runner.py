@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from fastmtl.reproduce.execute import execute, with_threads
+from fastmtl.reproduce.execute import execute
 from fastmtl.reproduce.plan import FILE, RESULT, Plan, Run
+from fastmtl.reproduce.processes import run_in_processes
 from fastmtl.training import Reporter
 from fastmtl.training.checkpoint import read_json, write_json
 
@@ -59,29 +58,13 @@ def run_all(
         for run in open_runs:
             finished(run, execute(plan, run, out, reporter))
     elif open_runs:
-        _in_processes(plan, open_runs, out, jobs, finished)
+        run_in_processes(plan, open_runs, out, jobs, finished)
     return {
         system.name: [
             read_json(out / run.name / RESULT) for run in runs if run.system == system.name
         ]
         for system in plan.chosen
     }
-
-
-def _in_processes(
-    plan: Plan, runs: list[Run], out: Path, jobs: int, finished: Callable[[Run, Any], None]
-) -> None:
-    share = with_threads(plan, max(1, (os.cpu_count() or 1) // jobs))
-    # A forked child of a process with OpenMP threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool:
-        futures = {pool.submit(execute, share, run, out): run for run in runs}
-        try:
-            for future in as_completed(futures):
-                finished(futures[future], future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _show(value: float | None) -> str:

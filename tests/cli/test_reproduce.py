@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from tests.cli.cases import CPU, FLAT
@@ -35,3 +41,28 @@ def test_a_wrong_reproduction_is_one_line_and_touches_nothing(call, tmp_path, ar
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert named in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
+def test_ctrl_c_stops_every_process_and_keeps_what_is_done(tmp_path, jobs):
+    command = [sys.executable, "-m", "fastmtl", "reproduce", "mtmlan", "--data", FLAT, *CPU]
+    command += ["--out", str(tmp_path), "--systems", "ewmtc,mtmlan", "--seeds", "2"]
+    command += ["-o", "epochs=100000", "-o", "patience=100000", "-o", "hidden_size=4"]
+    process = subprocess.Popen(
+        [*command, "--jobs", jobs, "--threads", "1"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/model.safetensors"))) < int(jobs):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == "fastmtl: stopped; the same command goes on from here\n"
+    assert len(list(tmp_path.glob("*/*/checkpoint.safetensors"))) == int(jobs)
+    assert not list(tmp_path.glob("*/*/result.json"))
