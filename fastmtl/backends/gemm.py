@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Below so many multiplications one batched call beats a call for every product.
 _SMALL = 1 << 20
+# Elements of an operand of which no copy is made as a whole.
+_LARGE = 1 << 22
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -29,9 +31,16 @@ def bmm(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
             return torch.bmm(a, b, out=out)
         return out.copy_(torch.bmm(a, b))
     if out is None:
+        if a.shape[0] == 1:
+            return matmul(a[0], b[0]).unsqueeze(0)
         out = a.new_empty((a.shape[0], a.shape[1], b.shape[2]))
+    # oneDNN copies a transposed operand, so a large one is multiplied in blocks of its rows.
+    copied = a.stride(2) != 1
+    rows = max(1, _LARGE // a.shape[2]) if copied else a.shape[1]
     for index in range(a.shape[0]):
-        out[index] = matmul(a[index], b[index])
+        for begin in range(0, a.shape[1], rows):
+            block = slice(begin, begin + rows)
+            out[index, block] = matmul(a[index, block], b[index])
     return out
 
 

@@ -244,6 +244,7 @@ def test_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(gemm, "_mkl_is_held_back", lambda: True)
     monkeypatch.setattr(gemm, "_SMALL", 0)
+    monkeypatch.setattr(gemm, "_LARGE", 1000)
     wide = torch.randn(3, 40, 64)
     for a, b in ((wide[:, :, :32], wide[:, :32]), (wide.mT, wide), (wide, wide.mT)):
         for product, wanted in (

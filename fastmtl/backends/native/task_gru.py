@@ -71,9 +71,9 @@ def task_gru_layer_backward(
     grad_x = x.new_empty(x.shape if need_x and not shared else 0)
     # The tasks' one product with a shared x needs the gradients of all of them.
     grad_gates = _rows_of(lengths, x, tuple(gates.shape) if shared else (largest, *gates.shape[1:]))
-    grad_recurrent = _rows_of(lengths, x, (largest, directions, rows, width))
     for part in parts:
         count = part.stop - part.start
+        grad_recurrent = _rows_of(lengths, x, (count, directions, rows, width))
         columns = slice(part.start * directions * width, part.stop * directions * width)
         own_gates = gates[:, columns] if shared else gates[part]
         own_grads = grad_gates[:, columns] if shared else grad_gates[:count]
@@ -90,13 +90,14 @@ def task_gru_layer_backward(
         if need_hh:
             states = output[part].unflatten(2, (directions, hidden))
             for d in range(directions):
-                left = grad_recurrent[:count, d].transpose(1, 2)
+                left = grad_recurrent[:, d].transpose(1, 2)
                 gemm.bmm(left, states[:, :, d], out=grad_hh[part, d])
+            del left
+        del grad_recurrent
         if need_ih and not shared:
             gemm.bmm(own_grads.transpose(1, 2), x[part], out=grad_ih[part].flatten(1, 2))
         if need_x and not shared:
             gemm.bmm(own_grads, weight_ih[part].flatten(1, 2), out=grad_x[part])
-    del grad_recurrent
     if shared and need_ih:
         grad_ih = gemm.matmul(grad_gates.t(), x).view(weight_ih.shape)
     if shared and need_x:
