@@ -19,12 +19,19 @@ import typer
 from fastmtl.training import DivergedError, RunError, TrainConfig
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+_OPTIONS = {field.name for field in dataclasses.fields(TrainConfig)}
+_OPTIONS |= {"seeds", "folds", "systems", "option", "jobs"}
 
 
 def exit_with(message: str, code: int) -> NoReturn:
     """Tell a message in one line and exit."""
     typer.echo(f"fastmtl: {' '.join(message.split())}", err=True)
     sys.exit(code)
+
+
+def warn(message: str) -> None:
+    """Tell what does not stop a run."""
+    typer.echo(f"fastmtl: warning: {message}", err=True)
 
 
 @contextmanager
@@ -59,6 +66,6 @@ def _as_option(message: str) -> str:
     """Name an option as it is typed where a message begins with its name in Python."""
     name, colon, rest = message.partition(": ")
     name = "balance_at" if name == "where" else name
-    if colon and any(field.name == name for field in dataclasses.fields(TrainConfig)):
+    if colon and name in _OPTIONS:
         return f"--{name.replace('_', '-')}: {rest}"
     return message

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from fastmtl.cli import options
-from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing
+from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing, warn
 from fastmtl.reproduce import Plan, run_all, write_report
 from fastmtl.reproduce.plan import parse_options
-from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_table
+from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_tables
 from fastmtl.training import BarReporter, Interrupted, LineReporter, Reporter
 from fastmtl.training.config import resolve_device
 
@@ -25,10 +25,16 @@ def reproduce(
     test: options.Test = None,
     xml: options.Xml = None,
     modalities: Annotated[str | None, typer.Option(help="As train's --modalities.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each row.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each row.", show_default=str(Plan.seeds))
+    ] = None,
     folds: Annotated[
-        int, typer.Option(help="mtdnn: folds, in place of seeds; 1 for the file's split.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            help="mtdnn: folds, in place of seeds; 1 for the file's split.",
+            show_default=str(Plan.folds),
+        ),
+    ] = None,
     systems: Annotated[
         str | None,
         typer.Option(help="Rows, by name, comma-separated.", show_default="the paper's"),
@@ -43,7 +49,10 @@ def reproduce(
         int | None, typer.Option(help="CPU threads of a run.", show_default="torch's choice")
     ] = None,
 ) -> None:
-    """Train every row of a paper's table and compare; the same command goes on where it stopped."""
+    """Train every row of a paper's table and compare; the same command goes on where it stopped.
+
+    Example: fastmtl reproduce mtmlan --data clips.npz --out runs/table
+    """
     console = Console()
     reporter = BarReporter(console) if console.is_terminal else Reporter()
     with bad_input():
@@ -53,18 +62,27 @@ def reproduce(
             test=None if test is None else os.path.abspath(test),
             xml=None if xml is None else os.path.abspath(xml),
             modalities=modalities,
-            seeds=seeds,
-            folds=folds,
+            seeds=Plan.seeds if seeds is None else seeds,
+            folds=Plan.folds if folds is None else folds,
             systems=systems.split(",") if systems else (),
             options=parse_options(option or []),
             device=device,
             threads=threads,
         )
+        if seeds is not None and plan.cross_validates:
+            raise ValueError(f"seeds: expected only with --folds 1, got it with {plan.folds} folds")
+        if folds is not None and table != "mtdnn":
+            raise ValueError(f"folds: expected only with mtdnn, got it with {table}")
         resolve_device(device)
         if jobs < 1:
             raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
         plan.check_directory(out)
-        plan.load()
+        loaded = plan.load()
+    warnings = list(loaded.warnings)
+    if table == "hgfn" and len(loaded.modalities) == 1:
+        warnings.append("the data has one modality, nothing to fuse (--modalities cuts columns)")
+    for warning in warnings:
+        warn(warning)
     try:
         with failing():
             results = run_all(
@@ -73,7 +91,10 @@ def reproduce(
             comparison = write_report(plan, results, out)
     except (Interrupted, KeyboardInterrupt):
         exit_with("stopped; the same command goes on from here", STOPPED)
-    console.print(rich_table(results_cells(comparison), plan.paper.name))
+    tables = rich_tables(results_cells(comparison), plan.paper.name, console.width)
     if cells := accuracy_cells(comparison):
-        console.print(rich_table(cells, "accuracy by concept"))
+        tables += rich_tables(cells, "accuracy by concept", console.width)
+    for each in tables:
+        console.print("", each)
+    console.print()
     console.print(notes(comparison), f"Files in {out}.", highlight=False, markup=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from rich.console import Console
 
 from fastmtl import info as machine
-from fastmtl.reproduce.tables import systems_table
+from fastmtl.reproduce.tables import systems_tables
 
 
 def systems() -> None:
     """List every system of the papers: name, row, and what it is made of."""
-    Console().print(systems_table())
+    console = Console()
+    for table in systems_tables():
+        console.print(table, "")
+    console.print("* trained by `fastmtl reproduce` only where --systems names it", highlight=False)
 
 
 def info() -> None:

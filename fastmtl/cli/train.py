@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing
+from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing, warn
 from fastmtl.training import (
     BarReporter,
     Interrupted,
@@ -172,7 +172,10 @@ def train(
         bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel="Run")
     ] = False,
 ) -> None:
-    """Train a model; results, weights and plots go to --out."""
+    """Train a model; results, weights and plots go to --out.
+
+    Example: fastmtl train --model mtmlan --data clips.npz --out runs/first
+    """
     options = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {k: v for k, v in locals().items() if k in options and v is not None}
     console = Console()
@@ -185,6 +188,7 @@ def train(
         config = run_directory.resumed_config(out, given) if resume else TrainConfig(**given)
         check_effect(config, given)
         trainer = _make_trainer(config, out, reporter)
+    reporter.message(_description(trainer))
     metrics = _fit(trainer, resume=resume, overwrite=overwrite)
     console.print(results_table(metrics, f"{config.model}, {config.balancer}"))
     training = metrics["training"]
@@ -198,8 +202,19 @@ def _make_trainer(config: TrainConfig, out: Path, reporter: Reporter) -> Trainer
     resolve_device(config.device)
     data = load_data(config, config.data, test=config.test, xml=config.xml)
     for warning in data.warnings:
-        typer.echo(f"fastmtl: warning: {warning}", err=True)
+        warn(warning)
     return Trainer.from_config(config, out, data, reporter=reporter)
+
+
+def _description(trainer: Trainer) -> str:
+    """What is about to be trained, on what."""
+    config, rows = trainer.config, trainer.rows
+    samples = ", ".join(f"{len(rows[split]):,} {split}" for split in ("train", "val", "test"))
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    return (
+        f"{config.model}, {config.balancer}, {parameters:,} parameters, {trainer.device}; "
+        f"{config.data}: {len(trainer.label_names)} labels, samples: {samples}"
+    )
 
 
 def _fit(trainer: Trainer, *, resume: bool, overwrite: bool) -> dict[str, Any]:

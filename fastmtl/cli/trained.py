@@ -35,7 +35,10 @@ def evaluate(
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Measure a trained model on data with labels."""
+    """Measure a trained model on data with labels.
+
+    Example: fastmtl evaluate runs/first --data new.npz --split all
+    """
     with bad_input():
         predictor, loaded = _open(directory, data, test, xml, device, threads, split)
         if not loaded.num_tasks:
@@ -49,8 +52,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
-        config = predictor.config
-        Console().print(results_table(metrics, f"{config.model}, {config.balancer}"))
+        config, console = predictor.config, Console()
+        console.print(results_table(metrics, f"{config.model}, {config.balancer}"))
+        console.print(_measured(loaded, found), highlight=False)
 
 
 def predict(
@@ -62,7 +66,10 @@ def predict(
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Write the probability and the decision for every sample and label to a CSV file."""
+    """Write the probability and the decision for every sample and label to a CSV file.
+
+    Example: fastmtl predict runs/first --data new.npz --out new.csv
+    """
     with bad_input():
         if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
             raise RunError(f"{out}: expected a file in a writable directory")
@@ -71,6 +78,13 @@ def predict(
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         write_atomic(out, predictions_csv(rows, probabilities, predictor.label_names))
+    typer.echo(f"{len(rows):,} samples, {len(predictor.label_names)} labels in {out}")
+
+
+def _measured(data: MultiTaskData, splits: list[str]) -> str:
+    """Of how many samples the figures are: without a split in the file, not of all."""
+    parts = " and ".join(f"{len(split_rows(data, split)):,} {split}" for split in splits)
+    return f"{parts} of {len(data):,} samples"
 
 
 def _open(

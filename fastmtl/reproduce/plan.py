@@ -79,11 +79,12 @@ class Plan:
                 raise ValueError(f"{name}: expected an integer >= 1, got {getattr(self, name)}")
         known: set[str] = set()
         for system in self.chosen:
-            known |= set(self.own_options(system))
+            known |= option_names(system)
             if system.estimator is None:
                 self.config(system, 0)
         if unknown := [name for name in self.options if name not in known]:
-            raise ValueError(f"option: expected options of the chosen systems, got {unknown[0]!r}")
+            expected = ", ".join(sorted(known))
+            raise ValueError(f"option: expected some of {expected}, got {unknown[0]!r}")
 
     @property
     def paper(self) -> PaperTable:
@@ -108,12 +109,7 @@ class Plan:
 
     def own_options(self, system: System) -> dict[str, Any]:
         """Those of `options` that mean something to a system."""
-        if system.estimator is not None:
-            parameters = getattr(fastmtl.models, system.estimator)().get_params()
-            names = set(parameters) - {"random_state", "device"}
-        else:
-            fields = {option.name for option in dataclasses.fields(TrainConfig)} - set(_RESERVED)
-            names = {name for name in fields if _has_effect(name, system)}
+        names = option_names(system)
         return {name: value for name, value in self.options.items() if name in names}
 
     def config(self, system: System, seed: int) -> TrainConfig:
@@ -167,7 +163,10 @@ class Plan:
         stored = read_json(out / FILE)
         for name, value in self.fixed().items():
             if stored.get(name) != value:
-                raise RunError(f"{name}: expected {stored.get(name)!r} as in {out}, got {value!r}")
+                raise RunError(
+                    f"{name}: expected {stored.get(name)!r} as in {out}, got {value!r} "
+                    "(other runs need another directory)"
+                )
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -187,6 +186,15 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name.replace("-", "_")] = value
     return options
+
+
+def option_names(system: System) -> set[str]:
+    """The options that mean something to a system and do not define it."""
+    if system.estimator is not None:
+        parameters = getattr(fastmtl.models, system.estimator)().get_params()
+        return set(parameters) - {"random_state", "device"}
+    fields = {option.name for option in dataclasses.fields(TrainConfig)} - set(_RESERVED)
+    return {name for name in fields if _has_effect(name, system)}
 
 
 def _has_effect(option: str, system: System) -> bool:

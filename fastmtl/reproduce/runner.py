@@ -12,6 +12,7 @@ from fastmtl.reproduce.plan import FILE, RESULT, Plan, Run
 from fastmtl.reproduce.processes import run_in_processes
 from fastmtl.training import Reporter
 from fastmtl.training.checkpoint import read_json, write_json
+from fastmtl.training.report import FIGURES
 
 Results = dict[str, list[dict[str, Any]]]
 Say = Callable[[str], None]
@@ -45,14 +46,16 @@ def run_all(
     runs = plan.runs()
     open_runs = [run for run in runs if not (out / run.name / RESULT).is_file()]
     done = len(runs) - len(open_runs)
-    if done:
-        say(f"{done} of {len(runs)} runs are done already")
+    each = "folds" if plan.cross_validates else "seeds"
+    parts = f"{len(plan.chosen)} systems, {len(runs) // len(plan.chosen)} {each}"
+    say(f"{len(runs)} runs ({parts}), {done} of them done already")
 
     def finished(run: Run, result: dict[str, Any]) -> None:
         nonlocal done
         done += 1
         figure = plan.paper.figures[0]
-        say(f"[{done}/{len(runs)}] {run.name}: {figure} {_show(result['test'][figure])}")
+        value = _show(result["test"][figure])
+        say(f"[{done}/{len(runs)}] {run.name}: {FIGURES[figure]} {value}")
 
     if jobs == 1:
         for run in open_runs:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 
 from fastmtl.reproduce.comparison import ERRORS, Comparison, Figure
@@ -21,17 +24,20 @@ _MAX_LABELS = 24
 Cells = list[list[str]]
 
 
-def systems_table() -> Table:
-    """Every system of the papers, by table."""
-    table = Table()
-    for column in ("table", "system", "row", "made of"):
-        table.add_column(column, overflow="fold")
+def systems_tables() -> list[Table]:
+    """Every system of the papers, a table for each paper."""
+    tables = []
     for paper in TABLES.values():
-        table.add_section()
+        title = f"{paper.name}: {paper.paper}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        table.add_column("system", no_wrap=True)
+        table.add_column("row", no_wrap=True)
+        table.add_column("made of", overflow="fold")
         for system in paper.systems:
-            shown = "" if system.name in paper.default else " (on request)"
-            table.add_row(paper.name, system.name + shown, system.row, system.parts)
-    return table
+            mark = "" if system.name in paper.default else " *"
+            table.add_row(system.name + mark, system.row, system.parts)
+        tables.append(table)
+    return tables
 
 
 def results_cells(comparison: Comparison) -> Cells:
@@ -72,8 +78,11 @@ def notes(comparison: Comparison) -> str:
     """What the numbers are of."""
     plan = comparison.plan
     kind = "folds" if plan.cross_validates else "seeds"
-    text = f"{plan.paper.paper}. Data: {plan.data}. Mean ± deviation over {comparison.runs} {kind}."
-    if comparison.runs > 1:
+    text = f"{plan.paper.paper}. Data: {plan.data}."
+    if comparison.runs == 1:
+        text += " One run of each row."
+    else:
+        text += f" Mean ± deviation over {comparison.runs} {kind}."
         main = _NAMES[plan.paper.figures[0]]
         text += f" p: Wilcoxon signed-rank test of {main} against the best row, paired by run"
         smallest = 2.0 ** (1 - comparison.runs)
@@ -83,15 +92,43 @@ def notes(comparison: Comparison) -> str:
     return text
 
 
-def rich_table(cells: Cells, title: str) -> Table:
-    """Cells as a table for the terminal."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, name in enumerate(cells[0]):
-        table.add_column(name, justify="right" if index else "left")
-    for row in cells[1:]:
-        # The deviation below the mean and without its 0: as narrow as it gets.
-        table.add_row(*(cell.replace(" ± 0.", "\n±.") for cell in row))
-    return table
+def rich_tables(cells: Cells, title: str, width: int) -> list[Table]:
+    """Cells as tables for a terminal of some width.
+
+    Nothing is cut: columns that do not fit beside the others follow in a table below.
+    """
+    # The deviation below the mean and without its 0: as narrow as it gets.
+    texts = [[_wrapped(name, 8) for name in cells[0]]]
+    for name, *values in cells[1:]:
+        texts.append([_wrapped(name, 12), *(value.replace(" ± 0.", "\n±.") for value in values)])
+    widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
+    gap = 2 if sum(widths) + 2 * len(widths) - 2 <= width else 1
+    groups: list[list[int]] = []
+    left = 0
+    for index in range(1, len(widths)):
+        if not groups or widths[index] + gap > left:
+            groups.append([0])
+            left = width - widths[0]
+        groups[-1].append(index)
+        left -= widths[index] + gap
+    tables: list[Table] = []
+    for group in groups:
+        table = Table(
+            title="" if tables else title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, gap - 1, 0, 0),
+        )
+        for index in group:
+            table.add_column(
+                texts[0][index], justify="right" if index else "left", min_width=widths[index]
+            )
+        for row in texts[1:]:
+            table.add_row(*(row[index] for index in group))
+        tables.append(table)
+    return tables
 
 
 def markdown(comparison: Comparison) -> str:
@@ -116,3 +153,11 @@ def _show(figure: Figure) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False))
+
+
+def _width(text: str) -> int:
+    return max(map(cell_len, text.split("\n")))

@@ -16,10 +16,11 @@ def test_reproduce_goes_on_and_prints_the_table(call, tmp_path):
     arguments += ["--systems", "cmlc,mtmlan", "-o", "epochs=1", "-o", "hidden_size=4"]
     code, out, err = call(*arguments, "--seeds", "1")
     assert (code, err) == (0, "")
-    assert "[2/2] mtmlan/seed-0: micro_f1 " in out
+    assert "2 runs (2 systems, 1 seeds), 0 of them done already" in out
+    assert "[2/2] mtmlan/seed-0: micro-F1 " in out
     code, out, err = call(*arguments, "--seeds", "2")
     assert (code, err) == (0, "")
-    assert "2 of 4 runs are done already" in out
+    assert "4 runs (2 systems, 2 seeds), 2 of them done already" in out
     assert "accuracy by concept" in out
     for name in ("table.md", "table.json", "losses.png", "weights.png"):
         assert (tmp_path / "r" / name).stat().st_size > 0
@@ -28,10 +29,14 @@ def test_reproduce_goes_on_and_prints_the_table(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["mtmlan", "-o", "epoch=1"], "--option: expected some of alpha, attention_size, "),
+        (["mtmlan", "-o", "epochs"], "--option: expected NAME=VALUE, got 'epochs'"),
+        (["mtmlan", "--folds", "3"], "--folds: expected only with mtdnn, got it with mtmlan"),
+        (["mtdnn", "--seeds", "3"], "--seeds: expected only with --folds 1, got it with 10 folds"),
         (["vgg"], "table: expected one of mtmlan, hgfn, mtdnn, got 'vgg'"),
-        (["mtmlan", "--systems", "vgg"], "systems: expected some of cmlc"),
+        (["mtmlan", "--systems", "vgg"], "--systems: expected some of cmlc"),
         (["mtmlan", "-o", "lr=-1"], "--lr: expected a finite number > 0"),
-        (["mtmlan", "--jobs", "0"], "jobs: expected an integer >= 1, got 0"),
+        (["mtmlan", "--jobs", "0"], "--jobs: expected an integer >= 1, got 0"),
         (["mtmlan", "--data", "absent.npz"], "an existing file"),
     ],
 )
@@ -41,6 +46,14 @@ def test_a_wrong_reproduction_is_one_line_and_touches_nothing(call, tmp_path, ar
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert named in err
     assert not list(tmp_path.iterdir())
+
+
+def test_one_modality_leaves_nothing_to_fuse(call, tmp_path):
+    arguments = ["reproduce", "hgfn", "--data", FLAT, "--out", tmp_path / "r", *CPU]
+    arguments += ["--systems", "cfc-lsew", "--seeds", 1, "-o", "epochs=1", "-o", "hidden_size=4"]
+    code, _, err = call(*arguments)
+    assert code == 0
+    assert err.startswith("fastmtl: warning: the data has one modality, nothing to fuse")
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -32,6 +32,8 @@ def test_train_prints_epochs_and_results(call, tmp_path, model, data, options):
     arguments = ["--model", model, "--data", data, "--out", tmp_path / "run", *SMALL, *options]
     code, out, err = call("train", *arguments)
     assert (code, err) == (0, "")
+    assert out.startswith(f"{model}, ")
+    assert "7 labels, samples: 36 train, 12 val, 12 test" in out
     assert "epoch 2/2  loss " in out
     assert "micro-F1" in out
     assert "accuracy victim" in out

@@ -19,12 +19,14 @@ def test_evaluate_repeats_metrics_json(call, run_dir):
     code, out, _ = call("evaluate", run_dir, "--data", FLAT, "--split", "test", *CPU)
     assert code == 0
     assert f"{metrics['test']['hamming_loss']:.4f}" in out
+    assert "12 test of 60 samples" in out
     assert "val" not in out
 
 
 def test_predict_writes_a_row_for_every_sample(call, run_dir, tmp_path):
     out = tmp_path / "p.csv"
-    assert call("predict", run_dir, "--data", FLAT, "--out", out, *CPU) == (0, "", "")
+    told = f"60 samples, 7 labels in {out}\n"
+    assert call("predict", run_dir, "--data", FLAT, "--out", out, *CPU) == (0, told, "")
     with open(out, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     predictor = Predictor.load(run_dir, "cpu")

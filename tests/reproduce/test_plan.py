@@ -47,8 +47,8 @@ def test_estimators_take_the_options_they_have():
         ({"table": "resnet"}, "table: expected one of mtmlan, hgfn, mtdnn, got 'resnet'"),
         ({"seeds": 0}, "seeds: expected an integer >= 1, got 0"),
         ({"systems": ["cmlc", "vgg"]}, "systems: expected some of cmlc, .*, got 'vgg'"),
-        ({"options": {"momentum": 1}}, "option: expected options of the chosen systems, got"),
-        ({"options": {"gamma": 1.0}}, "option: expected options of the chosen systems, got"),
+        ({"options": {"momentum": 1}}, "option: expected some of "),
+        ({"options": {"gamma": 1.0}}, "option: expected some of "),
         ({"options": {"lr": -1}}, "lr: expected a finite number > 0"),
     ],
 )
