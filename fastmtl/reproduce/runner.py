@@ -59,6 +59,8 @@ def run_all(
 
     if jobs == 1:
         for run in open_runs:
+            if reporter is not None:
+                reporter.message(f"{run.name}:")
             finished(run, execute(plan, run, out, reporter))
     elif open_runs:
         run_in_processes(plan, open_runs, out, jobs, finished)

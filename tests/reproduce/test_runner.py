@@ -8,7 +8,7 @@ from fastmtl.models import MLKNN
 from fastmtl.reproduce import Comparison, Plan, run_all, write_report
 from fastmtl.reproduce import execute as execution
 from fastmtl.reproduce.execute import flat_features
-from fastmtl.training import Interrupted, Trainer, load_data
+from fastmtl.training import Interrupted, Reporter, Trainer, load_data
 from fastmtl.training.checkpoint import read_json
 
 FLAT = "synthetic:disaster?clips=60&frames=3&features=6"
@@ -49,6 +49,21 @@ def test_finished_runs_are_kept_and_more_can_be_added(tmp_path, monkeypatch):
     results = run_all(own, tmp_path, say=quiet)
     assert done == ["wu/seed-0", "cmlc/seed-1", "wu/seed-1"]
     assert results["cmlc"][0] == first["cmlc"][0]
+
+
+class Telling(Reporter):
+    def __init__(self):
+        self.told = []
+
+    def message(self, text):
+        self.told.append(text)
+
+
+def test_a_reporter_hears_which_run_begins(tmp_path):
+    reporter = Telling()
+    own = plan(systems=["ewmtc"], options={**SMALL, "epochs": 1})
+    run_all(own, tmp_path, say=quiet, reporter=reporter)
+    assert reporter.told == ["ewmtc/seed-0:", "ewmtc/seed-1:"]
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
