@@ -27,6 +27,7 @@ class MGDA(GramianBalancer):
     `model` and the treatment of absent tasks are those of GramianBalancer.
 
     Example:
+        >>> import torch
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = MGDA(fork)
