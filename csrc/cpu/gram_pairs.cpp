@@ -15,6 +15,8 @@ namespace {
 template <class Real>
 constexpr std::int64_t chunk_rows = packed_columns<Real> / strip_columns<Real>;
 
+constexpr double most_memory = 8 << 20;  // bytes of a thread, as far as chunks of rows allow
+
 // Rows of samples by columns of outputs.
 struct Area {
   std::int64_t row_begin, row_end;  // row_begin begins a chunk
@@ -109,9 +111,11 @@ void pairs(const GramPairs& args) {
   constexpr std::int64_t width = strip_columns<Real>;
   const std::int64_t strips = (args.outputs + width - 1) / width;
   const std::int64_t chunks = (args.samples + chunk_rows<Real> - 1) / chunk_rows<Real>;
-  // Samples are divided where there are too few columns to share the work out evenly.
-  const std::int64_t parts =
-      std::min<std::int64_t>((4 * args.threads + strips - 1) / strips, chunks);
+  // Samples are divided where there are too few columns to share the work out evenly, and where a
+  // thread would work on too much memory; the first of equal areas has the most rows.
+  const double excess = double(args.tasks * args.samples * width * 2) * sizeof(Real) / most_memory;
+  const std::int64_t shares = (4 * args.threads + strips - 1) / strips;
+  const std::int64_t parts = std::min(std::max(shares, std::int64_t(excess * excess)), chunks);
   const auto row_begin = [&](std::int64_t part) {
     const std::int64_t chunk = lower_rows(chunks, part, parts);
     return std::min(chunk * chunk_rows<Real>, args.samples);
