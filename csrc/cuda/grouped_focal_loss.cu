@@ -238,8 +238,9 @@ void grouped_focal_loss_forward(const GroupedFocalLossForward& args) {
     using Real = typename Accumulated<T>::Real;
     const auto results =
         loss_results<Real>(tiles, args.reduction, args.loss, args.scale, args.workspace);
-    launch(name, grouped_forward<T, lanes, width>, tiles.grid(), loss_threads,
-           reduction_bytes<Real>(loss_threads), args.stream, args, tiles, groups, results);
+    launch(name, grouped_forward<T, decltype(lanes)::value, decltype(width)::value>, tiles.grid(),
+           loss_threads, reduction_bytes<Real>(loss_threads), args.stream, args, tiles, groups,
+           results);
     finish_reduction(name, tiles, results, args.stream);
   });
 }
@@ -248,7 +249,8 @@ void grouped_focal_loss_backward(const GroupedFocalLossBackward& args) {
   const DeviceGuard guard(args.device);
   with_items(args, [&](auto element, auto lanes, auto width, const Groups& groups,
                        const LossTiles& tiles) {
-    launch("grouped_focal_loss_backward", grouped_backward<decltype(element), lanes, width>,
+    launch("grouped_focal_loss_backward",
+           grouped_backward<decltype(element), decltype(lanes)::value, decltype(width)::value>,
            tiles.grid(), loss_threads, 0, args.stream, args, tiles, groups);
   });
 }

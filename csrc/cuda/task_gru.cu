@@ -475,7 +475,7 @@ void with_sizes(const TaskGRU& args, const Body& body) {
   }
 }
 
-// Calls run(part, layout, shared bytes) for all sequences, `tile` of which a block takes.
+// Calls run(part, grid, layout, shared bytes) for all sequences, `tile` of which a block takes.
 template <class Shape, class Run>
 void in_launches(const TaskGRU& args, std::int64_t element, int tile, int held, const Run& run) {
   Layout layout = layout_for<Shape>(element, args.tasks * args.directions, args.hidden, tile, held);
@@ -494,11 +494,13 @@ void task_gru_forward(const TaskGRUForward& args) {
   if (!args.tasks) return;
   with_sizes<ForwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
     using Real = decltype(real);
+    constexpr int S = decltype(tile)::value;
+    const auto kernel = forward<Real, S, decltype(held)::value, decltype(threads)::value>;
     in_launches<ForwardShape>(
-        args, sizeof(Real), tile, held,
+        args, sizeof(Real), S, held,
         [&](const Sequences& part, dim3 grid, const Layout& layout, std::int64_t bytes) {
-          launch("task_gru_forward", forward<Real, tile, held, threads>, grid,
-                 threads_for(args.hidden), bytes, args.stream, args, part, layout);
+          launch("task_gru_forward", kernel, grid, threads_for(args.hidden), bytes, args.stream,
+                 args, part, layout);
         });
   });
 }
@@ -509,19 +511,21 @@ void task_gru_backward(const TaskGRUBackward& args) {
   const char* name = "task_gru_backward";
   with_sizes<BackwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
     using Real = decltype(real);
+    constexpr int S = decltype(tile)::value;
+    const auto kernel = backward<Real, S, decltype(held)::value, decltype(threads)::value>;
     const std::int64_t count = args.tasks * args.directions * 4 * args.hidden;
-    const std::int64_t tiles = divide_up(args.batch, std::int64_t(tile));
+    const std::int64_t tiles = divide_up(args.batch, S);
     if (tiles > 1 && !args.workspace)
       throw std::logic_error("fastmtl: task_gru_backward without its workspace");
     Real* out = static_cast<Real*>(args.grad_bias);
     Real* sums = tiles > 1 ? static_cast<Real*>(args.workspace) : out;
     Real* of_part = sums;
     in_launches<BackwardShape>(
-        args, sizeof(Real), tile, held,
+        args, sizeof(Real), S, held,
         [&](const Sequences& part, dim3 grid, const Layout& layout, std::int64_t bytes) {
-          launch(name, backward<Real, tile, held, threads>, grid, threads_for(args.hidden), bytes,
-                 args.stream, args, part, layout, of_part);
-          of_part += divide_up(part.count, tile) * count;
+          launch(name, kernel, grid, threads_for(args.hidden), bytes, args.stream, args, part,
+                 layout, of_part);
+          of_part += divide_up(part.count, S) * count;
         });
     if (tiles != 1)
       launch(name, add_tiles<Real>, dim3(unsigned(divide_up(count, finish_threads))),

@@ -97,10 +97,11 @@ def gru_problem(
     dtype: torch.dtype,
     inputs: int = 5,
     shared: bool = True,
+    gap: int = 2,
 ) -> Problem:
-    """Two rows between sequences belong to none of them."""
+    """`gap` rows before each sequence belong to none of them."""
     count = torch.tensor(lengths, dtype=torch.int64)
-    ends = (count + 2).cumsum(0)
+    ends = (count + gap).cumsum(0)
     rows = int(ends[-1])
     x = torch.randn((rows, inputs) if shared else (tasks, rows, inputs))
     tails: list[tuple[int, ...]] = [(inputs,), (hidden,), (), ()]
@@ -108,7 +109,7 @@ def gru_problem(
     weights = [(2 * torch.rand(*shape, *tail) - 1) * hidden**-0.5 for tail in tails]
 
     def run(leaves: list[Tensor], _: list[Tensor]) -> list[Tensor]:
-        return [task_gru_layer(*leaves, ends - count - 2, count)]
+        return [task_gru_layer(*leaves, ends - count, count)]
 
     return run, [leaf.to(dtype) for leaf in (x, *weights)], []
 

@@ -167,7 +167,7 @@ def test_gru_at_the_papers_size(device: torch.device) -> None:
     problem = gru_problem(7, 2, 128, [40 - i % 9 for i in range(20)], torch.float32, inputs=2048)
     for one, other in zip(solve(problem, device), reference(problem), strict=True):
         assert_close(one, other)
-    # Three products, one launch for all steps, and nothing for each of them.
+    # The product, the rows that no sequence has, and one launch for all steps.
     function, leaves, _ = problem
     with torch.no_grad():
         leaves = [leaf.to(device) for leaf in leaves]

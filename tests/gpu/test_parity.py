@@ -178,6 +178,11 @@ def test_task_gru(
     check(gru_problem(*sizes, dtype, shared=shared), device, dtype)
 
 
+@cuda_alone
+def test_task_gru_whose_sequences_cover_all_rows(device: torch.device) -> None:
+    check(gru_problem(2, 2, 5, [3, 1, 2], torch.float64, gap=0), device, torch.float64)
+
+
 # Blocks of one to four sequences, in a launch and in several.
 @pytest.mark.parametrize("hidden", [7, 50, 96])
 @pytest.mark.parametrize("batch", [1, 6, 9, 12, 450])

@@ -1,8 +1,9 @@
 // Runs a launch on the host: block by block, every thread of a block a fiber.
 //
 // Threads run one at a time, each until it reaches a barrier or a warp's exchange, in an order that
-// changes from pass to pass. A result that leans on an order that CUDA does not promise, for want
-// of a barrier, therefore comes out wrong. Shared memory starts as NaN in every block and has a
+// changes from pass to pass, and between two barriers some warps wait until the others can go no
+// further. A result that leans on an order that CUDA does not promise, for want of a barrier,
+// therefore comes out wrong. Shared memory starts as NaN in every block and has a
 // guard behind it; a barrier or exchange that not all threads reach ends the launch with an error,
 // and so does a misaligned access (the kernels are compiled with -fsanitize=alignment).
 #include <ucontext.h>
@@ -108,6 +109,20 @@ bool release_barrier(unsigned count) {
   return waiting;
 }
 
+// Runs the threads that are ready, of those warps whose bit is set.
+bool resume(const std::vector<unsigned>& order, unsigned warps) {
+  Device& d = device();
+  bool moved = false;
+  for (const unsigned t : order) {
+    if (d.threads[t].state != State::ready || !(warps >> t / warp_size & 1)) continue;
+    moved = true;
+    d.running = &d.threads[t];
+    threadIdx = dim3(t);
+    swapcontext(&d.scheduler, &d.threads[t].context);
+  }
+  return moved;
+}
+
 void run_block(unsigned count) {
   Device& d = device();
   for (unsigned t = 0; t < count; ++t) {
@@ -122,23 +137,21 @@ void run_block(unsigned count) {
   }
   std::vector<unsigned> order(count);
   std::iota(order.begin(), order.end(), 0u);
+  unsigned late = d.random();  // a bit for every warp
   while (true) {
     const unsigned kind = d.random() % 3;
     if (kind == 0) std::reverse(order.begin(), order.end());
     if (kind == 1) std::shuffle(order.begin(), order.end(), d.random);
-    bool moved = false, alive = false;
-    for (const unsigned t : order) {
-      if (d.threads[t].state != State::ready) continue;
-      moved = true;
-      d.running = &d.threads[t];
-      threadIdx = dim3(t);
-      swapcontext(&d.scheduler, &d.threads[t].context);
-    }
+    bool moved = resume(order, ~late), alive = false;
     for (unsigned t = 0; t < count; ++t) alive |= d.threads[t].state != State::done;
     if (!alive || d.error != cudaSuccess) return;
     for (unsigned t = 0; t < count; t += warp_size) moved |= release_warp(&d.threads[t]);
-    moved |= release_barrier(count);
-    if (!moved) return fail(cudaErrorLaunchFailure, "threads wait for others that do not come");
+    if (release_barrier(count)) {
+      moved = true;
+      late = d.random();
+    }
+    if (!moved && !resume(order, late))
+      return fail(cudaErrorLaunchFailure, "threads wait for others that do not come");
   }
 }
 
