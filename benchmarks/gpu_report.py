@@ -33,7 +33,7 @@ FIGURES = {
     "graph_fusion": "graph fusion",
     "task_gru_layer": "recurrence of a GRU layer",
 }
-NO_KERNEL = {("task_gru_layer", "Triton"), ("least_norm_weights", "Triton")}
+NO_KERNEL = {("task_gru_layer", "Triton")}
 BACKENDS = {"CUDA": ("cuda", "native"), "Triton": ("triton", "triton")}
 
 INTRODUCTION = """\
@@ -42,11 +42,12 @@ INTRODUCTION = """\
 <!-- Written by `python -m benchmarks.gpu_report` from benchmarks/results; not edited by hand. -->
 
 The ops listed below have two GPU backends: CUDA C++ (`csrc/cuda`, the extension
-`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs and the weights of least
-norm have CUDA kernels alone. A CUDA tensor is served by the CUDA extension where it is built and
-runs on the device, else by Triton, else by plain PyTorch; `fastmtl info` says which and why, and
+`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs has CUDA kernels alone.
+A CUDA tensor is served by the CUDA extension where it is built and runs on the device, else by
+Triton, else by plain PyTorch; `fastmtl info` says which and why, and
 `fastmtl.use_backend("native" | "triton" | "reference")` forces one. For graphs of more than 512
-edges or 64 vertices, and for more than 768 groups of classes, the CUDA backend uses plain PyTorch.
+edges or 64 vertices, and for more than 768 groups of classes, the CUDA backend uses plain PyTorch;
+so do the weights of least norm for more than 1024 tasks, and in Triton for more than 128.
 
 ## Building
 

@@ -212,7 +212,6 @@ def test_task_gru_at_the_papers_size(device: torch.device) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("tasks", "iterations"), [(1, 1), (2, 1), (7, 5), (40, 5), (300, 2)])
-@cuda_alone
 def test_least_norm(device: torch.device, tasks: int, iterations: int, dtype: torch.dtype) -> None:
     grads = torch.randn(tasks, 400, dtype=torch.float64) + 0.3
     gramian = (grads @ grads.T).to(dtype)

@@ -42,6 +42,7 @@ def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> byte
     parameters = inspect.signature(kernel.fn)
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
+    options = {name: kwargs.pop(name) for name in ("num_warps",) if name in kwargs}
     for index, (name, value) in enumerate(parameters.bind(*args, **kwargs).arguments.items()):
         constant = "constexpr" in str(parameters.parameters[name].annotation)
         if constant or value is None:
@@ -52,7 +53,8 @@ def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> byte
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    code: bytes = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+    target = GPUTarget("cuda", capability, 32)
+    code: bytes = triton.compile(source, target=target, options=options).asm["cubin"]
     return code
 
 
@@ -111,3 +113,10 @@ def test_graph_fusion(dtype: torch.dtype, count: int) -> None:
     )
     backend.fusion_edge_weights_forward(vertices, importance, edges, 0.5)
     backend.fusion_edge_weights_backward(weights, stats, vertices, importance, edges, 0.5)
+
+
+@pytest.mark.parametrize("tasks", [7, 100])
+def test_least_norm(dtype: torch.dtype, tasks: int) -> None:
+    if dtype not in (torch.float32, torch.float64):
+        dtype = torch.float32
+    backend.least_norm_weights_forward(torch.eye(tasks, dtype=dtype), 100)

@@ -28,6 +28,7 @@ _HOMES = {
     "task_grad_norms": "rows",
     "task_grad_gramian": "rows",
     "stacked_norms": "rows",
+    "least_norm_weights": "least_norm",
     "fusion_edge_weights": "graph_fusion",
     "graph_fusion": "graph_fusion",
 }
