@@ -106,7 +106,7 @@ _FUSIONS = {
 _BALANCINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "lsew": ("cross-entropy, equal weights", {"balancer": "equal", "gamma": 0.0}),
     "moo": (
-        "cross-entropy, MGDA (Sener and Koltun 2018)",
+        "cross-entropy, MGDA on normalised gradients (Sener and Koltun 2018)",
         {"balancer": "mgda", "gamma": 0.0},
     ),
     "mti-net": (

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fastmtl.balancing.gramian import GramianBalancer
 from fastmtl.nn._checks import need_size
 from fastmtl.ops import least_norm_weights
@@ -23,6 +26,10 @@ class MGDA(GramianBalancer):
 
     iterations: steps of the solver at most. One is exact for two tasks; the error falls
         geometrically, more slowly the more tasks.
+    normalize: find c for the gradients divided by their norms, as the authors' code can, and
+        combine the gradients as they are with it. Otherwise the tasks whose gradients are small,
+        those of rare labels for instance, get nearly all the weight, and the shared part hardly
+        learns the others. That no loss rises is then promised for sum_j c_j g_j / ||g_j|| alone.
 
     `model` and the treatment of absent tasks are those of GramianBalancer.
 
@@ -38,6 +45,20 @@ class MGDA(GramianBalancer):
         (tensor([0.8000, 0.2000]), tensor([0.8000, 0.4000]))
     """
 
-    def __init__(self, model: Any, *, iterations: int = 100, where: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        iterations: int = 100,
+        normalize: bool = False,
+        where: str | None = None,
+    ) -> None:
         need_size("iterations", iterations)
-        super().__init__(model, partial(least_norm_weights, iterations=iterations), where=where)
+        solve = _least_norm_of_normalized if normalize else least_norm_weights
+        super().__init__(model, partial(solve, iterations=iterations), where=where)
+
+
+def _least_norm_of_normalized(gramian: Tensor, iterations: int) -> Tensor:
+    norms = gramian.diagonal().sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0)
+    return least_norm_weights(inverse * gramian * inverse.unsqueeze(1), iterations)

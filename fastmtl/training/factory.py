@@ -121,7 +121,7 @@ def _mgda(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balance
             "balancer: mgda needs a layer that the tasks share, got "
             f"{config.model} without shared_features"
         )
-    return MGDA(model, where="shared")
+    return MGDA(model, normalize=True, where="shared")
 
 
 def _grad_norm(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:

@@ -55,6 +55,30 @@ def test_absent_tasks_do_not_stop_the_others() -> None:
     assert net.shared.weight.grad.norm() > 0
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_normalized_weights_do_not_depend_on_the_scale_of_a_loss(scale: float) -> None:
+    fork = TaskFork(T)
+    balancer = MGDA(fork, iterations=1000, normalize=True).double()
+    z = torch.zeros(T, 8, dtype=F64, requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(T, T, 8, dtype=F64, generator=generator) + 0.5
+    factors = torch.ones(T, dtype=F64)
+    factors[1] = scale
+    balancer.backward(factors * (fork(z) * directions).sum((1, 2)))
+    flat = directions.flatten(1)
+    unit = flat / flat.norm(dim=1, keepdim=True)
+    assert gap(unit @ unit.T, balancer.weights) < 1e-12
+    assert_close(z.grad.flatten(), (balancer.weights * factors) @ flat)
+
+
+def test_normalized_leaves_out_gradients_of_zero() -> None:
+    net, x = Net(), batch()
+    balancer = MGDA(net, normalize=True).double()
+    balancer.backward(net(x) * torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    assert balancer.weights.isfinite().all()
+    assert_close(balancer.weights[[0, 2, 3]].sum(), torch.ones((), dtype=F64))
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
         MGDA(Net(), iterations=0)
