@@ -1,6 +1,6 @@
 """Train HGFN on one data set with every balancer, at the same budget.
 
-    python -m benchmarks.compare_balancers DATA OUT [--seeds 3] [--epochs 15] [--only tdb mgda ...]
+    python -m benchmarks.compare_balancers DATA OUT [--seeds 3] [--epochs 8] [--only tdb mgda ...]
 
 DATA is yt8m_top100.npz or another file of several modalities. All runs have the same options, a
 fixed number of epochs and no early stopping; the best epoch by mAP on the validation split is
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.real_data import mean_and_deviation
 from fastmtl.training.factory import BALANCERS
 
-OPTIONS = "--model hgfn --hidden-size 256 --dropout 0.5 --batch-size 32 --monitor map"
+OPTIONS = "--model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 --monitor map"
 METRICS = ("micro_f1", "map")
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=BALANCERS, default=list(BALANCERS))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
