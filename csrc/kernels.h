@@ -1,4 +1,5 @@
-// Every kernel, declared once for all backends: plain pointers and sizes, no Python and no torch.
+// The arguments of every kernel, once for all backends: plain pointers and sizes, no Python and no
+// torch.
 //
 // Shapes stand behind the pointers; tensors are contiguous unless they come with strides. Strides
 // count elements. `Accumulated` is float64 where the dtype is float64, and float32 otherwise.
@@ -29,6 +30,11 @@ struct Matrix {
   std::int64_t row_stride, column_stride;
 };
 
+struct Integers {
+  const std::int64_t* data;
+  std::int64_t count;
+};
+
 struct FocalLoss : Execution {
   Matrix logits;           // (N, T) float
   Matrix targets;          // (N, T) any dtype; 0, 1 or NaN = missing
@@ -51,11 +57,11 @@ struct FocalLossBackward : FocalLoss {
 };
 
 struct GroupedFocalLoss : Execution {
-  Matrix logits;                    // (N, sum C) float
-  Matrix targets;                   // (N, G) i64, -100 = missing
-  const std::int64_t* group_sizes;  // (G,)
-  const void* class_weight;         // (sum C,) Accumulated; may be null
-  std::int64_t rows, groups;
+  Matrix logits;         // (N, sum C) float
+  Matrix targets;        // (N, G) i64, ignore_index = missing
+  Integers group_sizes;  // (G,)
+  const void* weight;    // (sum C,) Accumulated; may be null
+  std::int64_t rows, ignore_index;
   double gamma;
   Reduction reduction;
 };
@@ -89,7 +95,7 @@ struct ScaleRows : Execution {
 };
 
 // out[n, m] = sum_i inputs[n, i] * inputs[m, i] below the diagonal, half of it there, 0 above.
-struct GramTriangle : Execution {
+struct TaskGradsTriangle : Execution {
   DType dtype;
   const void* inputs;     // (N, I) or (matrices, N, I)
   std::int64_t matrices;  // 1 for (N, I)
@@ -98,7 +104,7 @@ struct GramTriangle : Execution {
 };
 
 // out[t] = 2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
-struct GramSquares : Execution {
+struct TaskGradsSquares : Execution {
   DType dtype;
   const void* grads;         // (T, N, O)
   const void* weights;       // (N, N) or (T, N, N) Accumulated; 0 above the diagonal
@@ -108,7 +114,7 @@ struct GramSquares : Execution {
 };
 
 // out[i, j] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[i, n, o] * grads[j, m, o].
-struct GramPairs : Execution {
+struct TaskGradsPairs : Execution {
   DType dtype;
   const void* grads;    // (T, N, O)
   const void* weights;  // (N, N) Accumulated; 0 above the diagonal
@@ -199,38 +205,15 @@ struct TaskGRUBackwardStep : TaskGRUBackward {  // grad_bias is not written
   void* sums;   // (T, dirs, B, 4h): after step 0, the parts of grad_bias
 };
 
-// The kernels of one backend.
+// The kernels of one backend, as kernels.def lists them; null or 0 where the backend has none.
 struct Kernels {
+  const char* device;  // "cpu" or "cuda"
   const char* isa;
-  void (*focal_loss_forward)(const FocalLossForward&);
-  void (*focal_loss_backward)(const FocalLossBackward&);
-  void (*grouped_focal_loss_forward)(const GroupedFocalLossForward&);
-  void (*grouped_focal_loss_backward)(const GroupedFocalLossBackward&);
-  void (*row_dots)(const RowDots&);
-  void (*scale_rows)(const ScaleRows&);
-  void (*least_norm_weights)(const LeastNormWeights&);
-  // Null on CUDA, where cuBLAS and row_dots do better.
-  void (*gram_triangle)(const GramTriangle&);
-  void (*gram_squares)(const GramSquares&);
-  void (*gram_pairs)(const GramPairs&);
-  void (*graph_fusion_forward)(const GraphFusionForward&);
-  void (*graph_fusion_backward)(const GraphFusionBackward&);
-  void (*task_gru_forward)(const TaskGRUForward&);
-  void (*task_gru_backward)(const TaskGRUBackward&);
-  // CUDA alone. Why the kernels do not run on the current device; null where they do.
-  const char* (*unusable)() = nullptr;
-  // CUDA alone. Bytes of workspace for a call over so many elements.
-  std::int64_t (*focal_loss_workspace)(int device, std::int64_t rows, std::int64_t tasks) = nullptr;
-  std::int64_t (*grouped_focal_loss_workspace)(int device, std::int64_t rows, std::int64_t groups,
-                                               std::int64_t classes) = nullptr;
-  std::int64_t (*row_dots_workspace)(int device, std::int64_t rows, std::int64_t columns) = nullptr;
-  std::int64_t (*task_gru_workspace)(int device, int dtype, std::int64_t pairs, std::int64_t batch,
-                                     std::int64_t hidden) = nullptr;
-  // CUDA alone. Whether states of this size are taken through time by task_gru_forward and
-  // task_gru_backward, or else step by step between matrix products.
-  bool (*task_gru_in_one_launch)(int device, int dtype, std::int64_t hidden) = nullptr;
-  void (*task_gru_forward_step)(const TaskGRUForwardStep&) = nullptr;
-  void (*task_gru_backward_step)(const TaskGRUBackwardStep&) = nullptr;
+  const char* (*unusable)();  // why they do not run on the current device, or null
+#define KERNEL(name, Arguments) void (*name)(const Arguments&);
+#define CUDA_QUERY(Result, name, parameters) Result(*name) parameters;
+#define CUDA_LIMIT(name) std::int64_t name;
+#include "kernels.def"
 };
 
 // The kernels in use: the best ones for this machine, until use_isa chose others.

@@ -2,8 +2,8 @@
 
 #include "cpu/loss_tiles.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
 #include "math.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

@@ -7,7 +7,7 @@
 
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

@@ -1,15 +1,15 @@
 #include <limits>
+#include <numeric>
 
 #include "cpu/loss_tiles.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
 #include "math.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-constexpr std::int64_t missing_label = -100;
 constexpr std::int64_t tile_rows = 64;
 
 // One group over the rows of a tile: the logits column by column, so that every loop over rows is
@@ -43,7 +43,7 @@ void load_group(const GroupedFocalLoss& args, std::int64_t group, std::int64_t o
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     const std::int64_t label =
         labels[(row + r) * args.targets.row_stride + group * args.targets.column_stride];
-    tile.missing[r] = label == missing_label;
+    tile.missing[r] = label == args.ignore_index;
     tile.label[r] =
         label >= 0 && label < tile.classes ? Real(label) : std::numeric_limits<Real>::quiet_NaN();
   }
@@ -98,29 +98,27 @@ Real slope_of(Real margin, Real gamma) {
                     : focal_slope<Gamma::any>(margin, gamma);
 }
 
-std::int64_t most_classes(const GroupedFocalLoss& args) {
-  return *std::max_element(args.group_sizes, args.group_sizes + args.groups);
+std::int64_t most_classes(const Integers& group_sizes) {
+  return *std::max_element(group_sizes.data, group_sizes.data + group_sizes.count);
 }
 
-std::int64_t all_classes(const GroupedFocalLoss& args) {
-  std::int64_t sum = 0;
-  for (std::int64_t g = 0; g < args.groups; ++g) sum += args.group_sizes[g];
-  return sum;
+std::int64_t all_classes(const Integers& group_sizes) {
+  return std::accumulate(group_sizes.data, group_sizes.data + group_sizes.count, std::int64_t(0));
 }
 
 // Calls body(group, offset, row, tile) for every tile of every group of chunk `item`.
 template <class Real, class Body>
 void for_each_group_tile(const GroupedFocalLoss& args, const Tiles& tiles, std::int64_t item,
                          const Body& body) {
-  Scratch<Real> logits(most_classes(args) * tile_rows);
+  Scratch<Real> logits(most_classes(args.group_sizes) * tile_rows);
   GroupTile<Real> tile;
   tile.logits = logits.get();
-  const Real* weights = static_cast<const Real*>(args.class_weight);
+  const Real* weights = static_cast<const Real*>(args.weight);
   const std::int64_t begin = item * tiles.chunk_rows;
   const std::int64_t end = std::min(begin + tiles.chunk_rows, args.rows);
   std::int64_t offset = 0;
-  for (std::int64_t group = 0; group < args.groups; ++group) {
-    tile.classes = args.group_sizes[group];
+  for (std::int64_t group = 0; group < args.group_sizes.count; ++group) {
+    tile.classes = args.group_sizes.data[group];
     for (std::int64_t row = begin; row < end; row += tile_rows) {
       tile.rows = std::min(tile_rows, end - row);
       load_group(args, group, offset, row, tile);
@@ -133,8 +131,8 @@ void for_each_group_tile(const GroupedFocalLoss& args, const Tiles& tiles, std::
 
 template <class Real>
 void forward(const GroupedFocalLossForward& args) {
-  const std::int64_t groups = args.groups;
-  const Tiles tiles(args.rows, all_classes(args));
+  const std::int64_t groups = args.group_sizes.count;
+  const Tiles tiles(args.rows, all_classes(args.group_sizes));
   Scratch<double> partial(2 * tiles.chunks * groups);
   Real* loss = static_cast<Real*>(args.loss);
   parallel_for(tiles.chunks, args.threads, tiles.item_elements(), [&](std::int64_t item) {
@@ -159,7 +157,7 @@ void forward(const GroupedFocalLossForward& args) {
 
 template <class Real>
 void backward(const GroupedFocalLossBackward& args) {
-  const std::int64_t classes = all_classes(args);
+  const std::int64_t classes = all_classes(args.group_sizes);
   const Tiles tiles(args.rows, classes);
   const Real* scale = static_cast<const Real*>(args.scale);
   const Real* upstream = static_cast<const Real*>(args.grad_loss.data);

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "cpu/memory.h"
-#include "cpu/table.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

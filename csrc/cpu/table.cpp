@@ -1,4 +1,5 @@
-#include "cpu/table.h"
+// The CPU kernels of one instruction set as one table.
+#include "table.h"
 
 #define FASTMTL_STRING_(name) #name
 #define FASTMTL_STRING(name) FASTMTL_STRING_(name)
@@ -8,21 +9,14 @@ inline namespace FASTMTL_ISA {
 
 extern const Kernels table;
 const Kernels table = {
+    "cpu",
     FASTMTL_STRING(FASTMTL_ISA),
-    focal_loss_forward,
-    focal_loss_backward,
-    grouped_focal_loss_forward,
-    grouped_focal_loss_backward,
-    row_dots,
-    scale_rows,
-    least_norm_weights,
-    gram_triangle,
-    gram_squares,
-    gram_pairs,
-    graph_fusion_forward,
-    graph_fusion_backward,
-    task_gru_forward,
-    task_gru_backward,
+    nullptr,
+#define KERNEL(name, Arguments) name,
+#define CUDA_KERNEL(name, Arguments) nullptr,
+#define CUDA_QUERY(Result, name, parameters) nullptr,
+#define CUDA_LIMIT(name) 0,
+#include "kernels.def"
 };
 
 }  // namespace FASTMTL_ISA

@@ -12,8 +12,8 @@
 #include "cpu/block_product.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
 #include "gates.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

@@ -3,8 +3,8 @@
 #include <limits>
 
 #include "cuda/loss_tiles.cuh"
-#include "cuda/table.h"
 #include "math.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

@@ -12,21 +12,23 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
-#include "cuda/table.h"
 #include "cuda/vector.cuh"
 #include "math.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
+
+constexpr std::int64_t graph_fusion_edges = 512, graph_fusion_vertices = 64;
+
 namespace {
 
 constexpr int graph_threads = 128;
 constexpr int tile = 4;  // vertices a side of a tile of dot products
-constexpr int most_edges = 512, most_vertices = 64;
 
 // Passed by value, in the constant bank.
 struct Edges {
-  std::uint16_t end[most_edges][2];
+  std::uint16_t end[graph_fusion_edges][2];
 };
 
 // How a sample lies in shared memory; lengths count elements of Real.
@@ -457,10 +459,10 @@ __global__ void __launch_bounds__(graph_threads)
 }
 
 Edges as_edges(const GraphFusion& args) {
-  if (args.edge_count > most_edges || args.vertex_count > most_vertices)
+  if (args.edge_count > graph_fusion_edges || args.vertex_count > graph_fusion_vertices)
     throw std::invalid_argument("fastmtl: the CUDA kernels take at most " +
-                                std::to_string(most_edges) + " edges of " +
-                                std::to_string(most_vertices) + " vertices");
+                                std::to_string(graph_fusion_edges) + " edges of " +
+                                std::to_string(graph_fusion_vertices) + " vertices");
   Edges edges = {};
   for (std::int64_t e = 0; e < 2 * args.edge_count; ++e)
     edges.end[e / 2][e % 2] = std::uint16_t(args.edges[e]);

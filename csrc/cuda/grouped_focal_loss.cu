@@ -8,19 +8,19 @@
 #include <limits>
 
 #include "cuda/loss_tiles.cuh"
-#include "cuda/table.h"
 #include "math.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
-namespace {
 
-constexpr std::int64_t missing_label = -100;
-constexpr int most_groups = 768;
+constexpr std::int64_t grouped_focal_loss_groups = 768;
+
+namespace {
 
 // Passed by value, in the constant bank: group g has the classes from begin[g] to begin[g + 1].
 struct Groups {
-  std::int32_t begin[most_groups + 1];
+  std::int32_t begin[grouped_focal_loss_groups + 1];
 };
 
 // What an item's loss and gradient are made of; the same in all lanes that share it.
@@ -79,7 +79,7 @@ __device__ Margin<Real> find_margin(const GroupedFocalLoss& args, std::int64_t r
   Margin<Real> item;
   item.label = static_cast<const std::int64_t*>(
       args.targets.data)[row * args.targets.row_stride + group * args.targets.column_stride];
-  item.missing = item.label == missing_label;
+  item.missing = item.label == args.ignore_index;
   const bool known = item.label >= 0 && item.label < classes;
   Real largest = std::numeric_limits<Real>::lowest(), sum = 0;
   all.each([&](int k, const Real(&z)[V]) {
@@ -94,7 +94,7 @@ __device__ Margin<Real> find_margin(const GroupedFocalLoss& args, std::int64_t r
       sum += all.has(k + v) && k + v != item.label ? exp_nonpositive(z[v] - largest) : Real(0);
   });
   sum = sum_of_lanes<lanes>(sum);
-  const Real* weights = static_cast<const Real*>(args.class_weight);
+  const Real* weights = static_cast<const Real*>(args.weight);
   item.others = largest + log_from_one(sum);
   item.margin = (known ? widen<Real>(logits[item.label * all.stride]) : Real(0)) - item.others;
   const Real weight = known && weights ? weights[begin + item.label] : Real(1);
@@ -188,12 +188,13 @@ __global__ void __launch_bounds__(loss_threads)
 }
 
 Groups as_groups(const GroupedFocalLoss& args) {
-  if (args.groups > most_groups)
+  const std::int64_t count = args.group_sizes.count;
+  if (count > grouped_focal_loss_groups)
     throw std::invalid_argument("fastmtl: the CUDA kernels take at most " +
-                                std::to_string(most_groups) + " groups");
+                                std::to_string(grouped_focal_loss_groups) + " groups");
   Groups groups = {};
-  for (std::int64_t g = 0; g < args.groups; ++g)
-    groups.begin[g + 1] = groups.begin[g] + std::int32_t(args.group_sizes[g]);
+  for (std::int64_t g = 0; g < count; ++g)
+    groups.begin[g + 1] = groups.begin[g] + std::int32_t(args.group_sizes.data[g]);
   return groups;
 }
 
@@ -210,13 +211,13 @@ using Constant = std::integral_constant<int, value>;
 template <class Body>
 void with_items(const GroupedFocalLoss& args, const Body& body) {
   const Groups groups = as_groups(args);
-  const std::int64_t classes = groups.begin[args.groups];
-  const int lanes = lanes_for(args.groups, classes);
-  const LossTiles tiles(args.rows, args.groups, loss_threads / lanes, 1);
+  const std::int64_t count = args.group_sizes.count, classes = groups.begin[count];
+  const int lanes = lanes_for(count, classes);
+  const LossTiles tiles(args.rows, count, loss_threads / lanes, 1);
   with_floating(args.logits.dtype, [&](auto element) {
     constexpr int V = widest<decltype(element)>;
     // A wide access each for all lanes of most items.
-    const bool wide = args.logits.column_stride == 1 && classes >= args.groups * lanes * V;
+    const bool wide = args.logits.column_stride == 1 && classes >= count * lanes * V;
     const auto with_width = [&](auto lanes) {
       if (wide) return body(element, lanes, Constant<V>{}, groups, tiles);
       body(element, lanes, Constant<1>{}, groups, tiles);

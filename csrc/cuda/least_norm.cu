@@ -4,10 +4,14 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
-#include "cuda/table.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
+
+// A larger problem would keep one block for too long.
+constexpr std::int64_t least_norm_tasks = 1024;
+
 namespace {
 
 constexpr int threads = 256;
@@ -137,6 +141,9 @@ void solve(const LeastNormWeights& args) {
 
 void least_norm_weights(const LeastNormWeights& args) {
   const DeviceGuard guard(args.device);
+  if (args.tasks > least_norm_tasks)
+    throw std::invalid_argument("fastmtl: the CUDA kernel takes at most " +
+                                std::to_string(least_norm_tasks) + " tasks");
   if (args.dtype == DType::f64) return solve<double>(args);
   solve<float>(args);
 }

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "cuda/launch.cuh"
-#include "cuda/table.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -19,32 +19,16 @@ const char* unusable() {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-Kernels cuda_kernels() {
-  Kernels table = {};
-  table.isa = "cuda";
-  table.focal_loss_forward = focal_loss_forward;
-  table.focal_loss_backward = focal_loss_backward;
-  table.grouped_focal_loss_forward = grouped_focal_loss_forward;
-  table.grouped_focal_loss_backward = grouped_focal_loss_backward;
-  table.row_dots = row_dots;
-  table.scale_rows = scale_rows;
-  table.least_norm_weights = least_norm_weights;
-  table.graph_fusion_forward = graph_fusion_forward;
-  table.graph_fusion_backward = graph_fusion_backward;
-  table.task_gru_forward = task_gru_forward;
-  table.task_gru_backward = task_gru_backward;
-  table.unusable = unusable;
-  table.focal_loss_workspace = focal_loss_workspace;
-  table.grouped_focal_loss_workspace = grouped_focal_loss_workspace;
-  table.row_dots_workspace = row_dots_workspace;
-  table.task_gru_workspace = task_gru_workspace;
-  table.task_gru_in_one_launch = task_gru_in_one_launch;
-  table.task_gru_forward_step = task_gru_forward_step;
-  table.task_gru_backward_step = task_gru_backward_step;
-  return table;
-}
-
-const Kernels table = cuda_kernels();
+const Kernels table = {
+    "cuda",
+    "cuda",
+    unusable,
+#define KERNEL(name, Arguments) name,
+#define CPU_KERNEL(name, Arguments) nullptr,
+#define CUDA_QUERY(Result, name, parameters) name,
+#define CUDA_LIMIT(name) name,
+#include "kernels.def"
+};
 
 }  // namespace
 }  // namespace FASTMTL_ISA

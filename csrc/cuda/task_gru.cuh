@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "cuda/launch.cuh"
-#include "cuda/table.h"
 #include "gates.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

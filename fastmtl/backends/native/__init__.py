@@ -79,4 +79,4 @@ def task_gru_layer_backward(
 
 def _on_gpu(tensor: Tensor) -> bool:
     """Whether a tensor is served by the CUDA kernels."""
-    return hasattr(memory.module(tensor), "unusable")
+    return bool(memory.module(tensor).device == "cuda")

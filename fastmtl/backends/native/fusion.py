@@ -123,6 +123,7 @@ def _graph(
     vertices: Tensor, importance: Tensor, edges: Tensor, edge_vertices: Tensor | None, theta: float
 ) -> tuple[int | float, ...]:
     return (
+        memory.execution(vertices),
         memory.DTYPES[vertices.dtype],
         vertices.data_ptr(),
         importance.data_ptr(),
@@ -132,7 +133,6 @@ def _graph(
         edges.shape[0],
         0 if edge_vertices is None else edge_vertices.shape[2],
         theta,
-        memory.execution(vertices),
     )
 
 

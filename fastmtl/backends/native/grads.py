@@ -17,7 +17,7 @@ def task_grad_norms_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    if hasattr(memory.module(inputs), "gram_squares"):
+    if "task_grads_squares" in memory.module(inputs).kernels:
         return gram.norms(inputs, grad_outputs, _row_dots, _gram_squares, _gram_triangle)
     return gram.norms(inputs, grad_outputs, _row_dots)
 
@@ -26,7 +26,7 @@ def task_grad_gramian_forward(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    if hasattr(memory.module(inputs), "gram_pairs"):
+    if "task_grads_pairs" in memory.module(inputs).kernels:
         return gram.gramian(inputs, grad_outputs, _gram_pairs, _gram_triangle)
     return gram.gramian(inputs, grad_outputs)
 
@@ -55,11 +55,11 @@ def stacked_norms_backward(
         if part.numel():
             rows = part.reshape(part.shape[0], -1).contiguous()
             memory.module(rows).scale_rows(
+                memory.execution(rows),
                 memory.matrix(rows),
                 factor.data_ptr(),
                 *rows.shape,
                 result.data_ptr(),
-                memory.execution(rows),
             )
         grads.append(result)
     return grads
@@ -72,12 +72,12 @@ def least_norm_weights_forward(
     gramian = gramian.contiguous()
     out = gramian.new_empty(len(gramian))
     memory.module(gramian).least_norm_weights(
+        memory.execution(gramian),
         memory.DTYPES[gramian.dtype],
         gramian.data_ptr(),
         len(gramian),
         iterations,
         out.data_ptr(),
-        memory.execution(gramian),
     )
     return out
 
@@ -85,12 +85,12 @@ def least_norm_weights_forward(
 def _row_dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
     workspace = memory.workspace("row_dots", a, *a.shape)
     memory.module(a).row_dots(
+        memory.execution(a, workspace),
         memory.matrix(a),
         memory.matrix(b),
         *a.shape,
         accumulate,
         out.data_ptr(),
-        memory.execution(a, workspace),
     )
 
 
@@ -98,38 +98,38 @@ def _gram_triangle(inputs: Tensor) -> Tensor:
     *matrices, samples, features = inputs.shape
     dtype = accumulation_dtype(inputs.dtype)
     out = inputs.new_empty(*matrices, samples, samples, dtype=dtype)
-    memory.module(inputs).gram_triangle(
+    memory.module(inputs).task_grads_triangle(
+        memory.execution(inputs),
         memory.DTYPES[inputs.dtype],
         inputs.data_ptr(),
         prod(matrices),
         samples,
         features,
         out.data_ptr(),
-        memory.execution(inputs),
     )
     return out
 
 
 def _gram_squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
-    memory.module(grads).gram_squares(
+    memory.module(grads).task_grads_squares(
+        memory.execution(grads),
         memory.DTYPES[grads.dtype],
         grads.data_ptr(),
         half_kernel.data_ptr(),
         0 if half_kernel.dim() == 2 else half_kernel.stride(0),
         *grads.shape,
         out.data_ptr(),
-        memory.execution(grads),
     )
 
 
 def _gram_pairs(grads: Tensor, half_kernel: Tensor) -> Tensor:
     out = half_kernel.new_empty(len(grads), len(grads))
-    memory.module(grads).gram_pairs(
+    memory.module(grads).task_grads_pairs(
+        memory.execution(grads),
         memory.DTYPES[grads.dtype],
         grads.data_ptr(),
         half_kernel.data_ptr(),
         *grads.shape,
         out.data_ptr(),
-        memory.execution(grads),
     )
     return out

@@ -31,6 +31,7 @@ def focal_loss_forward(
     scale = logits.new_empty(tasks, dtype=dtype)
     workspace = memory.workspace("focal_loss", logits, rows, tasks)
     memory.module(logits).focal_loss_forward(
+        memory.execution(logits, workspace),
         memory.matrix(logits),
         memory.matrix(targets),
         memory.ABSENT if mask is None else memory.matrix(mask),
@@ -39,7 +40,6 @@ def focal_loss_forward(
         tasks,
         gamma,
         memory.REDUCTIONS[reduction],
-        memory.execution(logits, workspace),
         loss.data_ptr(),
         scale.data_ptr(),
     )
@@ -61,6 +61,7 @@ def focal_loss_backward(
     weight = _as_vector(pos_weight, scale.dtype)
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     memory.module(logits).focal_loss_backward(
+        memory.execution(logits),
         memory.matrix(logits),
         memory.matrix(targets),
         memory.ABSENT if mask is None else memory.matrix(mask),
@@ -69,7 +70,6 @@ def focal_loss_backward(
         tasks,
         gamma,
         memory.REDUCTIONS[reduction],
-        memory.execution(logits),
         _broadcast(grad_loss),
         scale.data_ptr(),
         grad_logits.data_ptr(),
@@ -96,14 +96,15 @@ def grouped_focal_loss_forward(
     scale = logits.new_empty(groups, dtype=dtype)
     workspace = memory.workspace("grouped_focal_loss", logits, rows, groups, logits.shape[1])
     memory.module(logits).grouped_focal_loss_forward(
+        memory.execution(logits, workspace),
         memory.matrix(logits),
         memory.matrix(targets),
         group_sizes,
         memory.address(weight),
         rows,
+        -100,
         gamma,
         memory.REDUCTIONS[reduction],
-        memory.execution(logits, workspace),
         loss.data_ptr(),
         scale.data_ptr(),
     )
@@ -127,14 +128,15 @@ def grouped_focal_loss_backward(
     weight = _as_vector(class_weight, scale.dtype)
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     memory.module(logits).grouped_focal_loss_backward(
+        memory.execution(logits),
         memory.matrix(logits),
         memory.matrix(targets),
         group_sizes,
         memory.address(weight),
         logits.shape[0],
+        -100,
         gamma,
         memory.REDUCTIONS[reduction],
-        memory.execution(logits),
         _broadcast(grad_loss),
         scale.data_ptr(),
         grad_logits.data_ptr(),

@@ -131,6 +131,7 @@ def _recurrence(
     tasks, directions, width, hidden = weight_hh.shape
     strides = (directions * width, gates.stride(0)) if gates.dim() == 2 else gates.stride()[:2]
     return (
+        memory.execution(gates),
         memory.DTYPES[gates.dtype],
         weight_hh.data_ptr(),
         starts.data_ptr(),
@@ -141,5 +142,4 @@ def _recurrence(
         gates.shape[-2],
         hidden,
         *strides,
-        memory.execution(gates),
     )

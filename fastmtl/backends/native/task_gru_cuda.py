@@ -198,6 +198,7 @@ def _sizes(
     tasks, directions, width, hidden = weight_hh.shape
     strides = (directions * width, gates.stride(0)) if gates.dim() == 2 else gates.stride()[:2]
     return (
+        memory.execution(gates, workspace),
         memory.DTYPES[gates.dtype],
         weight_hh.data_ptr(),
         starts.data_ptr(),
@@ -208,5 +209,4 @@ def _sizes(
         gates.shape[-2],
         hidden,
         *strides,
-        memory.execution(gates, workspace),
     )

@@ -1,7 +1,7 @@
 // Row-wise reductions and scalings that stand between matrix products.
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

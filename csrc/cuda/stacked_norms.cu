@@ -1,8 +1,8 @@
 // Row-wise reductions and scalings that stand between matrix products: one pass over the rows.
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
-#include "cuda/table.h"
 #include "cuda/vector.cuh"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {

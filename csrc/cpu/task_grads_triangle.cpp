@@ -1,7 +1,7 @@
 // Half of the Gram matrix of a layer's inputs.
-#include "cpu/gram_tile.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
+#include "cpu/task_grads_tile.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -31,7 +31,7 @@ void add_products(const Real* packed,  // (padded_rows, packed_columns)
 }
 
 template <class Real>
-void triangle(const GramTriangle& args) {
+void triangle(const TaskGradsTriangle& args) {
   constexpr std::int64_t length = packed_columns<Real>;
   const std::int64_t samples = args.samples, features = args.features;
   const std::int64_t blocks = (features + length - 1) / length;
@@ -62,7 +62,7 @@ void triangle(const GramTriangle& args) {
 
 }  // namespace
 
-void gram_triangle(const GramTriangle& args) {
+void task_grads_triangle(const TaskGradsTriangle& args) {
   with_accumulated(args.dtype, [&](auto real) { triangle<decltype(real)>(args); });
 }
 

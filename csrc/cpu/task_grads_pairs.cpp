@@ -3,10 +3,10 @@
 // Work is divided by strips of the gradients, so that a gradient is read once. Of a strip the
 // products with the matrix are taken task by task, and laid down beside the gradients so that rows
 // of one chunk, for all tasks, are packed rows for tiles.
-#include "cpu/gram_strip.h"
-#include "cpu/gram_tile.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
+#include "cpu/task_grads_strip.h"
+#include "cpu/task_grads_tile.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -60,7 +60,7 @@ class Chunks {
 
 // Columns of one task's gradient down to the end of the area, and below it the products' rows.
 template <class Real>
-void fill_task(const GramPairs& args, std::int64_t task, const Area& area, Real* strip,
+void fill_task(const TaskGradsPairs& args, std::int64_t task, const Area& area, Real* strip,
                Chunks<Real>& grads, Chunks<Real>& products) {
   constexpr std::int64_t width = strip_columns<Real>;
   const void* matrix = at(args.grads, args.dtype, task * args.samples * args.outputs);
@@ -94,7 +94,7 @@ void add_products(const Real* a, const Real* b,  // (padded tasks, packed_column
 }
 
 template <class Real>
-void add_area(const GramPairs& args, const Area& area, Real* sums) {
+void add_area(const TaskGradsPairs& args, const Area& area, Real* sums) {
   const std::int64_t rows = area.row_end - area.row_begin;
   Scratch<Real> strip(area.row_end * strip_columns<Real>);
   Chunks<Real> grads(rows, args.tasks), products(rows, args.tasks);
@@ -107,7 +107,7 @@ void add_area(const GramPairs& args, const Area& area, Real* sums) {
 }
 
 template <class Real>
-void pairs(const GramPairs& args) {
+void pairs(const TaskGradsPairs& args) {
   constexpr std::int64_t width = strip_columns<Real>;
   const std::int64_t strips = (args.outputs + width - 1) / width;
   const std::int64_t chunks = (args.samples + chunk_rows<Real> - 1) / chunk_rows<Real>;
@@ -145,7 +145,7 @@ void pairs(const GramPairs& args) {
 
 }  // namespace
 
-void gram_pairs(const GramPairs& args) {
+void task_grads_pairs(const TaskGradsPairs& args) {
   with_accumulated(args.dtype, [&](auto real) { pairs<decltype(real)>(args); });
 }
 

@@ -1,7 +1,7 @@
 // Quadratic forms of per-task gradients in a triangular matrix.
-#include "cpu/gram_strip.h"
 #include "cpu/parallel.h"
-#include "cpu/table.h"
+#include "cpu/task_grads_strip.h"
+#include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -26,7 +26,7 @@ double quadratic_form(const Real* strip,  // (samples + strip_rows, strip_column
 }
 
 template <class Real>
-void squares(const GramSquares& args) {
+void squares(const TaskGradsSquares& args) {
   constexpr std::int64_t width = strip_columns<Real>;
   const std::int64_t samples = args.samples, outputs = args.outputs;
   const std::int64_t strips = (outputs + width - 1) / width, items = args.tasks * strips;
@@ -50,7 +50,7 @@ void squares(const GramSquares& args) {
 
 }  // namespace
 
-void gram_squares(const GramSquares& args) {
+void task_grads_squares(const TaskGradsSquares& args) {
   with_accumulated(args.dtype, [&](auto real) { squares<decltype(real)>(args); });
 }
 
