@@ -1,39 +1,43 @@
 """Which backend serves an op.
 
-A backend is a module with `<op>_forward` and `<op>_backward` for the ops it implements, in the
-signatures of `fastmtl.backends.reference`. `OPS` and `BACKENDS` are the only lists of either.
+An op of `fastmtl/ops/STEM.py` is served by the functions OP_forward and, where it has gradients,
+OP_backward of `fastmtl/backends/BACKEND/STEM.py`, in the signatures of the reference, whose
+directory is the list of ops. A backend without that file does not serve the ops of that stem. Each
+backend's package says in `why_not` which types of device it runs on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import ModuleType
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import Any
 
 import torch
 
 from fastmtl.backends import native, reference, triton
 
-OPS = (
-    "focal_loss",
-    "grouped_focal_loss",
-    "task_grad_norms",
-    "task_grad_gramian",
-    "stacked_norms",
-    "least_norm_weights",
-    "fusion_edge_weights",
-    "graph_fusion",
-    "task_gru_layer",
-)
 # Best first: "auto" takes the first that serves the device.
-BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
+BACKENDS = {"native": native, "triton": triton, "reference": reference}
 
 _logger = logging.getLogger("fastmtl")
 _forced: ContextVar[str] = ContextVar("fastmtl_backend", default="auto")
-_automatic: dict[tuple[str, str], ModuleType] = {}
+_found: dict[tuple[str, str, str], Kernels] = {}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a backend has for an op; `backward` is None where the op has no gradients."""
+
+    backend: str
+    forward: Callable[..., Any]
+    backward: Callable[..., Any] | None
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,15 @@ class Service:
 def use_backend(name: str) -> Iterator[None]:
     """Run the ops inside the `with` block on one backend.
 
-    `name` is "auto" (the best one for each tensor's device), "native" (the C++ and CUDA kernels),
-    "triton" (the Triton kernels, on GPUs) or "reference" (plain PyTorch). Holds for the current
-    thread or task; a backward pass runs on the backend of its forward pass. Raises ValueError for
-    an unknown name and RuntimeError, with the reason, for a backend that is not available.
+    Holds for the current thread or task; a backward pass runs on the backend of its forward pass.
+
+    Args:
+        name: "auto" (the best one for each tensor's device), "native" (the C++ and CUDA kernels),
+            "triton" (the Triton kernels, on GPUs) or "reference" (plain PyTorch).
+
+    Raises:
+        ValueError: for an unknown name.
+        RuntimeError: with the reason, for a backend that is not available.
 
     Example:
         >>> import torch, fastmtl
@@ -75,34 +84,55 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def kernels(op: str, device: torch.device) -> ModuleType:
-    """The backend that serves `op` for tensors on `device`."""
+def kernels(op: str, device: str) -> Kernels:
+    """The kernels that serve `op` for tensors on a type of device; RuntimeError where the backend
+    asked for does not."""
     forced = _forced.get()
-    if forced == "auto":
-        key = (op, device.type)
-        found = _automatic.get(key)
-        if found is None:
-            found = _automatic[key] = BACKENDS[_choose(op, device.type, log=True).backend]
+    found = _found.get((forced, op, device))
+    if found is not None:
         return found
-    reason = _why_not(forced, op, device.type)
-    if reason:
+    backend = forced
+    if forced == "auto":
+        service = _choose(op, device)
+        if service.reason and not _found:
+            _logger.warning("%s on %s runs on %s (%s)", op, device, service.backend, service.reason)
+        backend = service.backend
+    elif reason := _why_not(forced, op, device):
         raise RuntimeError(f"backend {forced!r} cannot run {op}: {reason}")
-    return BACKENDS[forced]
+    found = _found[forced, op, device] = load(backend, op)
+    return found
+
+
+def load(backend: str, op: str) -> Kernels:
+    """The kernels of a backend for an op that it serves somewhere."""
+    home = import_module(_home(backend, op))
+    return Kernels(backend, getattr(home, f"{op}_forward"), getattr(home, f"{op}_backward", None))
+
+
+@cache
+def stems() -> dict[str, str]:
+    """Every op, and the stem that its files have in every backend."""
+    found = {}
+    for file in iter_modules(reference.__path__):
+        for name in vars(import_module(f"{reference.__name__}.{file.name}")):
+            if name.endswith("_forward") and not name.startswith("_"):
+                found[name.removesuffix("_forward")] = file.name
+    return found
 
 
 def unavailable(backend: str) -> str:
     """Why `backend` serves no device at all; empty if it serves one."""
-    reasons = [_why_not(backend, op, device) for op in OPS for device in ("cpu", "cuda")]
+    reasons = [BACKENDS[backend].why_not(device) for device in ("cpu", "cuda")]
     return "" if "" in reasons else reasons[0]
 
 
 def describe() -> list[Service]:
     """For every op and every type of device of this machine, the backend that serves it."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return [_choose(op, device) for device in devices for op in OPS]
+    return [_choose(op, device) for device in devices for op in stems()]
 
 
-def _choose(op: str, device: str, log: bool = False) -> Service:
+def _choose(op: str, device: str) -> Service:
     reasons = []
     for name in BACKENDS:
         reason = _why_not(name, op, device)
@@ -111,14 +141,15 @@ def _choose(op: str, device: str, log: bool = False) -> Service:
         if not reason:
             break
         reasons.append(f"{name}: {reason}")
-    service = Service(op, device, name, "; ".join(reasons))
-    if log and service.reason and not _automatic:
-        _logger.warning("%s on %s runs on %s (%s)", op, device, name, service.reason)
-    return service
+    return Service(op, device, name, "; ".join(reasons))
 
 
 def _why_not(backend: str, op: str, device: str) -> str:
-    module = BACKENDS[backend]
-    if module is reference:
-        return ""
-    return str(module.why_not(op, device))
+    """Why `backend` does not serve `op` on `device`; empty if it does."""
+    reason = BACKENDS[backend].why_not(device)
+    return reason or ("" if find_spec(_home(backend, op)) else f"no {backend} kernel")
+
+
+def _home(backend: str, op: str) -> str:
+    """The module of a backend for an op."""
+    return f"{BACKENDS[backend].__name__}.{stems()[op]}"

@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import Self
 
-from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.nn._checks import need_size
 from fastmtl.ops import _checks
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from fastmtl.backends.reference import accumulation_dtype, full_precision
+from fastmtl.backends.precision import accumulation_dtype, full_precision
 
 
 def share_columns(

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastmtl.ops._checks import need_shape, need_tensor, traced
+from fastmtl.ops._checks import need_shape, need_tensor
+from fastmtl.ops._op import traced
 
 
 def need_lengths(lengths: Any, batch: int, steps: int, name: str = "lengths") -> None:

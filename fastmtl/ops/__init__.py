@@ -6,6 +6,7 @@ from fastmtl.ops.grouped_focal_loss import grouped_focal_loss
 from fastmtl.ops.least_norm import least_norm_weights
 from fastmtl.ops.stacked_norms import stacked_norms
 from fastmtl.ops.task_grads import task_grad_gramian, task_grad_norms
+from fastmtl.ops.task_gru import task_gru_layer
 
 __all__ = [
     "focal_loss",
@@ -16,4 +17,5 @@ __all__ = [
     "stacked_norms",
     "task_grad_gramian",
     "task_grad_norms",
+    "task_gru_layer",
 ]

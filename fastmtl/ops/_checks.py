@@ -1,4 +1,4 @@
-"""Checks of arguments, and the choice between eager and registered ops, that every op shares."""
+"""Checks of arguments that the ops share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def traced(tensor: Tensor) -> bool:
-    """Whether the call has to go through the registered op: under torch.compile, torch.export, or
-    with a tensor that has no memory of its own. Eager calls skip the dispatcher, which costs more
-    than a small kernel."""
-    return torch.compiler.is_compiling() or type(tensor) not in _PLAIN or tensor.is_meta
 
 
 def need_tensor(name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fastmtl.ops import _checks
+from fastmtl.ops._op import traced
 
 Edges = Tensor | Sequence[Sequence[int]]
 
@@ -27,7 +27,7 @@ def as_edges(edges: Edges, vertex_count: int) -> Tensor:
         )
     if edges.device.type != "cpu":
         raise ValueError(f"edges: expected a tensor on the CPU, got one on {edges.device}")
-    if not _checks.traced(edges):
+    if not traced(edges):
         need_in_range(edges, vertex_count)
     return edges.contiguous()
 
@@ -43,7 +43,9 @@ def need_in_range(edges: Tensor, vertex_count: int) -> None:
 
 @lru_cache(maxsize=256)
 def _checked(pairs: tuple[tuple[int, ...], ...], vertex_count: int) -> Tensor:
-    edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    # Kept for later calls, which may save it for backward: an inference tensor cannot be.
+    with torch.inference_mode(False):
+        edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     need_in_range(edges, vertex_count)
     return edges
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastmtl import backends
-from fastmtl.backends import reference
+from fastmtl.backends.reference import grouped_focal_loss as reference
 from fastmtl.ops import _checks
-from fastmtl.ops._autograd import once_differentiable
+from fastmtl.ops._op import FusedOp
 from fastmtl.ops.focal_loss import REDUCTIONS
+
+_grouped_focal_loss = FusedOp(reference.grouped_focal_loss)
 
 
 def grouped_focal_loss(
@@ -21,25 +22,40 @@ def grouped_focal_loss(
     group_sizes: Sequence[int],
     *,
     gamma: float = 2.0,
-    class_weight: Tensor | None = None,  # (sum C,)
+    weight: Tensor | None = None,  # (sum C,)
+    ignore_index: int = -100,
     reduction: str = "task",
+    class_weight: Tensor | None = None,  # (sum C,)
 ) -> Tensor:
     """Focal loss of G multi-class tasks, each a softmax over its own group of columns, fused.
 
-    Group g owns the next `group_sizes[g]` (at least 2) columns of the logits. With p the softmax
-    probability of the label within its group, an element's loss is -(1 - p)^gamma log p
+    Group g owns the next `group_sizes[g]` columns of the logits. With p the softmax probability of
+    the label within its group, an element's loss is
+
+        -(1 - p)^gamma log p
+
     (Lin et al. 2017, eq. 4, over a softmax); gamma = 0 is cross-entropy exactly. It is computed as
-    the binary loss of the margin x = z_label - logsumexp(other logits), since p = sigmoid(x).
+    the binary loss of the margin x = z_label - logsumexp(other logits), since p = sigmoid(x). Only
+    the logits have a gradient, and only a first one.
 
-    `logits` (N, sum C) are float32, float64, bfloat16 or float16. `targets` (N, G), int64, count
-    from 0 within the group; -100 means missing, and any other value out of range makes the loss
-    NaN. `class_weight` (sum C,) multiplies the loss of the samples with that label; the mean is
-    over the number of samples, not of weights. Only the logits have a gradient, and only a first.
+    Args:
+        logits: float32, float64, bfloat16 or float16, with any strides.
+        targets: int64, counted from 0 within the group; a value that is no class, nor
+            `ignore_index`, makes the loss NaN.
+        group_sizes: C_g, the number of classes of each group, at least 2.
+        gamma: the focusing parameter, at least 0.
+        weight: multiplies the loss of the samples with that label; the mean is over the number of
+            samples, not of weights.
+        ignore_index: the target that means missing.
+        reduction: as in `focal_loss`: "task", "sum", "mean" or "none".
+        class_weight: the former name of `weight`, deprecated.
 
-    `reduction` is as in `focal_loss`: "task" (G,), "sum" (), "mean" () or "none" (N, G). Losses are
-    float64 for float64 logits and float32 otherwise.
+    Shape:
+        logits (N, sum C), targets (N, G), weight (sum C,); the loss (G,) for "task", () for "sum"
+        and "mean", (N, G) for "none", float64 for float64 logits and float32 otherwise.
 
-    Raises TypeError or ValueError for arguments of the wrong type, dtype, shape or device.
+    Raises:
+        TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
     Example:
         >>> import torch
@@ -48,24 +64,16 @@ def grouped_focal_loss(
         >>> grouped_focal_loss(logits, torch.tensor([[0, -100]]), [2, 3])
         tensor([0.0018, 0.0000])
     """
-    sizes = _check(logits, targets, group_sizes, gamma, class_weight, reduction)
-    if _checks.traced(logits):
-        loss: Tensor = _grouped_focal_loss(
-            logits, targets, sizes, class_weight, float(gamma), reduction
-        )[0]
-        return loss
-    kernels = backends.kernels("grouped_focal_loss", logits.device)
-    if kernels is reference:
-        return reference.grouped_focal_loss(logits, targets, sizes, class_weight, gamma, reduction)
-    if logits.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _GroupedFocalLoss.apply(
-            logits, targets, sizes, class_weight, gamma, reduction, kernels
-        )
-        return result
-    loss, _ = kernels.grouped_focal_loss_forward(
-        logits, targets, sizes, class_weight, gamma, reduction
+    if class_weight is not None:
+        if weight is not None:
+            raise TypeError("class_weight: is the former name of weight, got both")
+        message = "class_weight: of fastmtl.ops.grouped_focal_loss is now called weight"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        weight = class_weight
+    sizes = _check(logits, targets, group_sizes, gamma, weight, ignore_index, reduction)
+    return _grouped_focal_loss(
+        logits, targets, weight, sizes, ignore_index, float(gamma), reduction
     )
-    return loss
 
 
 def _check(
@@ -73,7 +81,8 @@ def _check(
     targets: Tensor,
     group_sizes: Sequence[int],
     gamma: float,
-    class_weight: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int,
     reduction: str,
 ) -> list[int]:
     _checks.need_floating("logits", logits)
@@ -94,120 +103,11 @@ def _check(
     _checks.need_device("targets", targets, "logits", logits)
     _checks.need_number("gamma", gamma)
     _checks.need_choice("reduction", reduction, REDUCTIONS)
-    if class_weight is not None:
-        _checks.need_floating("class_weight", class_weight)
-        _checks.need_shape("class_weight", class_weight, (sum(sizes),), "one weight a class")
-        _checks.need_device("class_weight", class_weight, "logits", logits)
-        _checks.need_constant("class_weight", class_weight)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index: expected an int, got {ignore_index!r}")
+    if weight is not None:
+        _checks.need_floating("weight", weight)
+        _checks.need_shape("weight", weight, (sum(sizes),), "one weight a class")
+        _checks.need_device("weight", weight, "logits", logits)
+        _checks.need_constant("weight", weight)
     return sizes
-
-
-class _GroupedFocalLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        targets: Tensor,
-        group_sizes: list[int],
-        class_weight: Tensor | None,
-        gamma: float,
-        reduction: str,
-        kernels: Any,
-    ) -> Tensor:
-        loss, scale = kernels.grouped_focal_loss_forward(
-            logits, targets, group_sizes, class_weight, gamma, reduction
-        )
-        ctx.save_for_backward(scale, logits, targets, class_weight)
-        ctx.settings = group_sizes, gamma, reduction, kernels
-        result: Tensor = loss
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        scale, logits, targets, class_weight = ctx.saved_tensors
-        group_sizes, gamma, reduction, kernels = ctx.settings
-        grad_logits = kernels.grouped_focal_loss_backward(
-            grad, scale, logits, targets, group_sizes, class_weight, gamma, reduction
-        )
-        return grad_logits, None, None, None, None, None, None
-
-
-@torch.library.custom_op("fastmtl::grouped_focal_loss", mutates_args=())
-def _grouped_focal_loss(
-    logits: Tensor,
-    targets: Tensor,
-    group_sizes: Sequence[int],
-    class_weight: Tensor | None,
-    gamma: float,
-    reduction: str,
-) -> tuple[Tensor, Tensor]:
-    kernels = backends.kernels("grouped_focal_loss", logits.device)
-    result: tuple[Tensor, Tensor] = kernels.grouped_focal_loss_forward(
-        logits, targets, list(group_sizes), class_weight, gamma, reduction
-    )
-    return result
-
-
-@torch.library.custom_op("fastmtl::grouped_focal_loss_backward", mutates_args=())
-def _grouped_focal_loss_backward(
-    grad: Tensor,
-    scale: Tensor,
-    logits: Tensor,
-    targets: Tensor,
-    group_sizes: Sequence[int],
-    class_weight: Tensor | None,
-    gamma: float,
-    reduction: str,
-) -> Tensor:
-    kernels = backends.kernels("grouped_focal_loss", logits.device)
-    result: Tensor = kernels.grouped_focal_loss_backward(
-        grad, scale, logits, targets, list(group_sizes), class_weight, gamma, reduction
-    )
-    return result
-
-
-@_grouped_focal_loss.register_fake
-def _(
-    logits: Tensor,
-    targets: Tensor,
-    group_sizes: Sequence[int],
-    class_weight: Tensor | None,
-    gamma: float,
-    reduction: str,
-) -> tuple[Tensor, Tensor]:
-    dtype = reference.accumulation_dtype(logits.dtype)
-    groups = len(group_sizes)
-    shape = {"task": (groups,), "none": targets.shape}.get(reduction, ())
-    return logits.new_empty(shape, dtype=dtype), logits.new_empty((groups,), dtype=dtype)
-
-
-@_grouped_focal_loss_backward.register_fake
-def _(
-    grad: Tensor,
-    scale: Tensor,
-    logits: Tensor,
-    targets: Tensor,
-    group_sizes: Sequence[int],
-    class_weight: Tensor | None,
-    gamma: float,
-    reduction: str,
-) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, targets, ctx.group_sizes, class_weight, ctx.gamma, ctx.reduction = inputs
-    ctx.save_for_backward(output[1], logits, targets, class_weight)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    scale, logits, targets, class_weight = ctx.saved_tensors
-    grad_logits: Tensor = _grouped_focal_loss_backward(
-        grad, scale, logits, targets, ctx.group_sizes, class_weight, ctx.gamma, ctx.reduction
-    )
-    return grad_logits, None, None, None, None, None
-
-
-_grouped_focal_loss.register_autograd(_differentiate, setup_context=_setup)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl import backends
-from fastmtl.backends import reference
+from fastmtl.backends.reference import least_norm as reference
 from fastmtl.ops import _checks
+from fastmtl.ops._op import FusedOp
 
-# The CUDA kernel is one block, which a larger problem would keep waiting.
-_MOST_TASKS_CUDA = 1024
+# Its iterations would be thousands of nodes of a graph.
+_least_norm_weights = FusedOp(
+    reference.least_norm_weights, fake=lambda gramian, _: gramian.new_empty(len(gramian))
+)
 
 
 @torch.no_grad()
@@ -19,15 +21,24 @@ def least_norm_weights(gramian: Tensor, iterations: int = 100) -> Tensor:
 
         argmin_c ||sum_j c_j g_j||^2 = argmin_c c^T S c,    c_j >= 0, sum_j c_j = 1
 
-    (Sener and Koltun 2018, equation 3) from the Gramian S_ij = <g_i, g_j>, `gramian` (T, T),
-    float32 or float64. Pairwise Frank-Wolfe: each iteration moves weight between the two tasks
-    where that gains most, by exact line search, from equal weights on. One iteration is exact for
-    two tasks; the error falls geometrically (Lacoste-Julien and Jaggi 2015, theorem 1), more slowly
-    the more tasks.
+    (Sener and Koltun 2018, equation 3) from the Gramian S_ij = <g_i, g_j>. Pairwise Frank-Wolfe:
+    each iteration moves weight between the two tasks where that gains most, by exact line search,
+    from equal weights on. One iteration is exact for two tasks; the error falls geometrically
+    (Lacoste-Julien and Jaggi 2015, theorem 1), more slowly the more tasks.
 
     Gradients of 0 are left out: their weight is 0, and all are 0 if there is no other. The scale of
-    S changes nothing. Returns (T,) in the dtype of `gramian`, without a graph; NaN where an entry
-    of it is not finite. Raises TypeError or ValueError for another argument.
+    S changes nothing.
+
+    Args:
+        gramian: S, float32 or float64.
+        iterations: at least 1.
+
+    Shape:
+        gramian (T, T); the weights (T,) in its dtype, without a graph, and NaN where an entry of it
+        is not finite.
+
+    Raises:
+        TypeError, ValueError: for arguments of the wrong type, dtype or shape.
 
     Example:
         >>> import torch
@@ -44,9 +55,4 @@ def least_norm_weights(gramian: Tensor, iterations: int = 100) -> Tensor:
         raise ValueError(f"iterations: expected an int of at least 1, got {iterations!r}")
     if not gramian.numel():
         return gramian.new_empty(0)
-    large = gramian.is_cuda and len(gramian) > _MOST_TASKS_CUDA
-    if large or _checks.traced(gramian):
-        return reference.least_norm_weights(gramian, iterations)
-    kernels = backends.kernels("least_norm_weights", gramian.device)
-    result: Tensor = kernels.least_norm_weights_forward(gramian, iterations)
-    return result
+    return _least_norm_weights(gramian, iterations)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from fastmtl import backends
-from fastmtl.backends import reference
+from fastmtl.backends.reference import stacked_norms as reference
 from fastmtl.ops import _checks
-from fastmtl.ops._autograd import once_differentiable
+from fastmtl.ops._op import FusedOp
+
+_stacked_norms = FusedOp(reference.stacked_norms)
 
 
 def stacked_norms(
@@ -21,11 +20,17 @@ def stacked_norms(
 
         G_j = sqrt(sum_k ||X_k[j]||^2)
 
-    for X_k of shape (T, ...), all of one dtype: the norms of the gradients of parameters that are
-    stacked by task. Returns (T,): float64 for float64, float32 otherwise. Differentiable once; the
+    the norms of the gradients of parameters that are stacked by task. Differentiable once; the
     gradient at a zero norm is 0.
 
-    Raises TypeError or ValueError for arguments of the wrong type, dtype, shape or device.
+    Args:
+        stacked: one X, or several of the same dtype.
+
+    Shape:
+        each X_k (T, ...); the norms (T,), float64 for float64 and float32 otherwise.
+
+    Raises:
+        TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
     Example:
         >>> import torch
@@ -33,15 +38,7 @@ def stacked_norms(
         >>> stacked_norms([torch.ones(2, 3, 3), torch.tensor([[4.0], [0.0]])])
         tensor([5., 3.])
     """
-    parts = _check(stacked)
-    if _checks.traced(parts[0]):
-        norms: Tensor = _stacked_norms(parts)
-        return norms
-    kernels = backends.kernels("stacked_norms", parts[0].device)
-    if kernels is reference:
-        return reference.stacked_norms(parts)
-    result: Tensor = _StackedNorms.apply(kernels, *parts)
-    return result
+    return _stacked_norms(_check(stacked))
 
 
 def _check(stacked: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -60,55 +57,3 @@ def _check(stacked: Tensor | Sequence[Tensor]) -> list[Tensor]:
         _checks.need_device(name, part, "stacked[0]", first)
         _checks.need_dtype(name, part, "stacked[0]", first)
     return parts
-
-
-class _StackedNorms(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, kernels: Any, *parts: Tensor) -> Tensor:
-        norms: Tensor = kernels.stacked_norms_forward(parts)
-        ctx.save_for_backward(norms, *parts)
-        ctx.kernels = kernels
-        return norms
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        norms, *parts = ctx.saved_tensors
-        return None, *ctx.kernels.stacked_norms_backward(grad, norms, parts)
-
-
-@torch.library.custom_op("fastmtl::stacked_norms", mutates_args=())
-def _stacked_norms(stacked: Sequence[Tensor]) -> Tensor:
-    kernels = backends.kernels("stacked_norms", stacked[0].device)
-    result: Tensor = kernels.stacked_norms_forward(stacked)
-    return result
-
-
-@torch.library.custom_op("fastmtl::stacked_norms_backward", mutates_args=())
-def _stacked_norms_backward(grad: Tensor, norms: Tensor, stacked: Sequence[Tensor]) -> list[Tensor]:
-    kernels = backends.kernels("stacked_norms", stacked[0].device)
-    result: list[Tensor] = kernels.stacked_norms_backward(grad, norms, stacked)
-    return result
-
-
-@_stacked_norms.register_fake
-def _(stacked: Sequence[Tensor]) -> Tensor:
-    dtype = reference.accumulation_dtype(stacked[0].dtype)
-    return stacked[0].new_empty(stacked[0].shape[0], dtype=dtype)
-
-
-@_stacked_norms_backward.register_fake
-def _(grad: Tensor, norms: Tensor, stacked: Sequence[Tensor]) -> list[Tensor]:
-    return [part.new_empty(part.shape) for part in stacked]
-
-
-def _setup(ctx: Any, inputs: tuple[list[Tensor]], output: Tensor) -> None:
-    ctx.save_for_backward(output, *inputs[0])
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> Any:
-    norms, *parts = ctx.saved_tensors
-    return _stacked_norms_backward(grad, norms, parts)
-
-
-_stacked_norms.register_autograd(_differentiate, setup_context=_setup)

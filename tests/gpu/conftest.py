@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fastmtl
-from fastmtl.backends import OPS, native, triton
+from fastmtl.backends import native, triton
 from tests.cuda import host
 
 # What cuBLAS wants before it promises the same bits in every run.
@@ -25,7 +25,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     backend = native if request.param == "cuda" else triton
     name = "native" if request.param == "cuda" else "triton"
     if torch.cuda.is_available() and not triton.INTERPRETED:
-        reason = backend.why_not(OPS[0], "cuda")
+        reason = backend.why_not("cuda")
         if reason:
             pytest.skip(reason)
         with fastmtl.use_backend(name):

@@ -50,7 +50,7 @@ def grouped_problem(rows: int, sizes: list[int], dtype: torch.dtype, **options: 
 
     def run(leaves: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         targets, weight = constants
-        return [grouped_focal_loss(*leaves, targets, sizes, class_weight=weight, **options)]
+        return [grouped_focal_loss(*leaves, targets, sizes, weight=weight, **options)]
 
     logits = (3 * torch.randn(rows, sum(sizes))).to(dtype)
     return run, [logits], [targets, torch.rand(sum(sizes)) + 0.5]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from fastmtl.backends import triton as backend
+from fastmtl.backends import load
+from fastmtl.backends.triton import INTERPRETED
 
 triton = pytest.importorskip("triton")
-pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter compiles nothing")
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
 POINTERS = {
     torch.float32: "*fp32",
@@ -81,23 +82,26 @@ def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
     logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(7)
     mask, weight = logits == 0, scale + 1
     gamma = 2.0 if reduction == "task" else 2.5
-    backend.focal_loss_forward(logits, logits, mask, weight, gamma, reduction)
+    kernels = load("triton", "focal_loss")
+    kernels.forward(logits, logits, mask, weight, gamma, reduction)
     grad = torch.zeros((20, 7) if reduction == "none" else ())
-    backend.focal_loss_backward(grad, scale, logits, mask, None, None, gamma, reduction)
+    kernels.backward(grad, scale, logits, mask, None, None, gamma, reduction)
 
 
 def test_grouped_focal_loss(dtype: torch.dtype) -> None:
     logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(2)
     targets, weight = torch.zeros(20, 2, dtype=torch.int64), torch.ones(7)
-    arguments = (logits, targets, [3, 4], weight, 2.5, "task")
-    backend.grouped_focal_loss_forward(*arguments)
-    backend.grouped_focal_loss_backward(torch.zeros(2), scale, *arguments)
+    arguments = (logits, targets, weight, [3, 4], -100, 2.5, "task")
+    kernels = load("triton", "grouped_focal_loss")
+    kernels.forward(*arguments)
+    kernels.backward(torch.zeros(2), scale, *arguments)
 
 
 def test_norms(dtype: torch.dtype) -> None:
     stacked = torch.zeros(3, 40, dtype=dtype)
-    norms = backend.stacked_norms_forward([stacked])
-    backend.stacked_norms_backward(norms, norms, [stacked])
+    kernels = load("triton", "stacked_norms")
+    norms = kernels.forward([stacked])
+    kernels.backward(norms, norms, [stacked])
 
 
 @pytest.mark.parametrize("count", [3, 12])
@@ -105,18 +109,16 @@ def test_graph_fusion(dtype: torch.dtype, count: int) -> None:
     edges = torch.tensor(list(combinations(range(count), 2)))
     vertices, importance = torch.zeros(2, count, 64, dtype=dtype), torch.zeros(2, count).to(dtype)
     edge_vertices = torch.zeros(2, len(edges), 32, dtype=dtype)
-    fused, weights, stats = backend.graph_fusion_forward(
-        vertices, importance, edges, edge_vertices, 0.5
-    )
-    backend.graph_fusion_backward(
-        fused, weights, stats, vertices, importance, edges, edge_vertices, 0.5
-    )
-    backend.fusion_edge_weights_forward(vertices, importance, edges, 0.5)
-    backend.fusion_edge_weights_backward(weights, stats, vertices, importance, edges, 0.5)
+    kernels = load("triton", "graph_fusion")
+    fused, weights, stats = kernels.forward(vertices, importance, edge_vertices, edges, 0.5)
+    kernels.backward(fused, weights, stats, vertices, importance, edge_vertices, edges, 0.5)
+    kernels = load("triton", "fusion_edge_weights")
+    kernels.forward(vertices, importance, edges, 0.5)
+    kernels.backward(weights, stats, vertices, importance, edges, 0.5)
 
 
 @pytest.mark.parametrize("tasks", [7, 100])
 def test_least_norm(dtype: torch.dtype, tasks: int) -> None:
     if dtype not in (torch.float32, torch.float64):
         dtype = torch.float32
-    backend.least_norm_weights_forward(torch.eye(tasks, dtype=dtype), 100)
+    load("triton", "least_norm_weights").forward(torch.eye(tasks, dtype=dtype), 100)

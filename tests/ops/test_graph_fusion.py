@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastmtl
-from fastmtl.backends import reference
+from fastmtl.backends.reference import graph_fusion as reference
 from fastmtl.ops import fusion_edge_weights, graph_fusion
 from tests.tolerances import assert_close
 
@@ -180,15 +180,15 @@ def test_closed_form_of_the_reference_is_its_derivative() -> None:
     vertices, importance, edges, edge_vertices = problem((3, 4, 5, 2), torch.float64)
     pairs, tensors = torch.tensor(edges), [vertices, importance, edge_vertices]
     seeds = [torch.randn(3, 2).double(), torch.randn(3, len(edges)).double()]
-    _, _, stats = reference.graph_fusion_forward(vertices, importance, pairs, edge_vertices, 0.5)
+    _, _, stats = reference.graph_fusion_forward(vertices, importance, edge_vertices, pairs, 0.5)
     closed = reference.graph_fusion_backward(
-        *seeds, stats, vertices, importance, pairs, edge_vertices, 0.5
+        *seeds, stats, vertices, importance, edge_vertices, pairs, 0.5
     )
     outputs = reference.graph_fusion(
         vertices.requires_grad_(),
         importance.requires_grad_(),
-        pairs,
         edge_vertices.requires_grad_(),
+        pairs,
         0.5,
     )
     for one, other in zip(closed, derivatives(outputs, tensors, seeds), strict=True):
@@ -199,9 +199,7 @@ def test_registered_ops(backend: str) -> None:
     vertices, importance, edges, edge_vertices = problem((2, 3, 4, 2), torch.float64)
     tensors = [x.requires_grad_() for x in (vertices, importance, edge_vertices)]
     pairs = torch.tensor(edges)
-    torch.library.opcheck(
-        torch.ops.fastmtl.graph_fusion.default, (*tensors[:2], pairs, tensors[2], 0.5)
-    )
+    torch.library.opcheck(torch.ops.fastmtl.graph_fusion.default, (*tensors, pairs, 0.5))
     torch.library.opcheck(torch.ops.fastmtl.fusion_edge_weights.default, (*tensors[:2], pairs, 0.5))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import fastmtl
-from fastmtl.backends import reference
+from fastmtl.backends.reference import grouped_focal_loss as reference
 from fastmtl.ops import focal_loss, grouped_focal_loss
 from tests.tolerances import assert_close
 
@@ -29,7 +29,7 @@ def problem(rows: int, sizes: list[int], dtype: torch.dtype) -> dict[str, Any]:
         "logits": (3 * torch.randn(rows, sum(sizes), dtype=torch.float64)).to(dtype),
         "targets": targets,
         "group_sizes": sizes,
-        "class_weight": torch.rand(sum(sizes), dtype=torch.float64) + 0.5,
+        "weight": torch.rand(sum(sizes), dtype=torch.float64) + 0.5,
     }
 
 
@@ -71,7 +71,7 @@ def test_every_gamma(backend: str, gamma: float) -> None:
 
 
 def test_gamma_zero_is_cross_entropy(backend: str) -> None:
-    arguments = problem(50, [4, 2, 3], torch.float64) | {"class_weight": None, "gamma": 0}
+    arguments = problem(50, [4, 2, 3], torch.float64) | {"weight": None, "gamma": 0}
     wanted = [
         cross_entropy(scores, labels) if (labels >= 0).any() else torch.zeros(()).double()
         for scores, labels in zip(
@@ -156,7 +156,8 @@ def test_closed_form_of_the_reference_is_its_derivative() -> None:
         for gamma in (0.0, 1.0, 2.0, 3.5):
             values = problem(30, [2, 5, 3], torch.float64)
             logits = values.pop("logits")
-            arguments = (*values.values(), gamma, reduction)
+            targets, sizes, weight = values.values()
+            arguments = (targets, weight, sizes, -100, gamma, reduction)
             loss, scale = reference.grouped_focal_loss_forward(logits, *arguments)
             grad = torch.randn_like(loss)
             slope = reference.grouped_focal_loss_backward(grad, scale, logits, *arguments)
@@ -168,7 +169,8 @@ def test_registered_op(backend: str) -> None:
     values = problem(6, [2, 3], torch.float64)
     values["logits"].requires_grad_()
     op = torch.ops.fastmtl.grouped_focal_loss.default
-    torch.library.opcheck(op, (*values.values(), 2.0, "task"))
+    logits, targets, sizes, weight = values.values()
+    torch.library.opcheck(op, (logits, targets, weight, sizes, -100, 2.0, "task"))
 
 
 def test_compiled(backend: str) -> None:
@@ -199,7 +201,7 @@ GOOD: dict[str, Any] = {
         ({"targets": torch.zeros(4, 3, dtype=torch.int64)}, ValueError, "targets"),
         ({"gamma": -0.5}, ValueError, "gamma"),
         ({"reduction": "batch"}, ValueError, "reduction"),
-        ({"class_weight": torch.ones(4)}, ValueError, "class_weight"),
+        ({"weight": torch.ones(4)}, ValueError, "weight"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -7,10 +7,11 @@ every tensor outlives the call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from math import inf
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -25,14 +26,29 @@ DTYPES = {
     torch.bool: 4,
     torch.int64: 5,
 }
-REDUCTIONS = {"task": 0, "sum": 1, "mean": 2, "none": 3}
-ABSENT = (0, 0, 0, 0)
+_ABSENT = (0, 0, 0, 0)
+
+# What a kernel is passed: a number, an address, a matrix, a place to run, or sizes.
+Argument = int | float | tuple[int, ...]
 
 
-def _extension(name: str) -> tuple[ModuleType | None, str]:
+class Extension(Protocol):
+    """An extension module: its kernels, by name, and what it says of them."""
+
+    device: str
+    kernels: frozenset[str]
+    limits: dict[str, int]
+
+    def isa(self) -> str: ...
+    def use_isa(self, name: str) -> bool: ...
+    def unusable(self) -> str | None: ...
+    def __getattr__(self, kernel: str) -> Callable[..., Any]: ...
+
+
+def _extension(name: str) -> tuple[Extension | None, str]:
     """An extension module, or why it is not there."""
     try:
-        return import_module(name), ""
+        return cast(Extension, import_module(name)), ""
     except ImportError as error:
         return None, f"{name} is not built ({error})"
 
@@ -41,15 +57,15 @@ cpu, _CPU_REASON = _extension("fastmtl._cpu")
 cuda, _CUDA_REASON = _extension("fastmtl._cuda")
 
 
-def unusable(device: str) -> str:
+def why_not(device: str) -> str:
     """Why the kernels for a type of device do not run here; empty where they do."""
     if device == "cpu":
         return _CPU_REASON
-    return _unusable_cuda() if device == "cuda" else f"no native kernels for {device}"
+    return _why_not_cuda() if device == "cuda" else f"no native kernels for {device}"
 
 
 @cache
-def _unusable_cuda() -> str:
+def _why_not_cuda() -> str:
     if cuda is None:
         return _CUDA_REASON
     if not torch.cuda.is_available():
@@ -61,20 +77,27 @@ def _unusable_cuda() -> str:
 
 def isa() -> str:
     """The instruction set that the CPU kernels use here; empty where they are not built."""
-    return "" if cpu is None else str(cpu.isa())
+    return "" if cpu is None else cpu.isa()
 
 
 def use_isa(name: str) -> bool:
     """Run the CPU kernels of "plain", "avx2" or "avx512"; False where the processor has it not."""
-    return cpu is not None and bool(cpu.use_isa(name))
+    return cpu is not None and cpu.use_isa(name)
 
 
-def module(tensor: Tensor) -> Any:
+def module(tensor: Tensor) -> Extension:
     """The kernels for a tensor's device; chosen only where they are built."""
-    return cuda if tensor.is_cuda else cpu
+    found = cuda if tensor.is_cuda else cpu
+    assert found is not None
+    return found
 
 
-def execution(tensor: Tensor, workspace: Tensor | None = None) -> int | tuple[int, int, int]:
+def limit(tensor: Tensor, name: str) -> float:
+    """How large a problem the kernels for a tensor's device take."""
+    return module(tensor).limits.get(name, inf)
+
+
+def execution(tensor: Tensor, workspace: Tensor | None = None) -> Argument:
     """Where a kernel over `tensor` runs: CPU threads, or a CUDA device, its stream and memory."""
     if not tensor.is_cuda:
         return torch.get_num_threads()
@@ -89,7 +112,7 @@ def workspace(op: str, tensor: Tensor, *sizes: int) -> Tensor | None:
 
 def allocate_workspace(op: str, tensor: Tensor, *sizes: int) -> Tensor | None:
     """`workspace` for the kernels of a module that uses one."""
-    size = getattr(module(tensor), f"{op}_workspace")(tensor.get_device(), *sizes)
+    size: int = getattr(module(tensor), f"{op}_workspace")(tensor.get_device(), *sizes)
     return tensor.new_empty(size // 8, dtype=torch.float64) if size else None
 
 
@@ -99,8 +122,10 @@ def current_stream(device: int) -> int:
     return int(torch._C._cuda_getCurrentRawStream(device))
 
 
-def matrix(tensor: Tensor) -> tuple[int, ...]:
-    """Data, dtype and strides of a 2-D tensor."""
+def matrix(tensor: Tensor | None) -> tuple[int, ...]:
+    """Data, dtype and strides of a 2-D tensor; zeros for none."""
+    if tensor is None:
+        return _ABSENT
     return (tensor.data_ptr(), DTYPES[tensor.dtype], *tensor.stride())
 
 

@@ -1,6 +1,7 @@
 """A layer of GRUs on a GPU: cuBLAS's products over all time steps around the recurrence.
 
-What goes into the products and what is kept is as on the CPU (fastmtl.backends.native.task_gru).
+What goes into the products and what is kept is as on the CPU, in
+fastmtl.backends.native.task_gru_cpu.
 The recurrence is one launch where a block of the device can keep the recurrent weights of a task
 and direction; larger ones are multiplied step by step, all tasks and directions in one product,
 with one launch for the gates between two products. `starts` and `lengths` stay in host memory:
@@ -10,15 +11,14 @@ they are constants, like the shapes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from fastmtl.backends.native import memory
+from fastmtl.backends.native._recurrence import bias_gradients, recurrence, rows_of
 
 
-def task_gru_layer_forward(
+def forward(
     x: Tensor,  # (R, I) or (T, R, I)
     weight_ih: Tensor,  # (T, dirs, 3h, I)
     weight_hh: Tensor,  # (T, dirs, 3h, h)
@@ -34,10 +34,10 @@ def task_gru_layer_forward(
         gates = torch.mm(x, weight_ih.flatten(0, 2).t())  # (R, T * dirs * 3h)
     else:
         gates = torch.bmm(x, weight_ih.flatten(1, 2).mT)  # (T, R, dirs * 3h)
-    output = _rows_of(lengths, x, (tasks, rows, directions * hidden))
+    output = rows_of(lengths, x, (tasks, rows, directions * hidden))
     hidden_n = x.new_empty(0)
     if keep:
-        hidden_n = _rows_of(lengths, x, (tasks, directions, rows, hidden))
+        hidden_n = rows_of(lengths, x, (tasks, directions, rows, hidden))
     weight_hh, bias_ih, bias_hh = (w.contiguous() for w in (weight_hh, bias_ih, bias_hh))
     pointers = (
         bias_ih.data_ptr(),
@@ -51,7 +51,7 @@ def task_gru_layer_forward(
     return output, gates if keep else x.new_empty(0), hidden_n
 
 
-def task_gru_layer_backward(
+def backward(
     grad: Tensor,  # (T, R, dirs * h)
     output: Tensor,  # (T, R, dirs * h)
     gates: Tensor,  # (R, T * dirs * 3h) or (T, R, dirs * 3h)
@@ -65,8 +65,8 @@ def task_gru_layer_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tasks, directions, _, hidden = weight_hh.shape
     grad, weight_hh = grad.contiguous(), weight_hh.contiguous()
-    grad_gates = _rows_of(lengths, x, tuple(gates.shape))
-    grad_recurrent = _rows_of(lengths, x, (tasks, directions, x.shape[-2], 3 * hidden))
+    grad_gates = rows_of(lengths, x, tuple(gates.shape))
+    grad_recurrent = rows_of(lengths, x, (tasks, directions, x.shape[-2], 3 * hidden))
     grad_bias = x.new_empty(tasks, directions, 4 * hidden)
     pointers = (
         gates.data_ptr(),
@@ -80,7 +80,7 @@ def task_gru_layer_backward(
     run = _backward_at_once if in_one_launch(weight_hh) else _backward_by_steps
     run(weight_hh, starts, lengths, gates, grad_bias, pointers)
     grad_x = grad_ih = grad_hh = x.new_empty(0)
-    need_x, need_ih, need_hh = needs
+    need_x, need_ih, need_hh, *need_biases = needs
     if need_hh:
         states = output.unflatten(2, (directions, hidden))
         products = [torch.bmm(grad_recurrent[:, d].mT, states[:, :, d]) for d in range(directions)]
@@ -95,14 +95,7 @@ def task_gru_layer_backward(
             grad_ih = torch.bmm(grad_gates.mT, x).view(weight_ih.shape)
         if need_x:
             grad_x = torch.bmm(grad_gates, weight_ih.flatten(1, 2))
-    reset_update, new, new_recurrent = grad_bias.split([2 * hidden, hidden, hidden], 2)
-    return (
-        grad_x,
-        grad_ih,
-        grad_hh,
-        torch.cat([reset_update, new], 2),
-        torch.cat([reset_update, new_recurrent], 2),
-    )
+    return grad_x, grad_ih, grad_hh, *bias_gradients(grad_bias, need_biases)
 
 
 def in_one_launch(weight_hh: Tensor) -> bool:
@@ -115,7 +108,7 @@ def in_one_launch(weight_hh: Tensor) -> bool:
 def _forward_at_once(
     weight_hh: Tensor, starts: Tensor, lengths: Tensor, gates: Tensor, pointers: tuple[int, ...]
 ) -> None:
-    arguments = _sizes(weight_hh, starts, lengths, gates)
+    arguments = recurrence(weight_hh, starts, lengths, gates)
     memory.module(gates).task_gru_forward(*arguments, *pointers)
 
 
@@ -130,7 +123,7 @@ def _backward_at_once(
     tasks, directions, _, hidden = weight_hh.shape
     sizes = memory.DTYPES[gates.dtype], tasks * directions, len(lengths), hidden
     workspace = memory.workspace("task_gru", gates, *sizes)
-    arguments = _sizes(weight_hh, starts, lengths, gates, workspace)
+    arguments = recurrence(weight_hh, starts, lengths, gates, workspace)
     memory.module(gates).task_gru_backward(*arguments, *pointers)
 
 
@@ -139,7 +132,7 @@ def _forward_by_steps(
 ) -> None:
     weights = weight_hh.flatten(0, 1)  # (T * dirs, 3h, h)
     starts, lengths, running = _longest_first(starts, lengths)
-    arguments = _sizes(weight_hh, starts, lengths, gates)
+    arguments = recurrence(weight_hh, starts, lengths, gates)
     states = gates.new_empty(len(weights), len(lengths), weights.shape[2])
     products = states
     for step, count in enumerate(running):
@@ -160,7 +153,7 @@ def _backward_by_steps(
     weights = weight_hh.flatten(0, 1)  # (T * dirs, 3h, h)
     pairs, width, hidden = weights.shape
     starts, lengths, running = _longest_first(starts, lengths)
-    arguments = _sizes(weight_hh, starts, lengths, gates)
+    arguments = recurrence(weight_hh, starts, lengths, gates)
     carry = gates.new_empty(pairs, len(lengths), hidden)
     sums = gates.new_empty(pairs, len(lengths), 4 * hidden)
     for step, count in reversed(list(enumerate(running))):
@@ -179,34 +172,3 @@ def _longest_first(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, lis
     steps = torch.arange(int(lengths[0]) if len(lengths) else 0)
     running = (lengths.unsqueeze(1) > steps).sum(0)
     return starts, lengths, running.tolist()
-
-
-def _rows_of(lengths: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Memory for values of all rows, 0 in those that no sequence has."""
-    covered = int(lengths.sum()) == like.shape[-2]
-    return like.new_empty(shape) if covered else like.new_zeros(shape)
-
-
-def _sizes(
-    weight_hh: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    gates: Tensor,
-    workspace: Tensor | None = None,
-) -> tuple[Any, ...]:
-    """The first arguments of the kernels."""
-    tasks, directions, width, hidden = weight_hh.shape
-    strides = (directions * width, gates.stride(0)) if gates.dim() == 2 else gates.stride()[:2]
-    return (
-        memory.execution(gates, workspace),
-        memory.DTYPES[gates.dtype],
-        weight_hh.data_ptr(),
-        starts.data_ptr(),
-        lengths.data_ptr(),
-        tasks,
-        directions,
-        lengths.shape[0],
-        gates.shape[-2],
-        hidden,
-        *strides,
-    )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from fastmtl.backends.reference.precision import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
+from fastmtl.backends.reference._reduction import element_scale, reduced
 
 
 def focal_loss(
@@ -29,13 +30,7 @@ def focal_loss(
     log_p = logsigmoid(x)
     loss = -torch.exp(gamma * logsigmoid(-x)) * log_p if gamma else -log_p
     loss = torch.where(present, _weigh(loss, targets, positive, pos_weight), 0)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean":
-        return loss.sum() / present.sum().clamp(min=1)
-    return loss.sum(0) / present.sum(0).clamp(min=1)
+    return reduced(loss, present, reduction)
 
 
 def focal_loss_forward(
@@ -48,14 +43,7 @@ def focal_loss_forward(
 ) -> tuple[Tensor, Tensor]:
     """The reduced loss, and scale (T,): an element's factor in it, 0 where none is present."""
     loss = focal_loss(logits, targets, mask, pos_weight, gamma, reduction)
-    present, _ = _labels(targets, mask)
-    if reduction == "task":
-        count = present.sum(0)
-    elif reduction == "mean":
-        count = present.sum().expand(present.shape[1])
-    else:
-        count = torch.ones(present.shape[1], device=logits.device)
-    return loss, torch.where(count > 0, 1 / count.to(loss.dtype), 0)
+    return loss, element_scale(_labels(targets, mask)[0], reduction, loss.dtype)
 
 
 def focal_loss_backward(

@@ -7,10 +7,12 @@ u_a = exp(V_a - max V_a), S = <u_a, u_b> / (|u_a| |u_b|).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastmtl.backends.reference.precision import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
 
 
 def fusion_edge_weights(
@@ -26,8 +28,8 @@ def fusion_edge_weights(
 def graph_fusion(
     vertices: Tensor,  # (B, P, D)
     importance: Tensor,  # (B, P)
-    edges: Tensor,  # (E, 2)
     edge_vertices: Tensor,  # (B, E, D')
+    edges: Tensor,  # (E, 2)
     theta: float,
 ) -> tuple[Tensor, Tensor]:
     """The fused vector (B, D') and the edge weights (B, E), as autograd differentiates them."""
@@ -47,7 +49,7 @@ def fusion_edge_weights_forward(
 
 
 def graph_fusion_forward(
-    vertices: Tensor, importance: Tensor, edges: Tensor, edge_vertices: Tensor, theta: float
+    vertices: Tensor, importance: Tensor, edge_vertices: Tensor, edges: Tensor, theta: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The fused vector, the weights, and stats as in `fusion_edge_weights_forward`."""
     v = vertices.to(accumulation_dtype(vertices.dtype))
@@ -73,16 +75,24 @@ def fusion_edge_weights_backward(
 
 
 def graph_fusion_backward(
-    grad_fused: Tensor,  # (B, D')
+    grad_fused: Tensor | None,  # (B, D')
     grad_weights: Tensor | None,  # (B, E)
     stats: Tensor,  # (B, E + 2P)
     vertices: Tensor,  # (B, P, D)
     importance: Tensor,  # (B, P)
-    edges: Tensor,  # (E, 2)
     edge_vertices: Tensor,  # (B, E, D')
+    edges: Tensor,  # (E, 2)
     theta: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to the vertices, the importance and the edge vertices."""
+    """Gradients with respect to the vertices, the importance and the edge vertices; the last is
+    None without `grad_fused`."""
+    if grad_fused is None:
+        none: Any = None
+        assert grad_weights is not None
+        grads = fusion_edge_weights_backward(
+            grad_weights, stats, vertices, importance, edges, theta
+        )
+        return *grads, none
     weights = _softmax_of_ratio(stats, importance, edges, theta)
     g = grad_fused.to(stats.dtype)
     grad_edge_vertices = (weights[:, :, None] * g[:, None, :]).to(edge_vertices.dtype)

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fastmtl.backends.reference.precision import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
 
 
 def stacked_norms(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl.backends.reference.precision import accumulation_dtype, full_precision
+from fastmtl.backends.precision import accumulation_dtype, full_precision
 
 
 def task_grad_norms(

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fastmtl.backends.precision import full_precision
+from fastmtl.backends.task_gru import Gradients, gradients_from_inputs
+
 
 def task_gru_layer(
     x: Tensor,  # (R, I) or (T, R, I)
@@ -24,6 +27,7 @@ def task_gru_layer(
     bias_hh: Tensor,  # (T, dirs, 3h)
     starts: Tensor,  # (B,)
     lengths: Tensor,  # (B,)
+    keep: bool,
 ) -> Tensor:
     """The states (T, R, dirs * h), by torch's GRU on packed sequences, task after task."""
     tasks, directions, _, hidden = weight_hh.shape
@@ -70,6 +74,24 @@ def task_gru_layer_forward(
     """The states (T, R, dirs * h) and what backward reads: the gates r, z, n, laid out as the one
     matrix product that they come from, (R, T * dirs * 3h) for a shared x and (T, R, dirs * 3h)
     otherwise, and h_n (T, dirs, R, h). Both are empty unless `keep`."""
+    with full_precision(x.device):
+        states, gates, hidden_n = _forward(
+            x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths
+        )
+    if not keep:
+        return states, x.new_empty(0), x.new_empty(0)
+    return states, gates, hidden_n
+
+
+def _forward(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     tasks, directions, _, hidden = weight_hh.shape
     shared = x.dim() == 2
     gates = torch.einsum("ri,tdgi->tdrg" if shared else "tri,tdgi->tdrg", x, weight_ih)
@@ -85,10 +107,7 @@ def task_gru_layer_forward(
         gates[:, d, rows] = torch.cat([r, z, n], 2)
         hidden_n[:, d, rows] = h_n
         output[:, d, rows] = n + z * (h - n)
-    states = output.transpose(1, 2).flatten(2)
-    if not keep:
-        return states, x.new_empty(0), x.new_empty(0)
-    return states, _laid_out(gates, shared), hidden_n
+    return output.transpose(1, 2).flatten(2), _laid_out(gates, shared), hidden_n
 
 
 def task_gru_layer_backward(
@@ -99,12 +118,38 @@ def task_gru_layer_backward(
     x: Tensor,  # (R, I) or (T, R, I)
     weight_ih: Tensor,  # (T, dirs, 3h, I)
     weight_hh: Tensor,  # (T, dirs, 3h, h)
+    bias_ih: Tensor,  # (T, dirs, 3h)
+    bias_hh: Tensor,  # (T, dirs, 3h)
     starts: Tensor,  # (B,)
     lengths: Tensor,  # (B,)
+    keep: bool,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, weight_hh, bias_ih and bias_hh; the first three are empty where
-    `needs` says that nobody wants them."""
+    """Gradients of x, weight_ih, weight_hh, bias_ih and bias_hh, empty where `needs` says that
+    nobody wants them. `output` is empty too where the forward pass did not `keep`."""
+    if not keep:
+        weights, rows = (weight_ih, weight_hh, bias_ih, bias_hh), (starts, lengths)
+        return gradients_from_inputs(
+            task_gru_layer_forward, task_gru_layer_backward, grad, x, weights, rows, needs
+        )
+    with full_precision(x.device):
+        return _backward(
+            grad, output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths, needs
+        )
+
+
+def _backward(
+    grad: Tensor,
+    output: Tensor,
+    gates: Tensor,
+    hidden_n: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    needs: list[bool],
+) -> Gradients:
     tasks, directions, width, hidden = weight_hh.shape
     shared = x.dim() == 2
     by_pair = (
@@ -128,7 +173,7 @@ def task_gru_layer_backward(
         grad_own[:, d, rows] = own = torch.cat([dr, dz, dn * r], 2)
         total[:, d, before] += (own @ weight_hh[:, d] + dh * z) * started
         previous[:, d, rows] = h
-    need_x, need_ih, need_hh = needs
+    need_x, need_ih, need_hh, *need_biases = needs
     to_x, to_ih = (
         ("tdrg,tdgi->ri", "tdrg,ri->tdgi") if shared else ("tdrg,tdgi->tri", "tdrg,tri->tdgi")
     )
@@ -136,8 +181,8 @@ def task_gru_layer_backward(
         torch.einsum(to_x, grad_gates, weight_ih) if need_x else x.new_empty(0),
         torch.einsum(to_ih, grad_gates, x) if need_ih else x.new_empty(0),
         torch.einsum("tdrg,tdrh->tdgh", grad_own, previous) if need_hh else x.new_empty(0),
-        grad_gates.sum(2),
-        grad_own.sum(2),
+        grad_gates.sum(2) if need_biases[0] else x.new_empty(0),
+        grad_own.sum(2) if need_biases[1] else x.new_empty(0),
     )
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.losses import results
 from fastmtl.backends.triton.formulas import (
     bytes_of,
     device_of,
@@ -32,11 +32,8 @@ def focal_loss_forward(
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
     rows, tasks = logits.shape
-    dtype = accumulation_dtype(logits.dtype)
     elementwise = reduction == "none"
-    shape = (rows, tasks) if elementwise else (tasks,) if reduction == "task" else ()
-    loss = logits.new_empty(shape, dtype=dtype)
-    scale = logits.new_empty(tasks, dtype=dtype)
+    loss, scale = results(logits, rows, tasks, reduction)
     tile_rows, columns = _tile(tasks)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, tasks)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.backends.triton.formulas import device_of, halves, joined, real
 
 _PRODUCTS = 8192  # elements of a tile of products
@@ -21,18 +21,18 @@ def fusion_edge_weights_forward(
     edges: Tensor,  # (E, 2)
     theta: float,
 ) -> tuple[Tensor, Tensor]:
-    _, weights, stats = _forward(vertices, importance, edges, None, theta)
+    _, weights, stats = _forward(vertices, importance, None, edges, theta)
     return weights, stats
 
 
 def graph_fusion_forward(
     vertices: Tensor,  # (B, P, D)
     importance: Tensor,  # (B, P)
-    edges: Tensor,  # (E, 2)
     edge_vertices: Tensor,  # (B, E, D')
+    edges: Tensor,  # (E, 2)
     theta: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    fused, weights, stats = _forward(vertices, importance, edges, edge_vertices, theta)
+    fused, weights, stats = _forward(vertices, importance, edge_vertices, edges, theta)
     assert fused is not None
     return fused, weights, stats
 
@@ -46,30 +46,27 @@ def fusion_edge_weights_backward(
     theta: float,
 ) -> tuple[Tensor, Tensor]:
     grad_vertices, grad_importance, _ = _backward(
-        None, grad_weights, stats, vertices, importance, edges, None, theta
+        None, grad_weights, stats, vertices, importance, None, edges, theta
     )
     return grad_vertices, grad_importance
 
 
 def graph_fusion_backward(
-    grad_fused: Tensor,  # (B, D')
+    grad_fused: Tensor | None,  # (B, D')
     grad_weights: Tensor | None,  # (B, E)
     stats: Tensor,  # (B, E + 2P)
     vertices: Tensor,  # (B, P, D)
     importance: Tensor,  # (B, P)
-    edges: Tensor,  # (E, 2)
     edge_vertices: Tensor,  # (B, E, D')
+    edges: Tensor,  # (E, 2)
     theta: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_vertices, grad_importance, grad_edge_vertices = _backward(
-        grad_fused, grad_weights, stats, vertices, importance, edges, edge_vertices, theta
-    )
-    assert grad_edge_vertices is not None
-    return grad_vertices, grad_importance, grad_edge_vertices
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    fused = None if grad_fused is None else edge_vertices
+    return _backward(grad_fused, grad_weights, stats, vertices, importance, fused, edges, theta)
 
 
 def _forward(
-    vertices: Tensor, importance: Tensor, edges: Tensor, edge_vertices: Tensor | None, theta: float
+    vertices: Tensor, importance: Tensor, edge_vertices: Tensor | None, edges: Tensor, theta: float
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     batch, count, features = vertices.shape
     dtype = accumulation_dtype(vertices.dtype)
@@ -104,8 +101,8 @@ def _backward(
     stats: Tensor,
     vertices: Tensor,
     importance: Tensor,
-    edges: Tensor,
     edge_vertices: Tensor | None,
+    edges: Tensor,
     theta: float,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     vertices, importance = vertices.contiguous(), importance.contiguous()

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.losses import results
 from fastmtl.backends.triton.formulas import (
     device_of,
     focal,
@@ -29,23 +29,21 @@ _TILE = 2048
 def grouped_focal_loss_forward(
     logits: Tensor,  # (N, sum C)
     targets: Tensor,  # (N, G)
+    weight: Tensor | None,  # (sum C,)
     group_sizes: Sequence[int],
-    class_weight: Tensor | None,  # (sum C,)
+    ignore_index: int,
     gamma: float,
     reduction: str,
 ) -> tuple[Tensor, Tensor]:
     rows, groups = targets.shape
-    dtype = accumulation_dtype(logits.dtype)
     elementwise = reduction == "none"
-    shape = (rows, groups) if elementwise else (groups,) if reduction == "task" else ()
-    loss = logits.new_empty(shape, dtype=dtype)
-    scale = logits.new_empty(groups, dtype=dtype)
+    loss, scale = results(logits, rows, groups, reduction)
     classes, tile_rows = _tile(group_sizes)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, groups)
     with device_of(logits):
         _forward[programs, groups](
-            *_arguments(logits, targets, group_sizes, class_weight, gamma),
+            *_arguments(logits, targets, weight, group_sizes, ignore_index, gamma),
             loss if elementwise else None,
             partial,
             REAL=real(logits),
@@ -65,8 +63,9 @@ def grouped_focal_loss_backward(
     scale: Tensor,  # (G,)
     logits: Tensor,  # (N, sum C)
     targets: Tensor,  # (N, G)
+    weight: Tensor | None,  # (sum C,)
     group_sizes: Sequence[int],
-    class_weight: Tensor | None,  # (sum C,)
+    ignore_index: int,
     gamma: float,
     reduction: str,
 ) -> Tensor:
@@ -77,7 +76,7 @@ def grouped_focal_loss_backward(
     if rows:
         with device_of(logits):
             _backward[triton.cdiv(rows, tile_rows), groups](
-                *_arguments(logits, targets, group_sizes, class_weight, gamma),
+                *_arguments(logits, targets, weight, group_sizes, ignore_index, gamma),
                 upstream,
                 *upstream.stride(),
                 scale,
@@ -106,8 +105,9 @@ def _offsets(group_sizes: tuple[int, ...], device: torch.device) -> Tensor:
 def _arguments(
     logits: Tensor,
     targets: Tensor,
+    weight: Tensor | None,
     group_sizes: Sequence[int],
-    class_weight: Tensor | None,
+    ignore_index: int,
     gamma: float,
 ) -> tuple[Tensor | int | float | None, ...]:
     """What both kernels begin with."""
@@ -115,7 +115,8 @@ def _arguments(
         *(logits, *logits.stride()),
         *(targets, *targets.stride()),
         _offsets(tuple(group_sizes), logits.device),
-        class_weight,
+        weight,
+        ignore_index,
         *targets.shape,
         *halves(gamma),
     )
@@ -131,6 +132,7 @@ def _group(
     y_column,
     offsets,
     class_weight,
+    ignored,
     group,
     row,
     rows,
@@ -144,7 +146,7 @@ def _group(
     inside = (row < rows)[:, None] & (k < classes)[None, :]
     offset = row[:, None] * z_row + (begin + k).to(tl.int64)[None, :] * z_column
     z = tl.load(logits + offset, inside, 0.0).to(REAL)
-    label = tl.load(targets + row * y_row + group * y_column, row < rows, -100)
+    label = tl.load(targets + row * y_row + group * y_column, row < rows, ignored)
     own = inside & (k[None, :] == label[:, None])
     other = inside & (k[None, :] != label[:, None])
     largest = tl.max(tl.where(other, z, float("-inf")), 1)
@@ -160,7 +162,7 @@ def _group(
     else:
         weight = margin * 0 + 1
     weight = tl.where(known, weight, float("nan"))
-    return z, inside, own, label == -100, weight, others, margin
+    return z, inside, own, label == ignored, weight, others, margin
 
 
 @triton.jit
@@ -173,6 +175,7 @@ def _forward(
     y_column,
     offsets,  # (G + 1,)
     class_weight,  # (sum C,) or None
+    ignored,
     rows,
     groups,
     gamma_high,
@@ -200,6 +203,7 @@ def _forward(
             y_column,
             offsets,
             class_weight,
+            ignored,
             group,
             row,
             rows,
@@ -227,6 +231,7 @@ def _backward(
     y_column,
     offsets,  # (G + 1,)
     class_weight,  # (sum C,) or None
+    ignored,
     rows,
     groups,
     gamma_high,
@@ -254,6 +259,7 @@ def _backward(
         y_column,
         offsets,
         class_weight,
+        ignored,
         group,
         row,
         rows,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastmtl.backends import reference
+from fastmtl.backends.reference import least_norm as reference
 from fastmtl.backends.triton.formulas import device_of
 
 _MOST_TASKS = 128  # whose (T, T) fits the registers of a program

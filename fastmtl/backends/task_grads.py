@@ -9,7 +9,7 @@ triangle and half its diagonal
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
 neither. Products are torch's and what is between them is the backend's `row_dots`, or its
-`gram_triangle`, `gram_squares` and `gram_pairs` where it has better ones for triangular H.
+`triangle`, `squares` and `pairs` where it has better ones for triangular H.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fastmtl.backends.reference import accumulation_dtype, full_precision
+from fastmtl.backends.precision import accumulation_dtype, full_precision
 
 # row_dots(a (R, C), b (R, C) or (1, C), out (R,), accumulate): out (+)= sum_c a * b
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
-# gram_triangle(x (N, I) or (T, N, I)): H
+# triangle(x (N, I) or (T, N, I)): H
 GramTriangle = Callable[[Tensor], Tensor]
-# gram_squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = 2 <d_j, h d_j>
+# squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = 2 <d_j, h d_j>
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
-# gram_pairs(d (T, N, O), h (N, N) lower triangular): <d_i, h d_j>, (T, T)
+# pairs(d (T, N, O), h (N, N) lower triangular): <d_i, h d_j>, (T, T)
 GramPairs = Callable[[Tensor, Tensor], Tensor]
 
 _BLOCK_ELEMENTS = 1 << 20

@@ -1,4 +1,4 @@
-"""Gradient norms and Gramians: row-wise reductions and scalings in Triton, products in torch."""
+"""Norms over the leading dimension in Triton: row-wise reductions and scalings."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastmtl.backends import gram
-from fastmtl.backends.reference import accumulation_dtype
+from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.backends.triton.formulas import device_of, real
 
 _BLOCK, _CHUNK = 1024, 16384  # _BLOCK elements at a time, _CHUNK a program
-
-
-def task_grad_norms_forward(
-    inputs: Tensor,  # (N, I) or (T, N, I)
-    grad_outputs: Tensor,  # (T, N, O)
-) -> Tensor:
-    return gram.norms(inputs, grad_outputs, _row_dots)
-
-
-def task_grad_gramian_forward(
-    inputs: Tensor,  # (N, I) or (T, N, I)
-    grad_outputs: Tensor,  # (T, N, O)
-) -> Tensor:
-    return gram.gramian(inputs, grad_outputs)
 
 
 def stacked_norms_forward(
@@ -38,7 +23,7 @@ def stacked_norms_forward(
     for part in stacked:
         if part.numel():
             rows = part.reshape(part.shape[0], -1).contiguous()
-            _row_dots(rows, rows, squares, True)
+            row_dots(rows, rows, squares, True)
     return squares.sqrt_()
 
 
@@ -60,7 +45,13 @@ def stacked_norms_backward(
     return grads
 
 
-def _row_dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
+def row_dots(
+    a: Tensor,  # (R, C)
+    b: Tensor,  # (R, C)
+    out: Tensor,  # (R,)
+    accumulate: bool,
+) -> None:
+    """out (+)= sum_c a * b."""
     rows, columns = a.shape
     if not rows:
         return

@@ -1,0 +1,83 @@
+"""What the signatures of a reference pair say of an op; see `fastmtl.backends.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Law:
+    """How the arguments and results of NAME_forward and NAME_backward fit together.
+
+    `flat` arguments have the tensors of a list one by one, as autograd wants them.
+    """
+
+    outputs: int  # results that are the op's own
+    results: int  # of forward
+    kept: int  # results that backward reads, the last ones unless the op says otherwise
+    settings: int  # arguments behind the tensors
+    gradients: int  # of the first arguments
+    listed: bool  # the tensors are one list, whose every element has a gradient
+    takes_needs: bool
+    takes_none: bool  # for the gradients of outputs that nobody differentiates, not zeros
+
+    @staticmethod
+    def of(forward: Callable[..., Any], backward: Callable[..., Any] | None, outputs: int) -> Law:
+        *arguments, result = get_type_hints(forward).values()
+        tensors = [hint for hint in arguments if hint is Tensor or Tensor in get_args(hint)]
+        hints = get_type_hints(backward) if backward else {}
+        others = outputs + len(arguments) + ("needs" in hints)
+        return Law(
+            outputs=outputs,
+            results=len(get_args(result)) or 1,
+            kept=len(hints) - 1 - others if backward else 0,
+            settings=len(arguments) - len(tensors),
+            gradients=len(get_args(hints.get("return"))) or 1,
+            listed=get_origin(tensors[0]) is Sequence,
+            takes_needs="needs" in hints,
+            takes_none=any(hint is not Tensor for hint in list(hints.values())[:outputs]),
+        )
+
+    def lead(self, arguments: tuple[Any, ...]) -> Tensor:
+        """The tensor whose device is the op's."""
+        found: Tensor = arguments[0][0] if self.listed else arguments[0]
+        return found
+
+    def flat(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*arguments[0], *arguments[1:]) if self.listed else arguments
+
+    def nested(self, flat: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.listed:
+            return flat
+        cut = len(flat) - self.settings
+        return list(flat[:cut]), *flat[cut:]
+
+    def save(self, ctx: Any, kept: tuple[Tensor, ...], flat: tuple[Any, ...]) -> None:
+        """Leave what `differentiate` reads in the context of an autograd function."""
+        cut = len(flat) - self.settings
+        ctx.save_for_backward(*kept, *flat[:cut])
+        ctx.settings = flat[cut:]
+
+    def differentiate(
+        self,
+        backward: Callable[..., Any],
+        ctx: Any,
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of the flat arguments, None for those that have none."""
+        saved = ctx.saved_tensors
+        kept, tensors = saved[: self.kept], saved[self.kept :]
+        arguments = (*grads, *kept, *self.nested((*tensors, *ctx.settings)))
+        if self.takes_needs:
+            wanted = needs[: self.gradients]
+            every = backward(*arguments, list(wanted))
+            found = [grad if need else None for grad, need in zip(every, wanted, strict=True)]
+        else:
+            result = backward(*arguments)
+            found = [result] if isinstance(result, Tensor) else result
+        return *found, *(None,) * (len(tensors) + self.settings - len(found))

@@ -1,0 +1,186 @@
+"""One fused op out of its reference: schema, fake, autograd, registration and choice of backend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from fastmtl import backends
+from fastmtl.ops._autograd import once_differentiable
+from fastmtl.ops._law import Law
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Results = tuple[Tensor, ...]
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def traced(tensor: Tensor) -> bool:
+    """Whether a call is recorded or has no values: under torch.compile, torch.export and
+    torch.jit.trace, or with a tensor that has no memory of its own."""
+    return (
+        torch.compiler.is_compiling()
+        or type(tensor) not in _PLAIN
+        or tensor.is_meta
+        or torch._C._is_tracing()
+    )
+
+
+class FusedOp(Generic[P, R]):
+    """The op NAME, whose formula is `fastmtl.backends.reference.STEM.NAME`, called as that.
+
+    The signatures of NAME_forward and NAME_backward beside the formula define the op, by the laws
+    in `fastmtl.backends.reference`; an op without NAME_backward has no gradients. Eager calls go
+    straight to a backend's pair, inside a torch.autograd.Function where a gradient is wanted: the
+    dispatcher costs more than a small kernel. Calls that are `traced` go through the registered op
+    torch.ops.fastmtl.NAME. Either way a second derivative is refused.
+
+    Args:
+        formula: NAME. On the reference backend eager calls run it, differentiated by autograd.
+        outputs: how many of NAME_forward's results are the op's own.
+        kept: what backward reads of all the results, given them and the arguments; by default the
+            last ones.
+        fake: NAME_forward for tensors without values, where the reference's looks at them.
+        guard: checks of the arguments' values, which a traced graph knows only when it runs.
+    """
+
+    def __init__(
+        self,
+        formula: Callable[P, R],
+        *,
+        outputs: int = 1,
+        kept: Callable[[Results, tuple[Any, ...]], Results] | None = None,
+        fake: Callable[..., Any] | None = None,
+        guard: Callable[..., None] | None = None,
+    ) -> None:
+        reference = sys.modules[formula.__module__]
+        self.name = formula.__name__
+        forward = getattr(reference, f"{self.name}_forward")
+        backward = getattr(reference, f"{self.name}_backward", None)
+        law = Law.of(forward, backward, outputs)
+        own: Any = 0 if outputs == 1 else slice(0, outputs)
+        self._law = law
+        self._formula = formula
+        self._kept = kept or (lambda results, _: results[len(results) - law.kept :])
+        self._own: Callable[[Any], R] = lambda results: results[own] if law.results > 1 else results
+        self._apply: Callable[..., R] | None = self._function().apply if backward else None
+        self._registered = self._register(forward, fake or forward, guard)
+        if backward is not None:
+            self._register_backward(backward)
+
+    def __call__(self, *arguments: P.args, **nothing: P.kwargs) -> R:
+        law = self._law
+        lead = law.lead(arguments)
+        if traced(lead):
+            return self._own(self._registered(*arguments))
+        kernels = backends.kernels(self.name, lead.device.type)
+        if kernels.backend == "reference":
+            return self._formula(*arguments, **nothing)
+        if self._apply is not None and torch.is_grad_enabled():
+            flat = law.flat(arguments)
+            for leaf in flat[: len(flat) - law.settings] if law.listed else flat[: law.gradients]:
+                if leaf.requires_grad:
+                    return self._apply(kernels, *flat)
+        return self._own(kernels.forward(*arguments))
+
+    def _function(self) -> Any:
+        """The eager autograd function, named after the op."""
+        law = self._law
+
+        def forward(ctx: Any, kernels: backends.Kernels, *flat: Any) -> Any:
+            arguments = law.nested(flat)
+            found = kernels.forward(*arguments)
+            results = found if law.results > 1 else (found,)
+            law.save(ctx, self._kept(results, arguments), flat)
+            ctx.kernels = kernels
+            if law.takes_none:
+                ctx.set_materialize_grads(False)
+            return self._own(found)
+
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            needs = ctx.needs_input_grad[1:]
+            if all(grad is None for grad in grads):
+                return None, *(None for _ in needs)
+            return None, *law.differentiate(ctx.kernels.backward, ctx, grads, needs)
+
+        name = "".join(part.capitalize() for part in self.name.split("_"))
+        body = {
+            "forward": staticmethod(forward),
+            "backward": staticmethod(once_differentiable(backward)),
+        }
+        meta: Any = type(torch.autograd.Function)
+        return meta(name, (torch.autograd.Function,), body)
+
+    def _register(
+        self,
+        forward: Callable[..., Any],
+        fake: Callable[..., Any],
+        guard: Callable[..., None] | None,
+    ) -> Any:
+        """NAME in torch.library."""
+
+        def run(*arguments: Any) -> Any:
+            if guard is not None:
+                guard(*arguments)
+            kernels = backends.kernels(self.name, self._law.lead(arguments).device.type)
+            return _dense(kernels.forward(*arguments))
+
+        op = _custom_op(f"fastmtl::{self.name}", run, forward)
+        op.register_fake(lambda *arguments: _like(fake(*arguments)))
+        return op
+
+    def _register_backward(self, backward: Callable[..., Any]) -> None:
+        """NAME_backward in torch.library, as the derivative of NAME."""
+        law, name = self._law, f"{self.name}_backward"
+
+        def run(*arguments: Any) -> Any:
+            kernels = backends.kernels(self.name, arguments[0].device.type)
+            assert kernels.backward is not None
+            return _dense(kernels.backward(*arguments))
+
+        def fake(*arguments: Any) -> Any:
+            inputs = arguments[law.outputs + law.kept :]
+            if law.listed:
+                return [leaf.new_empty(leaf.shape) for leaf in inputs[0]]
+            needs = arguments[-1] if law.takes_needs else [True] * law.gradients
+            pairs = zip(inputs, needs, strict=False)
+            grads = tuple(leaf.new_empty(leaf.shape if need else 0) for leaf, need in pairs)
+            return grads if law.gradients > 1 else grads[0]
+
+        op = _custom_op(f"fastmtl::{name}", run, backward)
+        op.register_fake(fake)
+
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            results = output if law.results > 1 else (output,)
+            law.save(ctx, self._kept(results, inputs), law.flat(inputs))
+            ctx.mark_non_differentiable(*results[law.outputs :])
+
+        def differentiate(ctx: Any, *grads: Tensor) -> Any:
+            return law.nested(
+                law.differentiate(op, ctx, grads[: law.outputs], ctx.needs_input_grad)
+            )
+
+        self._registered.register_autograd(differentiate, setup_context=setup)
+
+
+def _custom_op(name: str, run: Callable[..., Any], prototype: Callable[..., Any]) -> Any:
+    schema = torch.library.infer_schema(prototype, mutates_args=())
+    return torch.library.custom_op(name, run, mutates_args=(), schema=schema)
+
+
+def _like(results: Any) -> Any:
+    """Empty results, contiguous as the kernels return them."""
+    if isinstance(results, Tensor):
+        return results.new_empty(results.shape)
+    return tuple(result.new_empty(result.shape) for result in results)
+
+
+def _dense(results: Any) -> Any:
+    """The reference's results too, which have the strides of its arguments."""
+    if isinstance(results, Tensor):
+        return results.contiguous()
+    return type(results)(result.contiguous() for result in results)
