@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if not _takes_onednn(a):
         return torch.mm(a, b)
     operands = _dense(a), _dense(b).t()
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, None, "none", [], "")
-    return result
+    product = torch.ops.mkldnn._linear_pointwise(*operands, None, "none", [], "")
+    return cast(Tensor, product)
 
 
 def bmm(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:

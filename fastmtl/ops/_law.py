@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -44,8 +44,7 @@ class Law:
 
     def lead(self, arguments: tuple[Any, ...]) -> Tensor:
         """The tensor whose device is the op's."""
-        found: Tensor = arguments[0][0] if self.listed else arguments[0]
-        return found
+        return cast(Tensor, arguments[0][0] if self.listed else arguments[0])
 
     def flat(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*arguments[0], *arguments[1:]) if self.listed else arguments

@@ -30,6 +30,13 @@ def traced(tensor: Tensor) -> bool:
     )
 
 
+def transformed(tensor: Tensor) -> bool:
+    """Whether a transform of torch.func, or a batched backward pass, follows what is done to a
+    tensor: no kernel can read it."""
+    functorch = torch._C._are_functorch_transforms_active()
+    return functorch or torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
 class FusedOp(Generic[P, R]):
     """The op NAME, whose formula is `fastmtl.backends.reference.STEM.NAME`, called as that.
 
@@ -37,7 +44,8 @@ class FusedOp(Generic[P, R]):
     in `fastmtl.backends.reference`; an op without NAME_backward has no gradients. Eager calls go
     straight to a backend's pair, inside a torch.autograd.Function where a gradient is wanted: the
     dispatcher costs more than a small kernel. Calls that are `traced` go through the registered op
-    torch.ops.fastmtl.NAME. Either way a second derivative is refused.
+    torch.ops.fastmtl.NAME. Either way a second derivative is refused. Where a call or its gradient
+    is `transformed`, the reference is.
 
     Args:
         formula: NAME. On the reference backend eager calls run it, differentiated by autograd.
@@ -46,6 +54,7 @@ class FusedOp(Generic[P, R]):
             last ones.
         fake: NAME_forward for tensors without values, where the reference's looks at them.
         guard: checks of the arguments' values, which a traced graph knows only when it runs.
+        transformable: whether the reference is made of operations that torch.func transforms.
     """
 
     def __init__(
@@ -56,15 +65,18 @@ class FusedOp(Generic[P, R]):
         kept: Callable[[Results, tuple[Any, ...]], Results] | None = None,
         fake: Callable[..., Any] | None = None,
         guard: Callable[..., None] | None = None,
+        transformable: bool = True,
     ) -> None:
         reference = sys.modules[formula.__module__]
         self.name = formula.__name__
         forward = getattr(reference, f"{self.name}_forward")
         backward = getattr(reference, f"{self.name}_backward", None)
+        self._pair = backends.Kernels("reference", forward, backward)
         law = Law.of(forward, backward, outputs)
         own: Any = 0 if outputs == 1 else slice(0, outputs)
         self._law = law
         self._formula = formula
+        self._transformable = transformable
         self._kept = kept or (lambda results, _: results[len(results) - law.kept :])
         self._own: Callable[[Any], R] = lambda results: results[own] if law.results > 1 else results
         self._apply: Callable[..., R] | None = self._function().apply if backward else None
@@ -77,7 +89,7 @@ class FusedOp(Generic[P, R]):
         lead = law.lead(arguments)
         if traced(lead):
             return self._own(self._registered(*arguments))
-        kernels = backends.kernels(self.name, lead.device.type)
+        kernels = self._kernels(lead)
         if kernels.backend == "reference":
             return self._formula(*arguments, **nothing)
         if self._apply is not None and torch.is_grad_enabled():
@@ -86,6 +98,22 @@ class FusedOp(Generic[P, R]):
                 if leaf.requires_grad:
                     return self._apply(kernels, *flat)
         return self._own(kernels.forward(*arguments))
+
+    def _kernels(self, lead: Tensor) -> backends.Kernels:
+        """What serves a call."""
+        if transformed(lead):
+            return self._reference()
+        return backends.kernels(self.name, lead.device.type)
+
+    def _reference(self) -> backends.Kernels:
+        """What serves a call that is `transformed`."""
+        if not self._transformable:
+            raise RuntimeError(
+                f"fastmtl.ops.{self.name}: transforms of torch.func and batched backward passes "
+                "cannot follow it; take the network out of torch.nn that a layer's or model's "
+                "to_torch() gives"
+            )
+        return self._pair
 
     def _function(self) -> Any:
         """The eager autograd function, named after the op."""
@@ -102,10 +130,13 @@ class FusedOp(Generic[P, R]):
             return self._own(found)
 
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            needs = ctx.needs_input_grad[1:]
-            if all(grad is None for grad in grads):
+            needs, kernels = ctx.needs_input_grad[1:], ctx.kernels
+            given = [grad for grad in grads if grad is not None]
+            if not given:
                 return None, *(None for _ in needs)
-            return None, *law.differentiate(ctx.kernels.backward, ctx, grads, needs)
+            if transformed(given[0]):
+                kernels = self._reference()
+            return None, *law.differentiate(kernels.backward, ctx, grads, needs)
 
         name = "".join(part.capitalize() for part in self.name.split("_"))
         body = {

@@ -167,4 +167,5 @@ _task_gru_layer = FusedOp(
     kept=_kept,
     fake=_fake,
     guard=lambda x, *arguments: need_rows(arguments[4], arguments[5], x.shape[-2]),
+    transformable=False,
 )

@@ -113,3 +113,24 @@ def test_second_derivative_is_refused(ops: tuple[FusedOp, FusedOp]) -> None:
 def test_fake_results_are_contiguous(ops: tuple[FusedOp, FusedOp]) -> None:
     x = torch.empty(3, 4, device="meta").T
     assert all(result.is_contiguous() for result in ops[1](x, x, True))
+
+
+def test_transforms_of_functorch_see_the_formula(ops: tuple[FusedOp, FusedOp]) -> None:
+    x, y = torch.randn(3), torch.randn(3)
+    (by_x, _) = torch.func.jacrev(lambda x: ops[1](x, y, True))(x)
+    assert torch.equal(by_x, torch.diag(y))
+    per_sample = torch.func.vmap(torch.func.grad(lambda x, y: ops[1](x, y, True)[0]))(x, y)
+    assert torch.equal(per_sample, y)
+
+
+def test_batched_backward_passes_use_the_reference(ops: tuple[FusedOp, FusedOp]) -> None:
+    x, y = torch.randn(3, requires_grad=True), torch.randn(3)
+    product, _ = ops[1](x, y, True)
+    seeds = torch.eye(3)
+
+    def pull(seed: Tensor) -> Tensor:
+        return torch.autograd.grad(product, x, seed, retain_graph=True)[0]
+
+    assert torch.equal(torch.vmap(pull)(seeds), torch.diag(y))
+    (batched,) = torch.autograd.grad(product, x, seeds, is_grads_batched=True)
+    assert torch.equal(batched, torch.diag(y))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,8 +20,7 @@ def stacked_norms(
         part.to(accumulation_dtype(part.dtype)).reshape(part.shape[0], prod(part.shape[1:]))
         for part in stacked
     ]
-    norms: Tensor = torch.linalg.vector_norm(torch.cat(rows, 1), dim=1)
-    return norms
+    return cast(Tensor, torch.linalg.vector_norm(torch.cat(rows, 1), dim=1))
 
 
 def stacked_norms_forward(stacked: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,8 @@ For y = x W^T and d_j = dL_j/dy, dL_j/dW = d_j^T x: the gradients are materialis
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,7 @@ def task_grad_norms(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
     """||dL_j/dW||_F for every task, (T,)."""
-    norms: Tensor = torch.linalg.vector_norm(_weight_grads(inputs, grad_outputs), dim=1)
-    return norms
+    return cast(Tensor, torch.linalg.vector_norm(_weight_grads(inputs, grad_outputs), dim=1))
 
 
 def task_grad_gramian(
