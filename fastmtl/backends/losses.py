@@ -9,6 +9,8 @@ from fastmtl.backends.precision import accumulation_dtype
 
 def results(logits: Tensor, rows: int, tasks: int, reduction: str) -> tuple[Tensor, Tensor]:
     """Memory for the reduced loss, and for the scale of every task, (tasks,)."""
-    dtype = accumulation_dtype(logits.dtype)
     shape = (tasks,) if reduction == "task" else (rows, tasks) if reduction == "none" else ()
+    dtype = accumulation_dtype(logits.dtype)
+    if dtype == logits.dtype:  # not to be named: that alone takes half as long again
+        return logits.new_empty(shape), logits.new_empty(tasks)
     return logits.new_empty(shape, dtype=dtype), logits.new_empty(tasks, dtype=dtype)

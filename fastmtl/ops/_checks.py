@@ -66,17 +66,3 @@ def need_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
-
-
-def promote_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Inside autocast, the tensors in their widest common dtype; elsewhere as they are.
-
-    Layers under autocast emit half precision while parameters stay float32, so that operands of
-    one op can differ in dtype through no fault of the caller.
-    """
-    if not torch.is_autocast_enabled(tensors[0].device.type):
-        return tensors
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor.to(dtype) for tensor in tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -41,10 +41,6 @@ class Law:
             takes_needs="needs" in hints,
             takes_none=any(hint is not Tensor for hint in list(hints.values())[:outputs]),
         )
-
-    def lead(self, arguments: tuple[Any, ...]) -> Tensor:
-        """The tensor whose device is the op's."""
-        return cast(Tensor, arguments[0][0] if self.listed else arguments[0])
 
     def flat(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*arguments[0], *arguments[1:]) if self.listed else arguments

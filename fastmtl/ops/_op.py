@@ -8,6 +8,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastmtl import backends
 from fastmtl.ops._autograd import once_differentiable
@@ -31,10 +32,18 @@ def traced(tensor: Tensor) -> bool:
 
 
 def transformed(tensor: Tensor) -> bool:
-    """Whether a transform of torch.func, or a batched backward pass, follows what is done to a
-    tensor: no kernel can read it."""
-    functorch = torch._C._are_functorch_transforms_active()
-    return functorch or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    """Whether a transform of torch.func, a batched backward pass or forward-mode differentiation
+    follows what is done to a tensor, and a kernel would lose it."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
+
+
+def unreadable(tensor: Tensor) -> bool:
+    """Whether the memory of a tensor is not what it stands for: minus that, or nothing at all."""
+    return tensor.is_neg() or tensor._is_zerotensor()
 
 
 class FusedOp(Generic[P, R]):
@@ -53,7 +62,8 @@ class FusedOp(Generic[P, R]):
         kept: what backward reads of all the results, given them and the arguments; by default the
             last ones.
         fake: NAME_forward for tensors without values, where the reference's looks at them.
-        guard: checks of the arguments' values, which a traced graph knows only when it runs.
+        guard: the checks of the arguments, for whoever calls the registered op: a graph, which
+            knows values only when it runs, or anybody.
         transformable: whether the reference is made of operations that torch.func transforms.
     """
 
@@ -82,28 +92,35 @@ class FusedOp(Generic[P, R]):
         self._apply: Callable[..., R] | None = self._function().apply if backward else None
         self._registered = self._register(forward, fake or forward, guard)
         if backward is not None:
-            self._register_backward(backward)
+            self._register_backward(backward, guard)
 
     def __call__(self, *arguments: P.args, **nothing: P.kwargs) -> R:
         law = self._law
-        lead = law.lead(arguments)
+        flat = law.flat(arguments)
+        lead: Tensor = flat[0]
         if traced(lead):
             return self._own(self._registered(*arguments))
         kernels = self._kernels(lead)
         if kernels.backend == "reference":
             return self._formula(*arguments, **nothing)
-        if self._apply is not None and torch.is_grad_enabled():
-            flat = law.flat(arguments)
-            for leaf in flat[: len(flat) - law.settings] if law.listed else flat[: law.gradients]:
-                if leaf.requires_grad:
-                    return self._apply(kernels, *flat)
-        return self._own(kernels.forward(*arguments))
+        differentiated = False
+        for index in range(len(flat) - law.settings):
+            tensor = flat[index]
+            if tensor is not None:
+                if unreadable(tensor):
+                    tensor = tensor.clone()
+                    flat = (*flat[:index], tensor, *flat[index + 1 :])
+                differentiated |= tensor.requires_grad
+        if differentiated and self._apply is not None and torch.is_grad_enabled():
+            return self._apply(kernels, *flat)
+        return self._own(kernels.forward(*law.nested(flat)))
 
     def _kernels(self, lead: Tensor) -> backends.Kernels:
         """What serves a call."""
         if transformed(lead):
             return self._reference()
-        return backends.kernels(self.name, lead.device.type)
+        # The property of the tensor costs a tenth of its device.
+        return backends.kernels(self.name, "cpu" if lead.is_cpu else lead.device.type)
 
     def _reference(self) -> backends.Kernels:
         """What serves a call that is `transformed`."""
@@ -136,6 +153,8 @@ class FusedOp(Generic[P, R]):
                 return None, *(None for _ in needs)
             if transformed(given[0]):
                 kernels = self._reference()
+            elif any(unreadable(grad) for grad in given):
+                grads = tuple(grad if grad is None else grad.clone() for grad in grads)
             return None, *law.differentiate(kernels.backward, ctx, grads, needs)
 
         name = "".join(part.capitalize() for part in self.name.split("_"))
@@ -157,18 +176,22 @@ class FusedOp(Generic[P, R]):
         def run(*arguments: Any) -> Any:
             if guard is not None:
                 guard(*arguments)
-            kernels = backends.kernels(self.name, self._law.lead(arguments).device.type)
+            kernels = backends.kernels(self.name, self._law.flat(arguments)[0].device.type)
             return _dense(kernels.forward(*arguments))
 
         op = _custom_op(f"fastmtl::{self.name}", run, forward)
         op.register_fake(lambda *arguments: _like(fake(*arguments)))
         return op
 
-    def _register_backward(self, backward: Callable[..., Any]) -> None:
+    def _register_backward(
+        self, backward: Callable[..., Any], guard: Callable[..., None] | None
+    ) -> None:
         """NAME_backward in torch.library, as the derivative of NAME."""
         law, name = self._law, f"{self.name}_backward"
 
         def run(*arguments: Any) -> Any:
+            if guard is not None:
+                guard(*arguments[law.outputs + law.kept : len(arguments) - law.takes_needs])
             kernels = backends.kernels(self.name, arguments[0].device.type)
             assert kernels.backward is not None
             return _dense(kernels.backward(*arguments))

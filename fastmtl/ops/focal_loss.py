@@ -11,8 +11,6 @@ from fastmtl.ops._op import FusedOp
 
 REDUCTIONS = ("task", "sum", "mean", "none")
 
-_focal_loss = FusedOp(reference.focal_loss)
-
 
 def focal_loss(
     logits: Tensor,  # (N, T)
@@ -59,16 +57,16 @@ def focal_loss(
         >>> focal_loss(logits, targets)
         tensor([0.4376, 0.0018])
     """
-    _check(logits, targets, gamma, mask, pos_weight, reduction)
+    _check(logits, targets, mask, pos_weight, gamma, reduction)
     return _focal_loss(logits, targets, mask, pos_weight, float(gamma), reduction)
 
 
 def _check(
     logits: Tensor,
     targets: Tensor,
-    gamma: float,
     mask: Tensor | None,
     pos_weight: Tensor | None,
+    gamma: float,
     reduction: str,
 ) -> None:
     _checks.need_floating("logits", logits)
@@ -95,3 +93,6 @@ def _check(
         _checks.need_shape("pos_weight", pos_weight, (shape[1],), "one weight a task (T,)")
         _checks.need_device("pos_weight", pos_weight, "logits", logits)
         _checks.need_constant("pos_weight", pos_weight)
+
+
+_focal_loss = FusedOp(reference.focal_loss, guard=_check)

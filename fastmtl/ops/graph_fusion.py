@@ -6,20 +6,9 @@ from torch import Tensor
 
 from fastmtl.backends.reference import graph_fusion as reference
 from fastmtl.ops import _checks
-from fastmtl.ops._edges import Edges, as_edges, need_in_range
+from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
+from fastmtl.ops._edges import Edges, as_edges, need_edges
 from fastmtl.ops._op import FusedOp
-
-_fusion_edge_weights = FusedOp(
-    reference.fusion_edge_weights,
-    guard=lambda vertices, importance, edges, theta: need_in_range(edges, vertices.shape[1]),
-)
-_graph_fusion = FusedOp(
-    reference.graph_fusion,
-    outputs=2,
-    guard=lambda vertices, importance, edge_vertices, edges, theta: need_in_range(
-        edges, vertices.shape[1]
-    ),
-)
 
 
 def fusion_edge_weights(
@@ -59,7 +48,8 @@ def fusion_edge_weights(
         >>> fusion_edge_weights(vertices, torch.ones(1, 3), [(0, 1), (0, 2), (1, 2)])
         tensor([[0.0437, 0.4782, 0.4782]])
     """
-    vertices, importance = _check(vertices, importance, theta)
+    vertices, importance = in_one_dtype(vertices=vertices, importance=importance)
+    _check_graph(vertices, importance, theta)
     edge_tensor = as_edges(edges, vertices.shape[1])
     return _fusion_edge_weights(vertices, importance, edge_tensor, theta)
 
@@ -99,23 +89,16 @@ def graph_fusion(
         >>> fused, weights
         (tensor([[1., 1., 1.]]), tensor([[1.]]))
     """
-    _checks.need_floating("edge_vertices", edge_vertices)
-    vertices, importance, edge_vertices = _check(vertices, importance, theta, edge_vertices)
+    vertices, importance, edge_vertices = in_one_dtype(
+        vertices=vertices, importance=importance, edge_vertices=edge_vertices
+    )
+    _check_graph(vertices, importance, theta)
     edge_tensor = as_edges(edges, vertices.shape[1])
-    leading = (vertices.shape[0], edge_tensor.shape[0])
-    if edge_vertices.dim() != 3 or edge_vertices.shape[:2] != leading:
-        raise ValueError(
-            f"edge_vertices: expected shape (B, E, D') with B = {leading[0]} and E = {leading[1]}, "
-            f"got {tuple(edge_vertices.shape)}"
-        )
+    _check_edge_vertices(vertices, edge_tensor, edge_vertices)
     return _graph_fusion(vertices, importance, edge_vertices, edge_tensor, theta)
 
 
-def _check(
-    vertices: Tensor, importance: Tensor, theta: float, *others: Tensor
-) -> tuple[Tensor, ...]:
-    _checks.need_floating("vertices", vertices)
-    _checks.need_floating("importance", importance)
+def _check_graph(vertices: Tensor, importance: Tensor, theta: float) -> None:
     if vertices.dim() != 3 or vertices.shape[2] == 0:
         raise ValueError(
             f"vertices: expected shape (B, P, D) with D >= 1, got {tuple(vertices.shape)}"
@@ -124,9 +107,33 @@ def _check(
         _checks.need_shape(
             "importance", importance, tuple(vertices.shape[:2]), "one value a vertex (B, P)"
         )
+    _checks.need_device("importance", importance, "vertices", vertices)
     _checks.need_number("theta", theta, above=0)
-    tensors = _checks.promote_under_autocast(vertices, importance, *others)
-    for name, tensor in zip(("importance", "edge_vertices"), tensors[1:], strict=False):
-        _checks.need_dtype(name, tensor, "vertices", tensors[0])
-        _checks.need_device(name, tensor, "vertices", tensors[0])
-    return tensors
+
+
+def _check_edge_vertices(vertices: Tensor, edges: Tensor, edge_vertices: Tensor) -> None:
+    leading = (vertices.shape[0], edges.shape[0])
+    if edge_vertices.dim() != 3 or edge_vertices.shape[:2] != leading:
+        raise ValueError(
+            f"edge_vertices: expected shape (B, E, D') with B = {leading[0]} and E = {leading[1]}, "
+            f"got {tuple(edge_vertices.shape)}"
+        )
+    _checks.need_device("edge_vertices", edge_vertices, "vertices", vertices)
+
+
+def _guard_weights(vertices: Tensor, importance: Tensor, edges: Tensor, theta: float) -> None:
+    need_one_dtype(vertices=vertices, importance=importance)
+    _check_graph(vertices, importance, theta)
+    need_edges(edges, vertices.shape[1])
+
+
+def _guard_fusion(
+    vertices: Tensor, importance: Tensor, edge_vertices: Tensor, edges: Tensor, theta: float
+) -> None:
+    _guard_weights(vertices, importance, edges, theta)
+    need_one_dtype(vertices=vertices, edge_vertices=edge_vertices)
+    _check_edge_vertices(vertices, edges, edge_vertices)
+
+
+_fusion_edge_weights = FusedOp(reference.fusion_edge_weights, guard=_guard_weights)
+_graph_fusion = FusedOp(reference.graph_fusion, outputs=2, guard=_guard_fusion)

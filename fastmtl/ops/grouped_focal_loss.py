@@ -13,8 +13,6 @@ from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 from fastmtl.ops.focal_loss import REDUCTIONS
 
-_grouped_focal_loss = FusedOp(reference.grouped_focal_loss)
-
 
 def grouped_focal_loss(
     logits: Tensor,  # (N, sum C)
@@ -70,7 +68,8 @@ def grouped_focal_loss(
         message = "class_weight: of fastmtl.ops.grouped_focal_loss is now called weight"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         weight = class_weight
-    sizes = _check(logits, targets, group_sizes, gamma, weight, ignore_index, reduction)
+    sizes = [int(size) for size in group_sizes]
+    _check(logits, targets, weight, sizes, ignore_index, gamma, reduction)
     return _grouped_focal_loss(
         logits, targets, weight, sizes, ignore_index, float(gamma), reduction
     )
@@ -79,15 +78,14 @@ def grouped_focal_loss(
 def _check(
     logits: Tensor,
     targets: Tensor,
-    group_sizes: Sequence[int],
-    gamma: float,
     weight: Tensor | None,
+    sizes: Sequence[int],
     ignore_index: int,
+    gamma: float,
     reduction: str,
-) -> list[int]:
+) -> None:
     _checks.need_floating("logits", logits)
     _checks.need_tensor("targets", targets)
-    sizes = [int(size) for size in group_sizes]
     if not sizes or min(sizes) < 2:
         raise ValueError(f"group_sizes: expected at least 2 classes in each group, got {sizes}")
     if logits.dim() != 2 or logits.shape[1] != sum(sizes):
@@ -110,4 +108,6 @@ def _check(
         _checks.need_shape("weight", weight, (sum(sizes),), "one weight a class")
         _checks.need_device("weight", weight, "logits", logits)
         _checks.need_constant("weight", weight)
-    return sizes
+
+
+_grouped_focal_loss = FusedOp(reference.grouped_focal_loss, guard=_check)

@@ -9,11 +9,6 @@ from fastmtl.backends.reference import least_norm as reference
 from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 
-# Its iterations would be thousands of nodes of a graph.
-_least_norm_weights = FusedOp(
-    reference.least_norm_weights, fake=lambda gramian, _: gramian.new_empty(len(gramian))
-)
-
 
 @torch.no_grad()
 def least_norm_weights(gramian: Tensor, iterations: int = 100) -> Tensor:
@@ -46,6 +41,13 @@ def least_norm_weights(gramian: Tensor, iterations: int = 100) -> Tensor:
         >>> least_norm_weights(torch.tensor([[1.0, 0.0], [0.0, 4.0]]))
         tensor([0.8000, 0.2000])
     """
+    _check(gramian, iterations)
+    if not gramian.numel():
+        return gramian.new_empty(0)
+    return _least_norm_weights(gramian, iterations)
+
+
+def _check(gramian: Tensor, iterations: int) -> None:
     _checks.need_floating("gramian", gramian)
     if gramian.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"gramian: expected float32 or float64, got {gramian.dtype}")
@@ -53,6 +55,11 @@ def least_norm_weights(gramian: Tensor, iterations: int = 100) -> Tensor:
         raise ValueError(f"gramian: expected shape (T, T), got {tuple(gramian.shape)}")
     if not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations: expected an int of at least 1, got {iterations!r}")
-    if not gramian.numel():
-        return gramian.new_empty(0)
-    return _least_norm_weights(gramian, iterations)
+
+
+_least_norm_weights = FusedOp(
+    reference.least_norm_weights,
+    # The reference's iterations would be thousands of nodes.
+    fake=lambda gramian, _: gramian.new_empty(len(gramian)),
+    guard=_check,
+)

@@ -10,8 +10,6 @@ from fastmtl.backends.reference import stacked_norms as reference
 from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 
-_stacked_norms = FusedOp(reference.stacked_norms)
-
 
 def stacked_norms(
     stacked: Tensor | Sequence[Tensor],  # (T, ...)
@@ -38,11 +36,12 @@ def stacked_norms(
         >>> stacked_norms([torch.ones(2, 3, 3), torch.tensor([[4.0], [0.0]])])
         tensor([5., 3.])
     """
-    return _stacked_norms(_check(stacked))
-
-
-def _check(stacked: Tensor | Sequence[Tensor]) -> list[Tensor]:
     parts = [stacked] if isinstance(stacked, Tensor) else list(stacked)
+    _check(parts)
+    return _stacked_norms(parts)
+
+
+def _check(parts: Sequence[Tensor]) -> None:
     if not parts:
         raise ValueError("stacked: expected a (T, ...) tensor or a list of them, got an empty list")
     first = parts[0]
@@ -56,4 +55,6 @@ def _check(stacked: Tensor | Sequence[Tensor]) -> list[Tensor]:
             )
         _checks.need_device(name, part, "stacked[0]", first)
         _checks.need_dtype(name, part, "stacked[0]", first)
-    return parts
+
+
+_stacked_norms = FusedOp(reference.stacked_norms, guard=_check)

@@ -6,10 +6,8 @@ from torch import Tensor
 
 from fastmtl.backends.reference import task_grads as reference
 from fastmtl.ops import _checks
+from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
 from fastmtl.ops._op import FusedOp
-
-_task_grad_norms = FusedOp(reference.task_grad_norms)
-_task_grad_gramian = FusedOp(reference.task_grad_gramian)
 
 
 def task_grad_norms(
@@ -44,7 +42,9 @@ def task_grad_norms(
         >>> task_grad_norms(x, d)  # each entry of d_0^T x is 4: sqrt(6 * 16)
         tensor([9.7980, 0.0000])
     """
-    return _task_grad_norms(*_check(inputs, grad_outputs))
+    inputs, grad_outputs = in_one_dtype(inputs=inputs, grad_outputs=grad_outputs)
+    _check(inputs, grad_outputs)
+    return _task_grad_norms(inputs, grad_outputs)
 
 
 def task_grad_gramian(
@@ -79,12 +79,12 @@ def task_grad_gramian(
         tensor([[ 96., -96.],
                 [-96.,  96.]])
     """
-    return _task_grad_gramian(*_check(inputs, grad_outputs))
+    inputs, grad_outputs = in_one_dtype(inputs=inputs, grad_outputs=grad_outputs)
+    _check(inputs, grad_outputs)
+    return _task_grad_gramian(inputs, grad_outputs)
 
 
-def _check(inputs: Tensor, grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-    _checks.need_floating("inputs", inputs)
-    _checks.need_floating("grad_outputs", grad_outputs)
+def _check(inputs: Tensor, grad_outputs: Tensor) -> None:
     if grad_outputs.dim() != 3:
         raise ValueError(f"grad_outputs: expected shape (T, N, O), got {tuple(grad_outputs.shape)}")
     tasks, samples, _ = grad_outputs.shape
@@ -94,6 +94,12 @@ def _check(inputs: Tensor, grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
             f"got {tuple(inputs.shape)}"
         )
     _checks.need_device("grad_outputs", grad_outputs, "inputs", inputs)
-    inputs, grad_outputs = _checks.promote_under_autocast(inputs, grad_outputs)
-    _checks.need_dtype("grad_outputs", grad_outputs, "inputs", inputs)
-    return inputs, grad_outputs
+
+
+def _guard(inputs: Tensor, grad_outputs: Tensor) -> None:
+    need_one_dtype(inputs=inputs, grad_outputs=grad_outputs)
+    _check(inputs, grad_outputs)
+
+
+_task_grad_norms = FusedOp(reference.task_grad_norms, guard=_guard)
+_task_grad_gramian = FusedOp(reference.task_grad_gramian, guard=_guard)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.backends.reference import task_gru as reference
 from fastmtl.ops import _checks
+from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
 from fastmtl.ops._op import FusedOp, Results, traced
 
 
@@ -66,21 +67,19 @@ def task_gru_layer(
         >>> task_gru_layer(torch.randn(7, 8), *weights, *biases, starts, lengths).shape
         torch.Size([3, 7, 8])
     """
+    x, weight_ih, weight_hh, bias_ih, bias_hh = in_one_dtype(
+        x=x, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh
+    )
     _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
-    leaves = _checks.promote_under_autocast(x, weight_ih, weight_hh, bias_ih, bias_hh)
-    dtype, computed = leaves[0].dtype, accumulation_dtype(leaves[0].dtype)
-    for name, weight in zip(_WEIGHTS, leaves[1:], strict=True):
-        _checks.need_dtype(name, weight, "x", leaves[0])
     if not traced(x):
         need_rows(starts, lengths, x.shape[-2])
+    leaves = (x, weight_ih, weight_hh, bias_ih, bias_hh)
     keep = not recompute and torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+    dtype, computed = x.dtype, accumulation_dtype(x.dtype)
+    rows = starts.contiguous(), lengths.contiguous()
     x, weight_ih, weight_hh, bias_ih, bias_hh = (leaf.to(computed) for leaf in leaves)
     weights = weight_ih, weight_hh, bias_ih, bias_hh
-    rows = starts.contiguous(), lengths.contiguous()
     return _task_gru_layer(x, *weights, *rows, keep).to(dtype)
-
-
-_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _check(
@@ -92,10 +91,10 @@ def _check(
     starts: Tensor,
     lengths: Tensor,
 ) -> None:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    for name, tensor in zip(("x", *_WEIGHTS), (x, *weights), strict=True):
-        _checks.need_floating(name, tensor)
-        _checks.need_device(name, tensor, "x", x)
+    for name, weight in zip(names, weights, strict=True):
+        _checks.need_device(name, weight, "x", x)
     if weight_hh.dim() != 4 or weight_hh.shape[2] != 3 * weight_hh.shape[3]:
         raise ValueError(
             f"weight_hh: expected shape (T, dirs, 3h, h), got {tuple(weight_hh.shape)}"
@@ -129,8 +128,10 @@ def need_rows(starts: Tensor, lengths: Tensor, rows: int) -> None:
     if int(lengths.min()) < 1:
         raise ValueError(f"lengths: expected lengths of at least 1, got {int(lengths.min())}")
     begins, order = starts.sort()
+    # Compared before it is added, so that no sum overflows.
+    outside = int(begins[0]) < 0 or int(begins[-1]) > rows or int(lengths.max()) > rows
     ends = begins + lengths[order]
-    if int(begins[0]) < 0 or int(ends[-1]) > rows or bool((ends[:-1] > begins[1:]).any()):
+    if outside or int(ends[-1]) > rows or bool((ends[:-1] > begins[1:]).any()):
         raise ValueError(
             f"lengths: expected sequences that lie in {rows} rows and do not overlap, "
             f"got starts {starts.tolist()} and lengths {lengths.tolist()}"
@@ -162,10 +163,23 @@ def _kept(results: Results, arguments: tuple[Any, ...]) -> Results:
     return output if arguments[-1] else gates, gates, hidden_n
 
 
+def _guard(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    keep: bool,
+) -> None:
+    need_one_dtype(x=x, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x: expected float32 or float64, got {x.dtype}")
+    _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
+    need_rows(starts, lengths, x.shape[-2])
+
+
 _task_gru_layer = FusedOp(
-    reference.task_gru_layer,
-    kept=_kept,
-    fake=_fake,
-    guard=lambda x, *arguments: need_rows(arguments[4], arguments[5], x.shape[-2]),
-    transformable=False,
+    reference.task_gru_layer, kept=_kept, fake=_fake, guard=_guard, transformable=False
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastmtl import backends
 from fastmtl.backends import Kernels
@@ -134,3 +135,26 @@ def test_batched_backward_passes_use_the_reference(ops: tuple[FusedOp, FusedOp])
     assert torch.equal(torch.vmap(pull)(seeds), torch.diag(y))
     (batched,) = torch.autograd.grad(product, x, seeds, is_grads_batched=True)
     assert torch.equal(batched, torch.diag(y))
+
+
+def test_what_a_kernel_cannot_read_is_copied_first(ops: tuple[FusedOp, FusedOp]) -> None:
+    y, minus = torch.ones(3), torch.arange(3).to(torch.complex64).mul(1j).conj().imag
+    assert minus.is_neg()
+    x = minus.detach().requires_grad_()
+    product, total = ops[1](x, torch._efficientzerotensor(3), True)
+    assert SEEN == []
+    assert product.tolist() == [0, 0, 0]
+    assert total.tolist() == [0, -1, -2]
+    for leaf in (minus, torch._efficientzerotensor(3)):
+        product, _ = ops[1](x, y, True)
+        (grad,) = torch.autograd.grad(product, x, leaf)
+        assert not grad.is_neg()
+        assert not grad._is_zerotensor()
+        assert torch.equal(grad, leaf.clone())
+
+
+def test_forward_mode_differentiates_the_formula(ops: tuple[FusedOp, FusedOp]) -> None:
+    x, y = torch.randn(3), torch.randn(3)
+    with forward_ad.dual_level():
+        product, _ = ops[1](forward_ad.make_dual(x, torch.ones(3)), y, True)
+        assert torch.equal(forward_ad.unpack_dual(product).tangent, y)
