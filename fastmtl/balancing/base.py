@@ -9,9 +9,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import Self
 
+from fastmtl._checks import need_device, need_floating, need_shape, need_size, need_tensor
 from fastmtl.backends.precision import accumulation_dtype
-from fastmtl.nn._checks import need_size
-from fastmtl.ops import _checks
 
 
 class Balancer(nn.Module):
@@ -134,8 +133,8 @@ class Balancer(nn.Module):
         return values if self._group is None else _mean_over_ranks(values, self._group)
 
     def _check(self, losses: Tensor, present: Tensor | None, counts: Tensor | None) -> None:
-        _checks.need_floating("losses", losses)
-        _checks.need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
+        need_floating("losses", losses)
+        need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
         if losses.device != self.weights.device:
             raise ValueError(
                 f"losses: expected the balancer's device, {self.weights.device}, got "
@@ -145,9 +144,9 @@ class Balancer(nn.Module):
             raise ValueError("losses: expected a tensor with a graph, got one without gradient")
         for name, value in (("present", present), ("counts", counts)):
             if value is not None:
-                _checks.need_tensor(name, value)
-                _checks.need_shape(name, value, (self.num_tasks,), "(num_tasks,)")
-                _checks.need_device(name, value, "losses", losses)
+                need_tensor(name, value)
+                need_shape(name, value, (self.num_tasks,), "(num_tasks,)")
+                need_device(name, value, "losses", losses)
         if present is not None and present.dtype != torch.bool:
             raise TypeError(f"present: expected bool, got {present.dtype}")
 

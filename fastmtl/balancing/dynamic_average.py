@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastmtl._checks import need_number
 from fastmtl.balancing.base import Balancer
 from fastmtl.balancing.cycle import CycleMeans
-from fastmtl.ops import _checks
 
 
 class DynamicWeightAverage(Balancer):
@@ -36,7 +36,7 @@ class DynamicWeightAverage(Balancer):
 
     def __init__(self, num_tasks: int, temperature: float = 2.0) -> None:
         super().__init__(num_tasks)
-        _checks.need_number("temperature", temperature, above=0.0)
+        need_number("temperature", temperature, above=0.0)
         self.temperature = temperature
         # 0 stands for "none".
         self.register_buffer("last_means", torch.zeros(num_tasks))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastmtl._checks import need_floating, need_number, need_shape
 from fastmtl.balancing.base import Balancer
-from fastmtl.ops import _checks
 
 # Adam's, as in the authors' code.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -53,9 +53,9 @@ class FAMO(Balancer):
         self, num_tasks: int, *, lr: float = 0.025, decay: float = 1e-3, floor: float = 1e-8
     ) -> None:
         super().__init__(num_tasks)
-        _checks.need_number("lr", lr, above=0.0)
-        _checks.need_number("decay", decay)
-        _checks.need_number("floor", floor, above=0.0)
+        need_number("lr", lr, above=0.0)
+        need_number("decay", decay)
+        need_number("floor", floor, above=0.0)
         self.lr = lr
         self.decay = decay
         self.floor = floor
@@ -70,8 +70,8 @@ class FAMO(Balancer):
     @torch.no_grad()
     def update(self, losses: Tensor) -> None:
         """Compare the losses (T,) of the same batch after the model's step with those before it."""
-        _checks.need_floating("losses", losses)
-        _checks.need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
+        need_floating("losses", losses)
+        need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
         self._descend(losses, self.pending)
         self.pending.zero_()
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, distributed
 from typing_extensions import Self
 
+from fastmtl._checks import need_floating, need_number, need_shape
 from fastmtl.balancing.base import Balancer, group_of
 from fastmtl.balancing.target import ForkTarget, resolve
-from fastmtl.ops import _checks
 
 
 class GradNorm(Balancer):
@@ -72,9 +72,9 @@ class GradNorm(Balancer):
         normalize: bool = True,
         initial: Tensor | None = None,
     ) -> None:
-        _checks.need_number("alpha", alpha)
-        _checks.need_number("lr", lr, above=0.0)
-        _checks.need_number("floor", floor, above=0.0)
+        need_number("alpha", alpha)
+        need_number("lr", lr, above=0.0)
+        need_number("floor", floor, above=0.0)
         if floor >= 1:
             raise ValueError(f"floor: expected less than the mean weight, 1, got {floor}")
         target = resolve(model, where)
@@ -93,8 +93,8 @@ class GradNorm(Balancer):
         self.register_buffer("initial_losses", torch.zeros_like(self.weights))
         self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
         if initial is not None:
-            _checks.need_floating("initial", initial)
-            _checks.need_shape("initial", initial, (self.num_tasks,), "(num_tasks,)")
+            need_floating("initial", initial)
+            need_shape("initial", initial, (self.num_tasks,), "(num_tasks,)")
             if not bool((initial > 0).all() & initial.isfinite().all()):
                 raise ValueError(f"initial: expected positive losses, got {initial.tolist()}")
             self.initial_losses.copy_(initial)

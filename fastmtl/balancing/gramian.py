@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, distributed
 from typing_extensions import Self
 
+from fastmtl._checks import need_shape
 from fastmtl.balancing.base import Balancer, group_of
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.nn.shared import Weighting
-from fastmtl.ops import _checks
 
 
 class GramianBalancer(Balancer):
@@ -91,7 +91,7 @@ class GramianBalancer(Balancer):
         present = gramian.diagonal() != 0 if self._present is None else self._present
         gramian = torch.where(present & present.unsqueeze(1), gramian, 0)
         weights = self.weighting(gramian)
-        _checks.need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
+        need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
         weights = torch.where(present, weights, 0)
         finite = gramian.isfinite().all() & weights.isfinite().all()
         self.weights.copy_(torch.where(present & finite, weights, self.weights))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastmtl._checks import need_size
 from fastmtl.balancing.gramian import GramianBalancer
-from fastmtl.nn._checks import need_size
 from fastmtl.ops import least_norm_weights
 
 

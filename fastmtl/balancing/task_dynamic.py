@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastmtl._checks import need_shape, need_size
 from fastmtl.balancing.grad_norm import GradNorm
-from fastmtl.nn._checks import need_size
-from fastmtl.ops import _checks
 
 
 class TaskDynamicBalancing(GradNorm):
@@ -62,7 +61,7 @@ class TaskDynamicBalancing(GradNorm):
         )
         need_size("samples", samples)
         counts = torch.as_tensor(positives, dtype=torch.float64, device="cpu")
-        _checks.need_shape("positives", counts, (self.num_tasks,), "(num_tasks,)")
+        need_shape("positives", counts, (self.num_tasks,), "(num_tasks,)")
         if not bool(((counts >= 0) & (counts <= samples)).all()):
             raise ValueError(
                 f"positives: expected numbers in [0, samples = {samples}], got {counts.tolist()}"

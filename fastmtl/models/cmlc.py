@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
 from fastmtl.models.reference import ReferenceCMLC
 from fastmtl.nn import TaskGRU, TaskLinear
-from fastmtl.nn._checks import need_probability, need_size, need_sizes
 from fastmtl.nn.sequence import need_lengths
 
 

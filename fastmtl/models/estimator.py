@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastmtl._checks import need_number, need_size
+
 FloatArray = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 Self = TypeVar("Self", bound="MultiLabelEstimator")
@@ -174,20 +176,19 @@ def dense(rows: Rows) -> FloatArray:
 
 def need_positive(name: str, value: Any, *, zero: bool = False) -> float:
     """Return a number above 0 (with `zero`, of at least 0), else raise."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not (np.isfinite(value) and (value >= 0 if zero else value > 0)):
-        raise ValueError(f"{name}: expected a number {'>= 0' if zero else '> 0'}, got {value!r}")
-    return float(value)
+    number = plain(value)
+    need_number(name, number, above=None if zero else 0)
+    return float(number)
 
 
 def need_count(name: str, value: Any, minimum: int = 1) -> int:
-    """Return an integer (of numpy too) of at least `minimum`, else raise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an int, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    return int(value)
+    """Return an integer of at least `minimum`, else raise."""
+    return need_size(name, plain(value), minimum)
+
+
+def plain(value: Any) -> Any:
+    """A scalar of numpy, which searches over parameters draw, as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _same(value: Any, default: Any) -> bool:

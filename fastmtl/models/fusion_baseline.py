@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
+from fastmtl._checks import need_choice
 from fastmtl.models.fusion_model import FusionModel
 from fastmtl.models.fusions import ConcatFusion, GraphFusion, TensorFusion
 from fastmtl.models.reference import ReferenceBaseline
@@ -49,8 +50,7 @@ class FusionBaseline(FusionModel):
         interaction: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        if fusion not in _FUSIONS:
-            raise ValueError(f"fusion: expected one of {', '.join(_FUSIONS)}, got {fusion!r}")
+        need_choice("fusion", fusion, tuple(_FUSIONS))
         super().__init__(
             _FUSIONS[fusion],
             modalities,

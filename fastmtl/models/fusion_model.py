@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel, TaskWeight
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
-from fastmtl.nn._checks import need_probability, need_size, need_sizes
 from fastmtl.nn.sequence import need_lengths
 
 Lengths = Tensor | Mapping[str, Tensor | None] | None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmtl._checks import need_probability
 from fastmtl.models.estimator import (
     FloatArray,
     Labels,
@@ -16,6 +17,7 @@ from fastmtl.models.estimator import (
     checked_rows,
     need_count,
     need_positive,
+    plain,
 )
 from fastmtl.models.feedforward import FeedforwardEstimator, probabilities
 from fastmtl.models.rbm import RBM
@@ -139,8 +141,7 @@ class MTDNN(FeedforwardEstimator):
             need_count("hidden_sizes", size)
         need_count("pretrain_epochs", self.pretrain_epochs, 0)
         need_positive("pretrain_lr", self.pretrain_lr)
-        if need_positive("dropout", self.dropout, zero=True) >= 1:
-            raise ValueError(f"dropout: expected a probability in [0, 1), got {self.dropout}")
+        need_probability("dropout", plain(self.dropout))
 
     def _pretrain(self, sources: list[Rows]) -> list[RBM]:
         rbms: list[RBM] = []

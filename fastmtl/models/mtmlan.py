@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
 from fastmtl.models.reference import ReferenceMTMLAN
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskLinear
-from fastmtl.nn._checks import need_probability, need_size, need_sizes
 from fastmtl.nn.sequence import need_lengths, padding_mask
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastmtl.nn._checks import need_odd, need_size, need_sizes
+from fastmtl._checks import need_odd, need_size, need_sizes
 
 
 class DynamicAttentionUnit(nn.Module):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fastmtl import ops
-from fastmtl.nn._checks import need_size, need_sizes
-from fastmtl.ops._checks import need_number
+from fastmtl._checks import need_number, need_size, need_sizes
 
 
 class FocalLoss(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from fastmtl.nn._checks import need_size
+from fastmtl._checks import need_size
 
 
 @dataclass(frozen=True)

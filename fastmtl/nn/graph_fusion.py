@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl import ops
-from fastmtl.nn._checks import need_odd, need_size, need_sizes
+from fastmtl._checks import need_number, need_odd, need_size, need_sizes
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
 from fastmtl.nn.fusion_graph import fusion_levels
 from fastmtl.nn.task_linear import TaskLinear
-from fastmtl.ops._checks import need_number
 
 
 class HierarchicalGraphFusion(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastmtl.ops._checks import need_shape, need_tensor
+from fastmtl._checks import need_shape, need_tensor
 from fastmtl.ops._op import traced
 
 

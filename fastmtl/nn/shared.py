@@ -10,10 +10,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from fastmtl import ops
+from fastmtl._checks import need_shape, need_size, need_sizes
 from fastmtl.nn import _ranks
-from fastmtl.nn._checks import need_size, need_sizes
 from fastmtl.ops._autograd import once_differentiable
-from fastmtl.ops._checks import need_shape
 
 Watch = Literal["norms", "gramian"]
 Weighting = Callable[[Tensor], Tensor]

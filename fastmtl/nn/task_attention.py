@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fastmtl.nn._checks import need_size, need_sizes
+from fastmtl._checks import need_size, need_sizes
 from fastmtl.nn.sequence import masked_softmax, need_lengths, padding_mask
 
 

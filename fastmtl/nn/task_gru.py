@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastmtl.nn._checks import need_probability, need_size, need_sizes
+from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.nn.sequence import need_lengths, ragged
 from fastmtl.ops.task_gru import task_gru_layer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastmtl.nn._checks import need_size, need_sizes
+from fastmtl._checks import need_size, need_sizes
 from fastmtl.nn.task_linear import TaskLinear
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastmtl.nn._checks import need_size, need_sizes
+from fastmtl._checks import need_size, need_sizes
 
 
 class TaskLinear(nn.Module):

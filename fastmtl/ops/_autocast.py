@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl.ops._checks import need_dtype, need_floating
+from fastmtl._checks import need_dtype, need_floating
 
 
 def in_one_dtype(**tensors: Tensor) -> tuple[Tensor, ...]:
@@ -17,7 +17,8 @@ def in_one_dtype(**tensors: Tensor) -> tuple[Tensor, ...]:
     """
     found = tuple(tensors.values())
     need_floating(next(iter(tensors)), found[0])
-    if not torch.is_autocast_enabled(found[0].device.type):
+    # The meta device has no autocast, and torch raises where it is asked about it.
+    if found[0].is_meta or not torch.is_autocast_enabled(found[0].device.type):
         need_one_dtype(**tensors)
         return found
     for name, tensor in tensors.items():

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.backends.reference import grouped_focal_loss as reference
-from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 from fastmtl.ops.focal_loss import REDUCTIONS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.backends.reference import least_norm as reference
-from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 
 

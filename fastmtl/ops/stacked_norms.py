@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.backends.reference import stacked_norms as reference
-from fastmtl.ops import _checks
 from fastmtl.ops._op import FusedOp
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.backends.reference import task_grads as reference
-from fastmtl.ops import _checks
 from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
 from fastmtl.ops._op import FusedOp
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.backends.reference import task_gru as reference
-from fastmtl.ops import _checks
 from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
 from fastmtl.ops._op import FusedOp, Results, traced
 

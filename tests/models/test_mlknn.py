@@ -152,7 +152,7 @@ def test_without_smoothing_what_was_never_seen_leaves_the_prior():
         ({"k": 0}, ValueError, "k: expected at least 1, got 0"),
         ({"k": 1.5}, TypeError, "k: expected an int, got 1.5"),
         ({"k": 60}, ValueError, "k: expected less than n_samples = 60, got 60"),
-        ({"s": -1.0}, ValueError, "s: expected a number >= 0"),
+        ({"s": -1.0}, ValueError, "s: expected a finite number >= 0"),
         ({"s": "1"}, TypeError, "s: expected a number"),
     ],
 )

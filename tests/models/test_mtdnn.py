@@ -109,7 +109,7 @@ def test_better_than_ml_knn_and_bp_mll_on_scene(shared_data):
         ({"hidden_sizes": (4, 0)}, ValueError, "hidden_sizes: expected at least 1, got 0"),
         ({"hidden_sizes": 4}, TypeError, "hidden_sizes: expected a list of sizes, got 4"),
         ({"pretrain_epochs": -1}, ValueError, "pretrain_epochs: expected at least 0"),
-        ({"pretrain_lr": 0.0}, ValueError, "pretrain_lr: expected a number > 0"),
+        ({"pretrain_lr": 0.0}, ValueError, "pretrain_lr: expected a finite number > 0"),
         ({"dropout": 1.0}, ValueError, "dropout: expected a probability"),
     ],
 )

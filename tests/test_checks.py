@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastmtl.nn._checks import need_odd, need_probability, need_size, need_sizes
+from fastmtl._checks import (
+    need_choice,
+    need_flag,
+    need_odd,
+    need_probability,
+    need_size,
+    need_sizes,
+)
 
 
 @pytest.mark.parametrize("value", [1.0, True, "3", None])
@@ -21,6 +28,22 @@ def test_bounds() -> None:
     for value in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"^dropout: expected a probability"):
             need_probability("dropout", value)
+    assert need_probability("dropout", 0) == 0
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True])
+def test_a_probability_is_a_number(value: object) -> None:
+    with pytest.raises(TypeError, match=r"^dropout: expected a number, got "):
+        need_probability("dropout", value)
+
+
+def test_flags_and_choices() -> None:
+    assert need_flag("bias", False) is False
+    with pytest.raises(TypeError, match=r"^bias: expected True or False, got 1$"):
+        need_flag("bias", 1)
+    need_choice("fusion", "cfc", ("cfc", "gfn"))
+    with pytest.raises(ValueError, match=r"^fusion: expected one of cfc, gfn, got 'sum'$"):
+        need_choice("fusion", "sum", ("cfc", "gfn"))
 
 
 @pytest.mark.parametrize(
