@@ -48,7 +48,7 @@ def _serving() -> str:
 
 
 def _training(network: nn.Module, x: Tensor, y: Tensor) -> Step:
-    loss = FocalLoss(TASKS)
+    loss = FocalLoss()
 
     def step() -> None:
         network.zero_grad()
@@ -142,7 +142,7 @@ class TrainingStep:
     def __init__(self, batch: int) -> None:
         torch.manual_seed(0)
         self.model = MTMLAN(FEATURES, TASKS, HIDDEN).to(DEVICE)
-        self.loss = FocalLoss(TASKS)
+        self.loss = FocalLoss()
         self.balancer = DynamicMultiTask(self.model, POSITIVES[:TASKS], SAMPLES).to(DEVICE)
         fused = DEVICE == "cuda"
         self.optimizer = torch.optim.Adam(

@@ -14,13 +14,19 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def need_size(name: str, value: Any, minimum: int = 1) -> int:
-    """Return `value` if it is an int of at least `minimum`, else raise."""
+def need_int(name: str, value: Any) -> int:
+    """Return `value` if it is an int, else raise."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an int, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return value
+
+
+def need_size(name: str, value: Any, minimum: int = 1) -> int:
+    """Return `value` if it is an int of at least `minimum`, else raise."""
+    size = need_int(name, value)
+    if size < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return size
 
 
 def need_odd(name: str, value: Any) -> int:

@@ -36,7 +36,7 @@ class TaskDynamicBalancing(GradNorm):
         >>> shared, heads = SharedLinear(4, 3, num_tasks=2), TaskLinear(3, 1, num_tasks=2)
         >>> balancer = TaskDynamicBalancing(shared, positives=[20, 300], samples=1000)
         >>> logits = heads(shared(torch.randn(8, 4))).squeeze(2).T  # (N, T)
-        >>> loss = FocalLoss(num_tasks=2)(logits, torch.randint(2, (8, 2)))
+        >>> loss = FocalLoss()(logits, torch.randint(2, (8, 2)))
         >>> total = balancer.backward(loss)
         >>> round(float(balancer.weights.sum()), 4)
         2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastmtl.nn import fusion_levels
+from fastmtl.nn.fusion_levels import fusion_levels
 
 _SIMILARITY_OFFSET = 0.5
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
-from fastmtl.nn.focal import FocalLoss, GroupedFocalLoss
-from fastmtl.nn.fusion_graph import FusionLevel, fusion_levels
+from fastmtl.nn.focal_loss import FocalLoss
+from fastmtl.nn.fusion_levels import FusionLevel, fusion_levels
 from fastmtl.nn.graph_fusion import HierarchicalGraphFusion
+from fastmtl.nn.grouped_focal_loss import GroupedFocalLoss
 from fastmtl.nn.shared import SharedLinear, TaskFork
 from fastmtl.nn.task_attention import TaskAttention
 from fastmtl.nn.task_gru import TaskGRU

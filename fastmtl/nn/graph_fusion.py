@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastmtl import ops
 from fastmtl._checks import need_number, need_odd, need_size, need_sizes
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
-from fastmtl.nn.fusion_graph import fusion_levels
+from fastmtl.nn.fusion_levels import fusion_levels
 from fastmtl.nn.task_linear import TaskLinear
 
 

@@ -98,7 +98,7 @@ class Trainer:
         self.device = resolve_device(config.device)
         self.model = model.to(self.device)
         self.balancer = balancer.to(self.device)
-        self.loss = FocalLoss(data.num_tasks, config.gamma).to(self.device)
+        self.loss = FocalLoss(gamma=config.gamma).to(self.device)
         self.label_names = list(data.label_names)
         self.rows = {split: data.indices(split) for split in ("train", "val", "test")}
         self.description = describe(data)

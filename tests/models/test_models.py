@@ -64,7 +64,7 @@ def test_reference_trains_as_the_model_does(case: Case) -> None:
     )
     x, lengths = case.inputs(dtype=torch.float64), case.lengths()
     targets = torch.randint(0, 2, (4, case.outputs))
-    loss = FocalLoss(case.outputs)
+    loss = FocalLoss()
     losses: dict[nn.Module, list[torch.Tensor]] = {}
     for network in (model, reference):
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
