@@ -34,7 +34,7 @@ def takes_old_arguments(
             p.replace(annotation=p.empty) for p in parameters[1:] if p.name not in dropped
         ]  # without self
         name = method.__qualname__.removesuffix(".__init__")
-        message = f"expected is {name}{inspect.Signature(shown)}"
+        message = f"given as in an older version; use {name}{inspect.Signature(shown)}"
         outdated = {*renamed, *dropped}
 
         @functools.wraps(method)
@@ -43,7 +43,7 @@ def takes_old_arguments(
             old = [*moved, *(option for option in options if option in outdated)]
             if not old or len(args) > places + len(positional):
                 return method(*args, **options)
-            deprecated(f"{name}: {', '.join(old)}: deprecated; {message}")
+            deprecated(f"{name}: {', '.join(old)} {message}")
             today: dict[str, Any] = {}
             for option, value in (*moved.items(), *options.items()):
                 option = renamed.get(option, option)

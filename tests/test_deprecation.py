@@ -40,7 +40,7 @@ def test_old_calls_warn_once_at_their_line(call, given, named) -> None:
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert str(caught[0].message) == (
-        f"Layer: {named}: deprecated; expected is Layer(name, *, size=1, bias=True)"
+        f"Layer: {named} given as in an older version; use Layer(name, *, size=1, bias=True)"
     )
 
 

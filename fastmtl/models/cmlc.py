@@ -43,15 +43,26 @@ class CMLC(MultiTaskModel):
         num_layers: int = 2,
         *,
         dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = need_size("in_features", in_features)
         self.num_tasks = need_size("num_tasks", num_tasks)
         self.dropout = need_probability("dropout", dropout)
         self.shared = None
-        self.gru = TaskGRU(in_features, hidden_size, 1, num_layers, dropout=dropout)
+        self.gru = TaskGRU(
+            in_features,
+            hidden_size,
+            1,
+            num_layers,
+            dropout=dropout,
+            bidirectional=True,
+            **factory,
+        )
         self.drop = nn.Dropout(dropout)
-        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, shared_input=True)
+        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, shared_input=True, **factory)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         need_sizes("x", x, ("B", "L", self.in_features))
@@ -64,8 +75,7 @@ class CMLC(MultiTaskModel):
             last = states[torch.arange(batch, device=x.device), lengths.to(x.device) - 1]
         half = self.gru.hidden_size
         final = torch.cat([last[:, :half], states[:, 0, half:]], 1)
-        logits: Tensor = self.output(self.drop(final))  # (T, B, 1)
-        return logits.squeeze(2).t()
+        return self.output(self.drop(final)).squeeze(2).t()
 
     def config(self) -> dict[str, Any]:
         return {

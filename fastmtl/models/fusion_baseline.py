@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import nn
 
 from fastmtl._checks import need_choice
@@ -49,6 +50,8 @@ class FusionBaseline(FusionModel):
         attention_size: int = 64,
         interaction: bool = False,
         dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         need_choice("fusion", fusion, tuple(_FUSIONS))
         super().__init__(
@@ -63,6 +66,8 @@ class FusionBaseline(FusionModel):
             attention_size=attention_size,
             interaction=interaction,
             dropout=dropout,
+            device=device,
+            dtype=dtype,
         )
         self._config["fusion"] = fusion
 

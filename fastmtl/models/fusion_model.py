@@ -7,11 +7,13 @@ from copy import deepcopy
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel, TaskWeight
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
+from fastmtl.nn._module import Indices, Layer, call
 from fastmtl.nn.sequence import need_lengths
 
 Lengths = Tensor | Mapping[str, Tensor | None] | None
@@ -22,18 +24,17 @@ class FusionModel(MultiTaskModel):
 
     Each modality becomes a vector V_m of `hidden_size` h: a vector by a linear layer, a sequence by
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
-    linear layer; then LeakyReLU. `make_fusion(M, h)` gives the module that fuses (B, M, h) to
-    (B, `out_features`). Dropout, a `SharedLinear` to h, and for each task a linear layer to
-    `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks exchange
-    features (`TaskInteraction`) before the last layer.
+    linear layer; then LeakyReLU. `make_fusion(M, h, device=, dtype=)` gives the module that fuses
+    (B, M, h) to (B, `out_features`). Dropout, a `SharedLinear` to h, and for each task a linear
+    layer to `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks
+    exchange features (`TaskInteraction`) before the last layer.
     """
 
     shared: SharedLinear
-    columns: Tensor | None
 
     def __init__(
         self,
-        make_fusion: Callable[[int, int], Any],
+        make_fusion: Callable[..., Any],
         modalities: Mapping[str, int],
         num_tasks: int,
         hidden_size: int,
@@ -45,8 +46,11 @@ class FusionModel(MultiTaskModel):
         attention_size: int,
         interaction: bool,
         dropout: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.modalities = _checked_modalities(modalities)
         self.sequence_modalities = _checked_sequences(sequence_modalities, self.modalities)
         self.num_tasks = need_size("num_tasks", num_tasks)
@@ -68,28 +72,27 @@ class FusionModel(MultiTaskModel):
         }
         # A list, since a ModuleDict does not take every name.
         self.encoders = nn.ModuleList(
-            _SequenceEncoder(features, hidden_size, gru_layers, attention_size, dropout)
+            _SequenceEncoder(features, hidden_size, gru_layers, attention_size, dropout, **factory)
             if name in self.sequence_modalities
-            else nn.Linear(features, hidden_size)
+            else nn.Linear(features, hidden_size, **factory)
             for name, features in self.modalities.items()
         )
-        self.activation = nn.LeakyReLU()
-        self.fusion = make_fusion(len(self.modalities), hidden_size)
+        self.fusion = make_fusion(len(self.modalities), hidden_size, **factory)
         self.drop = nn.Dropout(dropout)
-        self.shared = SharedLinear(self.fusion.out_features, hidden_size, num_tasks)
-        self.head = TaskLinear(hidden_size, head_size, num_tasks)
-        self.interaction = TaskInteraction(head_size, num_tasks) if interaction else None
-        self.output = TaskLinear(head_size, max(self.group_sizes), num_tasks)
-        self.register_buffer("columns", _columns(self.group_sizes), persistent=False)
+        self.shared = SharedLinear(self.fusion.out_features, hidden_size, num_tasks, **factory)
+        self.head = TaskLinear(hidden_size, head_size, num_tasks, **factory)
+        self.interaction = TaskInteraction(head_size, num_tasks, **factory) if interaction else None
+        self.output = TaskLinear(head_size, max(self.group_sizes), num_tasks, **factory)
+        columns = _columns(self.group_sizes)
+        self.columns = None if columns is None else Indices(columns, device)
 
     def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
         fused = self.fusion(self._encode(x, lengths))
-        hidden = self.activation(self.head(self.shared(self.drop(fused))))
+        hidden = F.leaky_relu(self.head(self.shared(self.drop(fused))))
         if self.interaction is not None:
             hidden = self.interaction(hidden)
-        by_task: Tensor = self.output(hidden)  # (T, B, C)
-        logits = by_task.transpose(0, 1).flatten(1)
-        return logits if self.columns is None else logits[:, self.columns]
+        logits = self.output(hidden).transpose(0, 1).flatten(1)  # (B, T * C)
+        return logits if self.columns is None else logits[:, self.columns.values]
 
     def _encode(self, x: Mapping[str, Tensor], lengths: Lengths) -> Tensor:
         """The modalities' vectors, (B, M, h)."""
@@ -100,8 +103,7 @@ class FusionModel(MultiTaskModel):
             else encoder(x[name])
             for name, encoder in zip(self.modalities, self.encoders, strict=True)
         ]
-        vertices: Tensor = self.activation(torch.stack(vectors, 1))
-        return vertices
+        return F.leaky_relu(torch.stack(vectors, 1))
 
     def _checked_inputs(
         self, x: Mapping[str, Tensor], lengths: Lengths
@@ -147,21 +149,28 @@ class FusionModel(MultiTaskModel):
         return self.head.weight if where == "first" else self.output.weight
 
 
-class _SequenceEncoder(nn.Module):
+class _SequenceEncoder(Layer):
     """A sequence (B, L, D) as a vector (B, h)."""
 
     def __init__(
-        self, features: int, hidden_size: int, num_layers: int, attention_size: int, dropout: float
+        self,
+        features: int,
+        hidden_size: int,
+        num_layers: int,
+        attention_size: int,
+        dropout: float,
+        **factory: Any,
     ) -> None:
         super().__init__()
-        self.gru = TaskGRU(features, hidden_size, 1, num_layers, dropout=dropout)
-        self.attention = TaskAttention(self.gru.out_features, attention_size, 1)
-        self.project = nn.Linear(self.gru.out_features, hidden_size)
+        self.gru = TaskGRU(
+            features, hidden_size, 1, num_layers, dropout=dropout, bidirectional=True, **factory
+        )
+        self.attention = TaskAttention(self.gru.out_features, attention_size, 1, **factory)
+        self.project = nn.Linear(self.gru.out_features, hidden_size, **factory)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         context, _ = self.attention(self.gru(x, lengths), lengths)
-        vector: Tensor = self.project(context[0])
-        return vector
+        return call(self.project, context[0])
 
 
 def _checked_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
@@ -199,9 +208,9 @@ def _checked_groups(group_sizes: Sequence[int] | None, num_tasks: int) -> tuple[
     return tuple(need_size("group_sizes", size, 2) for size in group_sizes)
 
 
-def _columns(group_sizes: tuple[int, ...]) -> Tensor | None:
+def _columns(group_sizes: tuple[int, ...]) -> list[int] | None:
     """Where the logits of each task are in (T * max C), or None if they fill it."""
     largest = max(group_sizes)
     if min(group_sizes) == largest:
         return None
-    return torch.cat([task * largest + torch.arange(size) for task, size in enumerate(group_sizes)])
+    return [task * largest + own for task, size in enumerate(group_sizes) for own in range(size)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from fastmtl.nn._module import call
 from fastmtl.nn.fusion_levels import fusion_levels
 
 _SIMILARITY_OFFSET = 0.5
@@ -19,7 +22,14 @@ class ConcatFusion(nn.Module):
         torch.Size([4, 48])
     """
 
-    def __init__(self, num_modalities: int, features: int) -> None:
+    def __init__(
+        self,
+        num_modalities: int,
+        features: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.out_features = num_modalities * features
 
@@ -48,12 +58,20 @@ class TensorFusion(nn.Module):
         torch.Size([4, 48])
     """
 
-    def __init__(self, num_modalities: int, features: int) -> None:
+    def __init__(
+        self,
+        num_modalities: int,
+        features: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.out_features = num_modalities * features
-        self.fine = nn.Conv1d(2 * features, features, 3, padding=1)
-        self.coarse = nn.Linear(features, features)
-        self.merge = nn.Conv1d(2 * features, features, 3, padding=1)
+        self.fine = nn.Conv1d(2 * features, features, 3, padding=1, **factory)
+        self.coarse = nn.Linear(features, features, **factory)
+        self.merge = nn.Conv1d(2 * features, features, 3, padding=1, **factory)
         self.activation = nn.ReLU()
 
     def forward(self, vertices: Tensor) -> Tensor:
@@ -61,8 +79,8 @@ class TensorFusion(nn.Module):
         scene = agents.mean(2, keepdim=True).expand_as(agents)
         fine = self.activation(self.fine(torch.cat([agents, scene], 1)))
         coarse = self.activation(self.coarse(fine.amax(2))).unsqueeze(2).expand_as(fine)
-        fused: Tensor = agents + self.merge(torch.cat([fine, coarse], 1))
-        return fused.transpose(1, 2).flatten(1)
+        merged = call(self.merge, torch.cat([fine, coarse], 1))
+        return (agents + merged).transpose(1, 2).flatten(1)
 
 
 class GraphFusion(nn.Module):
@@ -85,16 +103,18 @@ class GraphFusion(nn.Module):
         torch.Size([4, 48])
     """
 
-    def __init__(self, num_modalities: int, features: int, max_level: int = 3) -> None:
+    def __init__(
+        self, num_modalities: int, features: int, max_level: int = 3, **factory: Any
+    ) -> None:
         super().__init__()
         self.edges = [level.edges for level in fusion_levels(num_modalities, max_level)]
         self.out_features = (1 + len(self.edges)) * features
-        self.importance = nn.Linear(features, 1)
+        self.importance = nn.Linear(features, 1, **factory)
         self.pairs = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(2 * features, features),
+                nn.Linear(2 * features, features, **factory),
                 nn.LeakyReLU(),
-                nn.Linear(features, features),
+                nn.Linear(features, features, **factory),
                 nn.Tanh(),
             )
             for _ in self.edges

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastmtl.models.fusion_model import FusionModel, Lengths
@@ -64,6 +65,8 @@ class HGFN(FusionModel):
         share_pairs: bool = True,
         interaction: bool = False,
         dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         fusion_options: dict[str, Any] = {
             "theta": theta,
@@ -84,6 +87,8 @@ class HGFN(FusionModel):
             attention_size=attention_size,
             interaction=interaction,
             dropout=dropout,
+            device=device,
+            dtype=dtype,
         )
         self._config |= fusion_options
 
@@ -94,8 +99,7 @@ class HGFN(FusionModel):
 
         `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level.
         """
-        weights: tuple[Tensor, ...] = self.fusion(self._encode(x, lengths), return_weights=True)[1]
-        return weights
+        return self.fusion.fuse(self._encode(x, lengths))[1]
 
     def reference(self) -> ReferenceHGFN:
         return ReferenceHGFN(self)

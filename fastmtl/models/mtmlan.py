@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
@@ -52,8 +53,11 @@ class MTMLAN(MultiTaskModel):
         shared_features: int | None = None,
         dropout: float = 0.0,
         recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = need_size("in_features", in_features)
         self.num_tasks = need_size("num_tasks", num_tasks)
         self.shared_features = shared_features
@@ -63,18 +67,26 @@ class MTMLAN(MultiTaskModel):
             features = in_features
         else:
             features = need_size("shared_features", shared_features)
-            self.shared = SharedLinear(in_features, features, num_tasks)
+            self.shared = SharedLinear(in_features, features, num_tasks, **factory)
         self.gru = TaskGRU(
-            features, hidden_size, num_tasks, num_layers, dropout=dropout, recompute=recompute
+            features,
+            hidden_size,
+            num_tasks,
+            num_layers,
+            dropout=dropout,
+            bidirectional=True,
+            recompute=recompute,
+            **factory,
         )
-        self.task_attention = TaskAttention(self.gru.out_features, attention_size, num_tasks)
+        self.task_attention = TaskAttention(
+            self.gru.out_features, attention_size, num_tasks, **factory
+        )
         self.drop = nn.Dropout(dropout)
-        self.output = TaskLinear(self.gru.out_features, 1, num_tasks)
+        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, **factory)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         context, _ = self._attend(x, lengths)
-        logits: Tensor = self.output(self.drop(context))  # (T, B, 1)
-        return logits.squeeze(2).t()
+        return self.output(self.drop(context)).squeeze(2).t()
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attention weights (B, T, L) of each task over time; 0 at padded steps."""
@@ -90,8 +102,7 @@ class MTMLAN(MultiTaskModel):
                 # steps by 0, and 0 times a padding of inf or NaN would be NaN.
                 x = x.masked_fill(padding_mask(lengths, steps, x.device).unsqueeze(2), 0.0)
             x = self.shared(x)
-        context, weights = self.task_attention(self.gru(x, lengths), lengths)
-        return context, weights
+        return self.task_attention(self.gru(x, lengths), lengths)
 
     def config(self) -> dict[str, Any]:
         return {

@@ -43,8 +43,7 @@ def share_columns(
 def _gather_sizes(size: int, device: torch.device, group: distributed.ProcessGroup) -> list[int]:
     sizes = torch.empty(distributed.get_world_size(group), 1, dtype=torch.int64, device=device)
     distributed.all_gather(list(sizes), torch.tensor([size], device=device), group=group)
-    counts: list[int] = sizes.flatten().tolist()
-    return counts
+    return [int(size) for size in sizes.flatten().tolist()]
 
 
 def _exchange_inputs(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl._checks import need_odd, need_size, need_sizes
+from fastmtl.nn._module import Layer
 
 
-class DynamicAttentionUnit(nn.Module):
+class DynamicAttentionUnit(Layer):
     """Importance w_i of each of M vertices, from all of them (HGFN's dynamic attention unit, DAU).
 
     The vertices of a sample are stacked as an image M x D with one channel. A k x k convolution to
@@ -18,8 +21,21 @@ class DynamicAttentionUnit(nn.Module):
     8 channels, and LeakyReLU's usual slope of 0.01. The convolution sees which vertices are
     neighbours, so the importances depend on the order of the modalities; keep it fixed.
 
-    The input is vertices (B, M, D), the output (B, M). Raises ValueError for another shape or for
-    an even `kernel_size`, which could not keep the size.
+    Args:
+        num_vertices: M.
+        channels: channels between the two convolutions.
+        kernel_size: k, odd.
+        negative_slope: LeakyReLU's.
+        device: where the parameters are.
+        dtype: that of the parameters.
+
+    Shape:
+        - vertices: (B, M, D), for any D.
+        - Output: (B, M).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, an even `kernel_size`,
+            which could not keep the size, or vertices of another shape.
 
     Example:
         >>> import torch
@@ -34,17 +50,22 @@ class DynamicAttentionUnit(nn.Module):
         channels: int = 8,
         kernel_size: int = 5,
         negative_slope: float = 0.01,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.num_vertices = need_size("num_vertices", num_vertices)
         need_size("channels", channels)
         need_odd("kernel_size", kernel_size)
-        self.expand = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
-        self.reduce = nn.Conv2d(channels, 1, 1)
-        self.activation = nn.LeakyReLU(negative_slope)
+        self.negative_slope = negative_slope
+        self.expand = nn.Conv2d(
+            1, channels, kernel_size, padding=kernel_size // 2, device=device, dtype=dtype
+        )
+        self.reduce = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
 
     def forward(self, vertices: Tensor) -> Tensor:
         need_sizes("vertices", vertices, ("B", self.num_vertices, "D"))
-        image = self.activation(self.expand(vertices.unsqueeze(1)))
-        scores: Tensor = self.activation(self.reduce(image))
+        image = F.leaky_relu(self.expand(vertices.unsqueeze(1)), self.negative_slope)
+        scores = F.leaky_relu(self.reduce(image), self.negative_slope)
         return scores.squeeze(1).mean(-1)

@@ -16,6 +16,10 @@ class FusionLevel:
     the level below, in the order of its edges, then the M modalities. `members` gives for each edge
     the modalities that its vertex covers.
 
+    Args:
+        edges: pairs of vertices.
+        members: for each edge, a set of modalities.
+
     Example:
         >>> from fastmtl.nn import FusionLevel, fusion_levels
         >>> fusion_levels(2) == (FusionLevel(edges=((0, 1),), members=(frozenset({0, 1}),)),)
@@ -33,7 +37,12 @@ def fusion_levels(num_modalities: int, max_level: int = 3) -> tuple[FusionLevel,
     modalities. Level k joins two vertices of level k - 1 that together cover k modalities, and each
     vertex of level k - 1 with each modality that it lacks: 3 + 3 edges for M = 3, k = 3.
 
-    Raises ValueError for sizes below 1.
+    Args:
+        num_modalities: M.
+        max_level: the highest level, where there are modalities enough.
+
+    Raises:
+        TypeError or ValueError: for what is no int of at least 1.
 
     Example:
         >>> from fastmtl.nn import fusion_levels

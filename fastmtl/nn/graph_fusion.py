@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl import ops
 from fastmtl._checks import need_number, need_odd, need_size, need_sizes
+from fastmtl.nn._module import Indices, Layer
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
 from fastmtl.nn.fusion_levels import fusion_levels
 from fastmtl.nn.task_linear import TaskLinear
@@ -31,12 +33,28 @@ class HierarchicalGraphFusion(nn.Module):
     use one set of weights, so that the parameters do not grow with the number of edges (6 at level
     3 of three modalities, 24 of four) and each set sees every pair; without, each edge has its own.
 
-    The input is vertices (B, M, D), the output F_1, F_2, ... concatenated, (B, levels * D). With
-    `return_weights=True` the result is the pair of it and a tuple of the importances (B, M) and the
-    edge weights (B, E) of each further level, detached from the graph, in the order of
-    `fusion_levels(M, max_level)`.
+    Args:
+        num_modalities: M.
+        features: D.
+        theta: above 0; the smaller, the more an edge weight depends on the similarity.
+        max_level: the highest level, where there are modalities enough.
+        attention_channels: channels of the `DynamicAttentionUnit`.
+        pair_channels: channels between the layers of CONV.
+        pair_kernel_size: width of its convolution, odd.
+        share_pairs: whether the edges of a level share the weights of CONV.
+        negative_slope: that of every LeakyReLU.
+        device: where the parameters are.
+        dtype: that of the parameters.
 
-    Raises ValueError for another shape, or in the constructor for theta <= 0.
+    Shape:
+        - vertices: (B, M, D).
+        - Output: F_1, F_2, ... concatenated, (B, levels * D). With `return_weights=True` a pair of
+          this and a tuple of the importances (B, M) and the edge weights (B, E) of each further
+          level, detached from the graph, in the order of `fusion_levels(M, max_level)`.
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, an even width,
+            theta <= 0, or vertices of another shape.
 
     Example:
         >>> import torch
@@ -59,18 +77,27 @@ class HierarchicalGraphFusion(nn.Module):
         pair_kernel_size: int = 3,
         share_pairs: bool = True,
         negative_slope: float = 0.01,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_modalities = need_size("num_modalities", num_modalities)
         self.features = need_size("features", features)
         need_number("theta", theta, above=0)
         self.theta = theta
         self.attention = DynamicAttentionUnit(
-            num_modalities, attention_channels, negative_slope=negative_slope
+            num_modalities, attention_channels, negative_slope=negative_slope, **factory
         )
         self.levels = nn.ModuleList(
             _PairNetwork(
-                level.edges, features, pair_channels, pair_kernel_size, share_pairs, negative_slope
+                level.edges,
+                features,
+                pair_channels,
+                pair_kernel_size,
+                share_pairs,
+                negative_slope,
+                **factory,
             )
             for level in fusion_levels(num_modalities, max_level)
         )
@@ -83,6 +110,11 @@ class HierarchicalGraphFusion(nn.Module):
     def forward(
         self, vertices: Tensor, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        fused, weights = self.fuse(vertices)
+        return (fused, weights) if return_weights else fused
+
+    def fuse(self, vertices: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What a call with `return_weights=True` gives."""
         need_sizes("vertices", vertices, ("B", self.num_modalities, self.features))
         importance = self.attention(vertices)
         fused = [torch.bmm(importance.unsqueeze(1), vertices).squeeze(1) / self.num_modalities]
@@ -99,16 +131,11 @@ class HierarchicalGraphFusion(nn.Module):
             )
             fused.append(level_fused)
             weights.append(edge_weights)
-        result = torch.cat(fused, 1)
-        if return_weights:
-            return result, tuple(weight.detach() for weight in weights)
-        return result
+        return torch.cat(fused, 1), tuple(weight.detach() for weight in weights)
 
 
-class _PairNetwork(nn.Module):
+class _PairNetwork(Layer):
     """CONV(V_a, V_b) for all edges (a, b) of a level at once: (B, P, D) -> (B, E, D)."""
-
-    pairs: Tensor
 
     def __init__(
         self,
@@ -118,26 +145,35 @@ class _PairNetwork(nn.Module):
         kernel_size: int,
         share: bool,
         negative_slope: float,
+        *,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
         need_size("pair_channels", channels)
         need_odd("pair_kernel_size", kernel_size)
         self.edges = edges
-        self.register_buffer("pairs", torch.tensor(edges), persistent=False)
+        self.negative_slope = negative_slope
+        self.pairs = Indices(edges, device)
         sets = 1 if share else len(edges)
         self.conv = nn.Conv1d(
-            2 * sets, channels * sets, kernel_size, padding=kernel_size // 2, groups=sets
+            2 * sets,
+            channels * sets,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=sets,
+            device=device,
+            dtype=dtype,
         )
-        self.dense = TaskLinear(channels * features, features, sets)
-        self.activation = nn.LeakyReLU(negative_slope)
+        self.dense = TaskLinear(channels * features, features, sets, device=device, dtype=dtype)
 
     def forward(self, vertices: Tensor) -> Tensor:
         batch, _, features = vertices.shape
         edges, sets = len(self.edges), self.dense.num_tasks
         # Rows of all edges for the one set of weights, or of each edge for its own.
         rows = batch * edges // sets
-        pairs = vertices[:, self.pairs].reshape(rows, 2 * sets, features)
-        hidden = self.activation(self.conv(pairs))  # (rows, sets * C, D)
+        pairs = vertices[:, self.pairs.values].reshape(rows, 2 * sets, features)
+        hidden = F.leaky_relu(self.conv(pairs), self.negative_slope)  # (rows, sets * C, D)
         hidden = hidden.view(rows, sets, self.dense.in_features).transpose(0, 1)
-        result: Tensor = self.activation(self.dense(hidden))  # (sets, rows, D)
-        return result.transpose(0, 1).reshape(batch, edges, features)
+        joined = F.leaky_relu(self.dense(hidden), self.negative_slope)  # (sets, rows, D)
+        return joined.transpose(0, 1).reshape(batch, edges, features)

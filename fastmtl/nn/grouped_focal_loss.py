@@ -74,7 +74,7 @@ class GroupedFocalLoss(nn.Module):
     @property
     def class_weight(self) -> Tensor | None:
         """`weight` by its old name."""
-        deprecated("GroupedFocalLoss.class_weight: deprecated; expected is weight")
+        deprecated("GroupedFocalLoss.class_weight is now weight")
         return self.weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:

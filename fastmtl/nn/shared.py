@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fastmtl import ops
 from fastmtl._checks import need_shape, need_size, need_sizes
 from fastmtl.nn import _ranks
+from fastmtl.nn._module import Layer, call
 from fastmtl.ops._autograd import once_differentiable
 
 Watch = Literal["norms", "gramian"]
@@ -65,11 +66,10 @@ class _WatchedSplit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        layer: _Fork = ctx.layer
-        return layer._receive(x, grads), None, None
+        return ctx.layer._receive(x, grads), None, None
 
 
-class _Fork(nn.Module):
+class _Fork(Layer):
     """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
 
     # From the (T, T) Gramian of a backward pass to the (T,) weights with which it combines the
@@ -107,6 +107,9 @@ class _Fork(nn.Module):
         Set it before the forward pass. A layer that is used several times in a forward pass, or by
         several processes, keeps its inputs and the tasks' gradients (T, N, O) in memory between the
         backward pass and the call that asks for the result.
+
+        Raises:
+            ValueError: for another value.
         """
         return self._watch
 
@@ -121,7 +124,8 @@ class _Fork(nn.Module):
         """Norms (T,) of the tasks' gradients in the last backward pass, as that pass had them:
         with the factor w_j if the loss was sum_j w_j L_j. float32, or float64 for float64.
 
-        RuntimeError if nothing was watched.
+        Raises:
+            RuntimeError: if nothing was watched.
         """
         self._measure()
         if self._norms is None and self._gramian is not None:
@@ -134,7 +138,8 @@ class _Fork(nn.Module):
         """Gramian (T, T) of the tasks' gradients in the last backward pass: the inner product of
         gradients i and j, before `weighting`. float32, or float64 for float64.
 
-        RuntimeError if nothing was watched.
+        Raises:
+            RuntimeError: if nothing was watched.
         """
         self._measure()
         if self._gramian is None:
@@ -153,17 +158,14 @@ class _Fork(nn.Module):
     def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
         unwatched = self._watch is None and self.weighting is None
         if unwatched or not torch.is_grad_enabled():
-            split: Tensor = _Split.apply(z, self.num_tasks)
-            return split
-        watched: Tensor = self._split_watched(z, x)
-        return watched
+            return call(_Split.apply, z, self.num_tasks)
+        return call(self._split_watched, z, x)
 
     @torch.compiler.disable(  # type: ignore[untyped-decorator]
         reason="the backward pass writes a record outside the graph"
     )
     def _split_watched(self, z: Tensor, x: Tensor | None) -> Tensor:
-        watched: Tensor = _WatchedSplit.apply(z, None if x is None else x.detach(), self)
-        return watched
+        return call(_WatchedSplit.apply, z, None if x is None else x.detach(), self)
 
     def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
         """Record one use's gradients (T, ...) and return the combined one (...)."""
@@ -190,8 +192,7 @@ class _Fork(nn.Module):
             self._gramian = self._gramian_of([use])
             weights = self.weighting(self._gramian)
             need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
-            combined: Tensor = torch.tensordot(weights.to(grads.dtype), grads, 1)
-        return combined
+            return call(torch.tensordot, weights.to(grads.dtype), grads, 1)
 
     def _measure(self) -> None:
         if not self._uses:
@@ -250,10 +251,25 @@ class SharedLinear(_Fork):
     pass gives those of the whole dL_j/dW. With `weighting` set the combination is
     d = sum_j c_j d_j, c = weighting(Gramian). Nothing synchronises with the host.
 
-    Parameters, their initialisation and state_dict are those of torch.nn.Linear. ValueError for
-    sizes below 1 or an x whose last dimension is not `in_features`. While gradients are on and
-    `watch` or `weighting` is set, a second derivative raises, torch.compile breaks the graph here,
-    and each use under reentrant checkpointing counts as a backward pass of its own.
+    Parameters, their initialisation and state_dict are those of torch.nn.Linear. While gradients
+    are on and `watch` or `weighting` is set, a second derivative raises, torch.compile breaks the
+    graph here, and each use under reentrant checkpointing counts as a backward pass of its own.
+
+    Args:
+        in_features: I.
+        out_features: O.
+        num_tasks: T.
+        bias: whether to add b.
+        device: where the parameters are.
+        dtype: that of the parameters.
+
+    Shape:
+        - x: (..., I).
+        - Output: (T, ..., O), stride 0 over T; of `views` T tensors (..., O).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, or an x whose last
+            dimension is not I.
 
     Example:
         >>> layer = SharedLinear(4, 3, num_tasks=2)
@@ -289,8 +305,7 @@ class SharedLinear(_Fork):
 
     def views(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (..., I) -> T tensors (..., O)."""
-        y: Tensor = self(x)
-        return y.unbind(0)
+        return self(x).unbind(0)
 
     def extra_repr(self) -> str:
         return (
@@ -320,6 +335,17 @@ class TaskFork(_Fork):
     are the gradients of MGDA-UB (Sener and Koltun 2018, section 3.3). A fork used several times in
     one forward pass measures its representations as one long vector.
 
+    Args:
+        num_tasks: T.
+
+    Shape:
+        - z: (...).
+        - Output: (T, ...), stride 0 over T; of `views` T tensors (...).
+
+    Raises:
+        TypeError or ValueError: for what is no int of at least 1, or a z that is no floating-point
+            tensor.
+
     Example:
         >>> fork = TaskFork(num_tasks=2)
         >>> fork.watch = "gramian"
@@ -340,8 +366,7 @@ class TaskFork(_Fork):
 
     def views(self, z: Tensor) -> tuple[Tensor, ...]:
         """z (...) -> T tensors (...)."""
-        split: Tensor = self(z)
-        return split.unbind(0)
+        return self(z).unbind(0)
 
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +21,21 @@ class TaskAttention(nn.Module):
     with one hop). The parameters are stacked by task: `w1` (T, a, D) and `w2` (T, a), initialised
     as a `torch.nn.Linear` without bias.
 
-    The input is h (T, B, L, D) and `lengths` (B,), an int64 CPU tensor of lengths from 1 to L, or
-    None. Padded steps get weight 0 exactly; what they hold must be finite. Returns the context
-    (T, B, D) and the weights (T, B, L).
+    Args:
+        input_size: D.
+        attention_size: a.
+        num_tasks: T.
+        device: where the parameters are.
+        dtype: that of the parameters.
 
-    Raises TypeError or ValueError for another input.
+    Shape:
+        - h: (T, B, L, D).
+        - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
+          padded. Padded steps get weight 0 exactly; what they hold must be finite.
+        - Output: the context (T, B, D) and the weights (T, B, L).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, or another input.
 
     Example:
         >>> import torch
@@ -34,13 +46,24 @@ class TaskAttention(nn.Module):
         (torch.Size([3, 4, 16]), torch.Size([3, 4, 10]))
     """
 
-    def __init__(self, input_size: int, attention_size: int, num_tasks: int) -> None:
+    __call__: Callable[..., tuple[Tensor, Tensor]]
+
+    def __init__(
+        self,
+        input_size: int,
+        attention_size: int,
+        num_tasks: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.input_size = need_size("input_size", input_size)
         self.attention_size = need_size("attention_size", attention_size)
         self.num_tasks = need_size("num_tasks", num_tasks)
-        self.w1 = nn.Parameter(torch.empty(num_tasks, attention_size, input_size))
-        self.w2 = nn.Parameter(torch.empty(num_tasks, attention_size))
+        self.w1 = nn.Parameter(torch.empty(num_tasks, attention_size, input_size, **factory))
+        self.w2 = nn.Parameter(torch.empty(num_tasks, attention_size, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastmtl._checks import need_size, need_sizes
+from fastmtl.nn._module import Indices, Layer
 from fastmtl.nn.task_linear import TaskLinear
 
 
-class TaskInteraction(nn.Module):
+class TaskInteraction(Layer):
     """The task-distillation unit of MTI-Net (Vandenhende et al. 2020), for feature vectors.
 
     Each task takes from the features F_l of every other task what a gate of the pair lets through,
@@ -20,7 +21,18 @@ class TaskInteraction(nn.Module):
     places; a vector has one place and one scale, and W_kl (D, D) attends to its features. `gates`
     is a TaskLinear of the T (T - 1) pairs (k, l) in the order of k, then l.
 
-    The input and the output are (T, ..., D). Raises ValueError for another shape.
+    Args:
+        features: D.
+        num_tasks: T.
+        device: where the parameters are.
+        dtype: that of the parameters.
+
+    Shape:
+        - features: (T, ..., D).
+        - Output: (T, ..., D).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, or another shape.
 
     Example:
         >>> import torch
@@ -29,21 +41,29 @@ class TaskInteraction(nn.Module):
         torch.Size([3, 20, 16])
     """
 
-    sources: Tensor
-
-    def __init__(self, features: int, num_tasks: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        num_tasks: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.features = need_size("features", features)
         self.num_tasks = need_size("num_tasks", num_tasks)
-        pairs = [source for k in range(num_tasks) for source in range(num_tasks) if source != k]
-        self.register_buffer("sources", torch.tensor(pairs, dtype=torch.int64), persistent=False)
-        self.gates = TaskLinear(features, features, len(pairs)) if pairs else None
+        tasks = range(num_tasks)
+        self.sources = Indices([source for k in tasks for source in tasks if source != k], device)
+        pairs = num_tasks * (num_tasks - 1)
+        self.gates = (
+            TaskLinear(features, features, pairs, device=device, dtype=dtype) if pairs else None
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         need_sizes("features", features, (self.num_tasks, "...", self.features))
         if self.gates is None:
             return features
-        others = features[self.sources]
-        passed: Tensor = self.gates(others).sigmoid() * others
+        others = features[self.sources.values]
+        passed = self.gates(others).sigmoid() * others
         by_task = passed.view(self.num_tasks, self.num_tasks - 1, *features.shape[1:])
         return features + by_task.sum(1)

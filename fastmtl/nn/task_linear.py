@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl._checks import need_size, need_sizes
+from fastmtl.nn._module import Layer
 
 
-class TaskLinear(nn.Module):
+class TaskLinear(Layer):
     """y_t = x_t W_t^T + b_t: a linear layer of its own for each task t.
 
     The parameters are stacked by task: `weight` (T, O, I) and `bias` (T, O), initialised as
-    `torch.nn.Linear`'s. The input is (T, ..., I), one for each task, or with `shared_input=True`
-    one (..., I) that all tasks read, which is faster than expanding it. The output is (T, ..., O).
+    `torch.nn.Linear`'s.
 
-    Raises ValueError for another shape.
+    Args:
+        in_features: I.
+        out_features: O.
+        num_tasks: T.
+        bias: whether to add b_t.
+        shared_input: whether all tasks read one input, which is faster than expanding it.
+        device: where the parameters are.
+        dtype: that of the parameters.
+
+    Shape:
+        - x: (T, ..., I), or (..., I) with `shared_input`.
+        - Output: (T, ..., O).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, or another shape.
 
     Example:
         >>> import torch
@@ -38,16 +53,19 @@ class TaskLinear(nn.Module):
         bias: bool = True,
         *,
         shared_input: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = need_size("in_features", in_features)
         self.out_features = need_size("out_features", out_features)
         self.num_tasks = need_size("num_tasks", num_tasks)
         self.shared_input = shared_input
-        self.weight = nn.Parameter(torch.empty(num_tasks, out_features, in_features))
+        self.weight = nn.Parameter(torch.empty(num_tasks, out_features, in_features, **factory))
         self.bias: nn.Parameter | None
         if bias:
-            self.bias = nn.Parameter(torch.empty(num_tasks, out_features))
+            self.bias = nn.Parameter(torch.empty(num_tasks, out_features, **factory))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

@@ -80,7 +80,7 @@ def test_old_arguments_are_taken_with_a_warning(old: Any) -> None:
     assert caught[0].filename == __file__
     assert loss.gamma == 1.5
     assert loss.weight.equal(weight)
-    with pytest.warns(DeprecationWarning, match=r"^GroupedFocalLoss\.class_weight: "):
+    with pytest.warns(DeprecationWarning, match=r"^GroupedFocalLoss\.class_weight is now weight$"):
         assert loss.class_weight is loss.weight
 
 

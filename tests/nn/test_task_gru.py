@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from itertools import product
 
 import pytest
@@ -23,7 +24,8 @@ def torch_gru(module: nn.GRU, x: Tensor, lengths: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
 @pytest.mark.parametrize("own_inputs", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize(
-    ("num_tasks", "num_layers", "bidirectional"), [(3, 2, True), (2, 1, False), (1, 3, True)]
+    ("num_tasks", "num_layers", "bidirectional", "bias"),
+    [(3, 2, True, True), (2, 1, False, True), (1, 3, True, True), (2, 2, True, False)],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equals_torch(
@@ -31,10 +33,12 @@ def test_equals_torch(
     num_tasks: int,
     num_layers: int,
     bidirectional: bool,
+    bias: bool,
     own_inputs: bool,
     lengths: Tensor | None,
 ) -> None:
-    layer = TaskGRU(5, 4, num_tasks, num_layers, bidirectional).to(dtype)
+    layer = TaskGRU(5, 4, num_tasks, num_layers, bias=bias, bidirectional=bidirectional)
+    layer = layer.to(dtype)
     modules = [module.double() for module in layer.to_torch()]
     shape = (num_tasks, 4, 6, 5) if own_inputs else (4, 6, 5)
     x = torch.randn(shape, dtype=dtype, requires_grad=True)
@@ -69,8 +73,10 @@ def test_equals_torch(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_recomputing_changes_nothing(dtype: torch.dtype) -> None:
-    layer = TaskGRU(5, 4, num_tasks=3, dropout=0.5).to(dtype)
-    again = TaskGRU(5, 4, num_tasks=3, dropout=0.5, recompute=True).to(dtype)
+    layer = TaskGRU(5, 4, num_tasks=3, num_layers=2, bidirectional=True, dropout=0.5).to(dtype)
+    again = TaskGRU(
+        5, 4, num_tasks=3, num_layers=2, bidirectional=True, dropout=0.5, recompute=True
+    ).to(dtype)
     again.load_state_dict(layer.state_dict())
     x = torch.randn(4, 6, 5, dtype=dtype)
     results = []
@@ -84,18 +90,20 @@ def test_recomputing_changes_nothing(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "bidirectional", "batch_first"),
-    list(product([1, 2], [False, True], [False, True])),
+    ("num_layers", "bidirectional", "batch_first", "bias"),
+    list(product([1, 2], [False, True], [False, True], [False, True])),
 )
-def test_from_torch_and_back(num_layers: int, bidirectional: bool, batch_first: bool) -> None:
+def test_from_torch_and_back(
+    num_layers: int, bidirectional: bool, batch_first: bool, bias: bool
+) -> None:
+    settings = {"bidirectional": bidirectional, "bias": bias, "dropout": 0.1 * (num_layers - 1)}
     modules = [
-        nn.GRU(3, 4, num_layers, batch_first=batch_first, bidirectional=bidirectional)
-        .double()
-        .eval()
+        nn.GRU(3, 4, num_layers, batch_first=batch_first, **settings).double().eval()
         for _ in range(3)
     ]
     layer = TaskGRU.from_torch(modules)
     assert not layer.training
+    assert layer.dropout == settings["dropout"]
     assert layer.weight_ih_l0.dtype == torch.float64
     x = torch.randn(2, 5, 3, dtype=torch.float64)
     for module, y in zip(modules, layer(x), strict=True):
@@ -104,8 +112,71 @@ def test_from_torch_and_back(num_layers: int, bidirectional: bool, batch_first: 
     for module, back in zip(modules, layer.to_torch(), strict=True):
         assert back.batch_first
         assert not back.training
+        assert back.dropout == module.dropout
+        assert set(back.state_dict()) == set(module.state_dict())
         for name, parameter in module.named_parameters():
             assert parameter.equal(back.get_parameter(name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_state_dicts_of_torch_load(dtype: torch.dtype) -> None:
+    modules = [nn.GRU(5, 4, 2, bidirectional=True).double() for _ in range(3)]
+    layer = TaskGRU(5, 4, 3, 2, bidirectional=True, dtype=dtype)
+    layer.load_torch_state_dicts([module.state_dict() for module in modules])
+    assert {parameter.dtype for parameter in layer.parameters()} == {dtype}
+    for module, back in zip(modules, layer.to_torch(), strict=True):
+        for name, parameter in module.named_parameters():
+            assert parameter.to(dtype).equal(back.get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [
+        (nn.GRU(5, 4), "no weight_ih_l1, no weight_hh_l1, no bias_ih_l1, no bias_hh_l1"),
+        (nn.GRU(5, 4, 2, bias=False), "no bias_ih_l0, .*no bias_hh_l1"),
+        (nn.GRU(5, 4, 3), "an unexpected weight_ih_l2"),
+        (nn.GRU(5, 4, 2, bidirectional=True), "an unexpected weight_ih_l0_reverse"),
+        (nn.GRU(6, 4, 2), r"weight_ih_l0 of shape \(12, 6\) instead of \(12, 5\)$"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_changes_nothing(other: nn.GRU, fault: str) -> None:
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(
+        ValueError, match=rf"^state_dicts\[1\]: expected the weights .*, got .*{fault}"
+    ):
+        layer.load_torch_state_dicts([nn.GRU(5, 4, 2).state_dict(), other.state_dict()])
+    for name, value in layer.state_dict().items():
+        assert value.equal(before[name])
+
+
+def test_what_is_no_list_of_state_dicts() -> None:
+    layer, state = TaskGRU(5, 4, num_tasks=2), nn.GRU(5, 4).state_dict()
+    with pytest.raises(TypeError, match=r"^state_dicts: expected a list of state dicts, got Order"):
+        layer.load_torch_state_dicts(state)
+    with pytest.raises(ValueError, match=r"^state_dicts: expected one for each of 2 tasks, got 1"):
+        layer.load_torch_state_dicts([state])
+    with pytest.raises(TypeError, match=r"^state_dicts\[1\]: expected a state dict, got GRU"):
+        layer.load_torch_state_dicts([state, nn.GRU(5, 4)])
+
+
+def test_defaults_are_those_of_torch() -> None:
+    layer, module = TaskGRU(5, 4, num_tasks=2), nn.GRU(5, 4)
+    for name in ("num_layers", "bias", "dropout", "bidirectional"):
+        assert getattr(layer, name) == getattr(module, name)
+    assert [tuple(p.shape) for p in layer.parameters()] == [
+        (2, 1, *p.shape) for p in module.parameters()
+    ]
+
+
+def test_flags_by_position_are_taken_with_a_warning() -> None:
+    with pytest.warns(
+        DeprecationWarning, match=r"^TaskGRU: bidirectional, dropout given"
+    ) as caught:
+        layer = TaskGRU(5, 4, 2, 3, True, 0.5)
+    assert caught[0].filename == __file__
+    assert layer.bidirectional
+    assert layer.dropout == 0.5
 
 
 def test_weights_are_copied() -> None:
@@ -121,7 +192,7 @@ def test_weights_are_copied() -> None:
 
 @pytest.mark.parametrize("own_inputs", [False, True])
 def test_padding_is_neither_read_nor_written(own_inputs: bool) -> None:
-    layer = TaskGRU(5, 4, num_tasks=2)
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, bidirectional=True)
     x = torch.randn(2, 4, 6, 5) if own_inputs else torch.randn(4, 6, 5)
     padding = torch.arange(6) >= LENGTHS.unsqueeze(1)
     poisoned = x.masked_fill(padding.unsqueeze(-1), torch.nan)
@@ -135,7 +206,7 @@ def test_padding_is_neither_read_nor_written(own_inputs: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 6, 5), (1, 6, 5), (4, 1, 5), (1, 1, 5), (2, 0, 6, 5)])
 def test_sizes_of_none_and_one(shape: tuple[int, ...]) -> None:
-    layer = TaskGRU(5, 4, num_tasks=2)
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, bidirectional=True)
     x = torch.randn(shape)
     lengths = torch.full((shape[-3],), shape[-2])
     y = layer(x)
@@ -144,7 +215,7 @@ def test_sizes_of_none_and_one(shape: tuple[int, ...]) -> None:
 
 
 def test_non_contiguous_input() -> None:
-    layer = TaskGRU(5, 4, num_tasks=2).double()
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, bidirectional=True).double()
     x = torch.randn(6, 4, 5, dtype=torch.float64).transpose(0, 1)
     assert_close(layer(x), layer(x.contiguous()))
     assert_close(layer(x, LENGTHS), layer(x.contiguous(), LENGTHS))
@@ -170,7 +241,7 @@ def test_initialisation_is_that_of_torch() -> None:
 
 
 def test_autocast() -> None:
-    layer = TaskGRU(5, 4, num_tasks=2)
+    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, bidirectional=True)
     x = torch.randn(4, 6, 5)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x, LENGTHS)
@@ -198,5 +269,14 @@ def test_what_cannot_be_converted() -> None:
         TaskGRU.from_torch([nn.LSTM(3, 4)])
     with pytest.raises(ValueError, match=r"^modules: expected GRUs of the same settings"):
         TaskGRU.from_torch([nn.GRU(3, 4), nn.GRU(3, 5)])
-    with pytest.raises(ValueError, match=r"all with bias"):
-        TaskGRU.from_torch([nn.GRU(3, 4, bias=False)])
+    with pytest.raises(ValueError, match=r"^modules: .* 'bias': True.* 'bias': False"):
+        TaskGRU.from_torch([nn.GRU(3, 4), nn.GRU(3, 4, bias=False)])
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(TypeError, match=r"^bidirectional: expected True or False, got 2$"):
+        TaskGRU(5, 4, 2, bidirectional=2)
+    with pytest.raises(TypeError, match=r"^bias: expected True or False, got None$"):
+        TaskGRU(5, 4, 2, bias=None)
+    with pytest.raises(ValueError, match=r"^dropout: expected a probability"):
+        TaskGRU(5, 4, 2, dropout=1.0)
