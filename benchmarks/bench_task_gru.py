@@ -1,7 +1,7 @@
 """MTMLAN's recurrent heads, all tasks at once, beside one torch.nn.GRU per task.
 
 The step is forward, focal loss and backward of the model with respect to all its weights; the peer
-is `model.reference()`. The limit counts the floating-point operations of the matrix products, those
+is `model.to_torch()`. The limit counts the floating-point operations of the matrix products, those
 within the recurrence included, at the rate of a large product. Memory is what a step adds at most
 to a process of its own, the gradients of the weights included.
 """
@@ -87,10 +87,10 @@ def problem(
     model = MTMLAN(sizes.D, sizes.T, sizes.h, recompute="recompute" in peer)
     x = torch.randn(sizes.B, sizes.L, sizes.D)
     targets = torch.rand(sizes.B, sizes.T).round()
-    reference = model.reference()
+    twin = model.to_torch()
     with torch.no_grad():
-        assert_close(model(x, lengths), reference(x, lengths).double(), torch.float32, scale=10)
-    network = reference if peer == PEERS[-1] else model
+        assert_close(model(x, lengths), twin(x, lengths).double(), torch.float32, scale=10)
+    network = twin if peer == PEERS[-1] else model
     return network, steps(network, x, lengths, targets)[what]
 
 

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_timing import Figures, Step, backends, distance, gemm_rate
 from fastmtl.balancing import DynamicMultiTask
-from fastmtl.models import MTMLAN, reference_parameters
+from fastmtl.models import MTMLAN, paired_parameters
 from fastmtl.nn import FocalLoss
 from fastmtl.ops.task_gru import task_gru_layer
 
@@ -27,7 +27,7 @@ def heads(figures: Figures) -> None:
     for batch in BATCHES:
         torch.manual_seed(0)
         model = MTMLAN(FEATURES, TASKS, HIDDEN).to(DEVICE)
-        twin = model.reference().to(DEVICE)
+        twin = model.to_torch().to(DEVICE)
         x = torch.randn(batch, STEPS, FEATURES, device=DEVICE)
         y = (torch.rand(batch, TASKS, device=DEVICE) > 0.6).float()
         size = f"B {batch}, L {STEPS}, D {FEATURES}, h {HIDDEN}, T {TASKS}"
@@ -61,7 +61,7 @@ def _difference(model: MTMLAN, twin: nn.Module, x: Tensor, y: Tensor) -> float:
     """The largest relative distance of the logits' and the weights' gradients."""
     _training(model, x, y)()
     _training(twin, x, y)()
-    pairs = reference_parameters(model, twin)
+    pairs = paired_parameters(model, twin)
     ours = [pair.parameter.grad[pair.part] for pair in pairs if pair.parameter.grad is not None]
     theirs = [pair.twin.grad for pair in pairs if pair.twin.grad is not None]
     with torch.no_grad():

@@ -33,8 +33,7 @@ def takes_old_arguments(
         shown = [
             p.replace(annotation=p.empty) for p in parameters[1:] if p.name not in dropped
         ]  # without self
-        name = method.__qualname__.removesuffix(".__init__")
-        message = f"given as in an older version; use {name}{inspect.Signature(shown)}"
+        today = inspect.Signature(shown)
         outdated = {*renamed, *dropped}
 
         @functools.wraps(method)
@@ -43,14 +42,17 @@ def takes_old_arguments(
             old = [*moved, *(option for option in options if option in outdated)]
             if not old or len(args) > places + len(positional):
                 return method(*args, **options)
-            deprecated(f"{name}: {', '.join(old)} {message}")
-            today: dict[str, Any] = {}
+            name = type(args[0]).__name__
+            if method.__name__ != "__init__":
+                name += f".{method.__name__}"
+            deprecated(f"{name}: {', '.join(old)} given as in an older version; use {name}{today}")
+            taken: dict[str, Any] = {}
             for option, value in (*moved.items(), *options.items()):
                 option = renamed.get(option, option)
-                if option in today:
+                if option in taken:
                     raise TypeError(f"{option}: expected once, got it twice")
-                today[option] = value
-            return method(*args[:places], **today)
+                taken[option] = value
+            return method(*args[:places], **taken)
 
         return cast(Method, call)
 

@@ -9,8 +9,8 @@ from fastmtl.models.hgfn import HGFN
 from fastmtl.models.mlknn import MLKNN
 from fastmtl.models.mtdnn import MTDNN
 from fastmtl.models.mtmlan import MTMLAN
-from fastmtl.models.parameters import reference_parameters
-from fastmtl.models.reference import ParameterPair
+from fastmtl.models.pairs import ParameterPair
+from fastmtl.models.parameters import paired_parameters, reference_parameters
 
 __all__ = [
     "BPMLL",
@@ -21,5 +21,6 @@ __all__ = [
     "MTMLAN",
     "FusionBaseline",
     "ParameterPair",
+    "paired_parameters",
     "reference_parameters",
 ]

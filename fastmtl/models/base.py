@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
+from fastmtl._deprecation import deprecated, takes_old_arguments
+from fastmtl.models.pairs import ParameterPair
 from fastmtl.nn import SharedLinear
+from fastmtl.nn._module import Layer
+from fastmtl.nn.balance_at import BalanceAt, need_balance_at
 
-TaskWeight = Literal["shared", "first", "last"]
+Twin = TypeVar("Twin", bound=nn.Module)
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(Layer):
     """A network with one head per task, whose parameters are stacked by task.
 
     A subclass sets `shared` (None if it has no trainable shared layer) and implements `config`,
-    `reference` and `_head_weight`.
+    `to_torch`, `is_twin`, `pairs` and `_head_weight`.
     """
 
     shared: SharedLinear | None
@@ -24,31 +29,63 @@ class MultiTaskModel(nn.Module):
         """The constructor's arguments as JSON knows them: `type(model)(**model.config())`."""
         raise NotImplementedError
 
-    def reference(self) -> nn.Module:
+    def to_torch(self) -> nn.Module:
         """The same network out of `torch.nn` layers alone, with copies of the weights.
 
         It has the same forward, outputs and gradients, and trains on its own; use it to check this
-        model or to compare speeds. `fastmtl.models.reference_parameters` pairs the parameters.
+        model or to compare speeds. `fastmtl.models.paired_parameters` pairs the parameters.
+
+        Example:
+            >>> import torch
+            >>> from fastmtl.models import MTMLAN
+            >>> model, x = MTMLAN(in_features=4, num_tasks=2, hidden_size=3), torch.randn(5, 6, 4)
+            >>> torch.allclose(model.to_torch()(x), model(x), atol=1e-6)
+            True
         """
         raise NotImplementedError
 
-    def task_weight(self, where: TaskWeight) -> SharedLinear | nn.Parameter:
+    def reference(self) -> nn.Module:
+        """`to_torch` by its old name."""
+        deprecated(f"{type(self).__name__}.reference is now to_torch")
+        return self.to_torch()
+
+    @takes_old_arguments(where="balance_at")
+    def task_weight(self, balance_at: BalanceAt) -> SharedLinear | nn.Parameter:
         """Return the weight at which a balancer measures each task's gradient.
 
-        "shared" is the last shared layer, "first" and "last" are the weight (T, ...) of the first
-        and of the last layer of each task's network. Raises ValueError for another name, and for
-        "shared" where the model has no trainable shared layer.
-        """
-        if where == "shared":
-            if self.shared is None:
-                raise ValueError(
-                    'where: expected "first" or "last", since the model has no trainable shared '
-                    'layer, got "shared"'
-                )
-            return self.shared
-        if where in ("first", "last"):
-            return self._head_weight(where)
-        raise ValueError(f'where: expected "shared", "first" or "last", got {where!r}')
+        Args:
+            balance_at: "shared" for the last shared layer, "first" or "last" for the weight
+                (T, ...) of the first or of the last layer of each task's network.
 
-    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
+        Raises:
+            ValueError: for another name, and for "shared" where the model has no trainable shared
+                layer.
+        """
+        need_balance_at(balance_at)
+        if balance_at != "shared":
+            return self._head_weight(balance_at)
+        if self.shared is None:
+            raise ValueError(
+                "balance_at: expected first or last, since the model has no trainable shared "
+                "layer, got 'shared'"
+            )
+        return self.shared
+
+    def is_twin(self, twin: nn.Module) -> bool:
+        """Whether `to_torch` of a model of this kind gives such a module."""
         raise NotImplementedError
+
+    def pairs(self, twin: Any) -> list[ParameterPair]:
+        """The parameters of what `to_torch` gave, with the parts of this model's."""
+        raise NotImplementedError
+
+    def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _copied_to(self, twin: Twin) -> Twin:
+        """The twin with this model's weights, dtype, device and training mode."""
+        twin.to(next(self.parameters())).train(self.training)
+        for parameter, part, own in self.pairs(twin):
+            own.copy_(parameter[part])
+        return twin

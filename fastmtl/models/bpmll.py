@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +30,21 @@ class BPMLL(FeedforwardEstimator):
     lower error (0 trains for `epochs`). `predict_proba` is sigmoid(2 (c_l - t(x))), a score that is
     above 0.5 exactly where the label is decided, not a calibrated probability.
 
-    hidden_size: units of the hidden layer, None for 20% of the features, as in the paper.
-    standardize: shift and scale features to mean 0 and variance 1 first.
-    random_state: seed of weights, order and held-out samples.
+    Args:
+        hidden_size: units of the hidden layer, None for 20% of the features, as in the paper.
+        epochs: at most.
+        batch_size: samples of a step.
+        lr: Adam's learning rate.
+        weight_decay: Adam's.
+        validation_fraction: share of the samples held out to end the training.
+        patience: epochs without a lower error on them after which it ends.
+        standardize: shift and scale features to mean 0 and variance 1 first.
+        random_state: seed of weights, order and held-out samples.
+        device: where the network is.
+
+    Raises:
+        TypeError or ValueError: in `fit`, for arguments out of range, for X that is no finite
+            (N, D), or y that is no (N, T) of 0 and 1.
 
     After `fit`: `network_`, `threshold_` (T + 1,) of w and b, `epochs_` trained.
 
@@ -102,8 +115,7 @@ class BPMLL(FeedforwardEstimator):
 
     def predict(self, X: Any) -> Labels:
         """1 where c_l > t(x), (N, T) int64."""
-        decisions: Labels = (self._margins(X) > 0).long().cpu().numpy()
-        return decisions
+        return np.asarray((self._margins(X) > 0).cpu(), np.int64)
 
     def _margins(self, X: Any) -> Tensor:
         """c_l - t(x), (N, T) float64."""

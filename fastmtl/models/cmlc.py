@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
-from fastmtl.models.reference import ReferenceCMLC
+from fastmtl.models.pairs import ParameterPair, gru_pairs, layer_pairs
+from fastmtl.models.torch_twins import TorchCMLC
 from fastmtl.nn import TaskGRU, TaskLinear
 from fastmtl.nn.sequence import need_lengths
 
@@ -21,12 +22,27 @@ class CMLC(MultiTaskModel):
     equal weights. The linear layer reads the last state of each direction, (2h,): that of the
     forward one at the end of the sequence, that of the backward one at its start.
 
-    The input is x (B, L, D) and `lengths` (B,), an int64 CPU tensor of lengths from 1 to L, or None
-    where no sequence is padded; padded steps are not read. The output is logits (B, T). `dropout`
-    acts between the GRU's layers and on its last states.
-
     Everything but the linear layer is shared, and that layer is "first" and "last" of
-    `task_weight`; there is no `SharedLinear`. Raises TypeError or ValueError for another input.
+    `task_weight`; there is no `SharedLinear`.
+
+    Args:
+        in_features: D.
+        num_tasks: T.
+        hidden_size: h, of each direction.
+        num_layers: layers of the GRU.
+        dropout: probability of zeroing an entry between the GRU's layers and of its last states.
+        device: where the parameters are.
+        dtype: that of the parameters.
+
+    Shape:
+        - x: (B, L, D).
+        - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
+          padded. Padded steps are not read.
+        - Output: logits (B, T).
+
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
+            [0, 1), or another input.
 
     Example:
         >>> import torch
@@ -86,8 +102,15 @@ class CMLC(MultiTaskModel):
             "dropout": self.dropout,
         }
 
-    def reference(self) -> ReferenceCMLC:
-        return ReferenceCMLC(self)
+    def to_torch(self) -> TorchCMLC:
+        return self._copied_to(TorchCMLC(**self.config()))
 
-    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
+    def is_twin(self, twin: nn.Module) -> bool:
+        return isinstance(twin, TorchCMLC)
+
+    def pairs(self, twin: Any) -> list[ParameterPair]:
+        rows = slice(None)
+        return gru_pairs(self.gru, 0, twin.gru) + layer_pairs(self.output, (rows, 0), twin.output)
+
+    def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:
         return self.output.weight

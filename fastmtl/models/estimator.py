@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ class SparseRows(Protocol):
     """What is used of a scipy CSR matrix, so that scipy itself need not be installed."""
 
     shape: tuple[int, int]
+    ndim: int
     dtype: Any
     data: Any
 
     def __getitem__(self, rows: Any) -> SparseRows: ...
+    def astype(self, dtype: Any) -> SparseRows: ...
     def __matmul__(self, other: Any) -> Any: ...
     def multiply(self, other: Any) -> SparseRows: ...
     def sum(self, axis: int) -> Any: ...
@@ -112,7 +114,7 @@ class MultiLabelEstimator:
     def _checked_new(self, X: Any) -> Rows:
         """The argument of a prediction."""
         if not hasattr(self, "n_features_in_"):
-            raise _not_fitted(f"{type(self).__name__}: expected a call of fit before, got none")
+            _raise_not_fitted(f"{type(self).__name__}: expected a call of fit before, got none")
         rows = checked_rows(X)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -128,7 +130,7 @@ def checked_rows(X: Any, name: str = "X") -> Rows:
         X = X.detach().cpu().to_dense()
         X = (X if X.dtype in (torch.float32, torch.float64) else X.double()).numpy()
     sparse = hasattr(X, "tocsr")
-    rows = X.tocsr() if sparse else np.asarray(X)
+    rows: Rows = X.tocsr() if sparse else np.asarray(X)
     if rows.dtype.kind == "c":
         raise ValueError(
             f"{name}: expected real numbers, got {rows.dtype}. Complex data not supported"
@@ -147,10 +149,10 @@ def checked_rows(X: Any, name: str = "X") -> Rows:
             raise ValueError(
                 f"{name}: 0 {kind}(s) (shape={rows.shape}) while a minimum of 1 is required."
             )
-    if not np.isfinite(rows.data if sparse else rows).all():
+    values: Any = rows.data if sparse else rows
+    if not np.isfinite(values).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity (inf)")
-    checked: Rows = rows
-    return checked
+    return rows
 
 
 def checked_labels(y: Any, num_samples: int, name: str = "y") -> Labels:
@@ -195,11 +197,10 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(np.all(value == default))
 
 
-def _not_fitted(message: str) -> Exception:
-    """scikit-learn's error where it is installed, which also is a ValueError."""
+def _raise_not_fitted(message: str) -> NoReturn:
+    """Raise scikit-learn's error where it is installed, which also is a ValueError."""
     try:
         from sklearn.exceptions import NotFittedError
     except ImportError:
-        return ValueError(message)
-    error: Exception = NotFittedError(message)
-    return error
+        raise ValueError(message) from None
+    raise NotFittedError(message)

@@ -128,8 +128,7 @@ class FeedforwardEstimator(MultiLabelEstimator):
 
 def probabilities(logits: Tensor) -> FloatArray:
     """sigmoid(logits) as a float64 array."""
-    array: FloatArray = logits.double().sigmoid().cpu().numpy()
-    return array
+    return np.asarray(logits.double().sigmoid().cpu(), np.float64)
 
 
 def _moments(rows: Rows) -> tuple[FloatArray, FloatArray]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +12,8 @@ from torch import nn
 from fastmtl._checks import need_choice
 from fastmtl.models.fusion_model import FusionModel
 from fastmtl.models.fusions import ConcatFusion, GraphFusion, TensorFusion
-from fastmtl.models.reference import ReferenceBaseline
+from fastmtl.models.pairs import ParameterPair
+from fastmtl.models.torch_twins import TorchFusionModel
 
 _FUSIONS = {"cfc": ConcatFusion, "matf": TensorFusion, "gfn": GraphFusion}
 
@@ -18,13 +21,20 @@ _FUSIONS = {"cfc": ConcatFusion, "matf": TensorFusion, "gfn": GraphFusion}
 class FusionBaseline(FusionModel):
     """HGFN with another fusion of the modalities, and all else the same.
 
-    fusion: "cfc", concatenation; "matf", multi-agent tensor fusion (Zhao et al. 2019); "gfn", the
-        graph fusion network (Mai et al. 2020). How the last two are adapted to vectors stands at
-        `fastmtl.models.fusions`.
-    interaction: the tasks exchange features before their last layer, by MTI-Net's unit
-        (`fastmtl.nn.TaskInteraction`).
+    Args:
+        modalities, num_tasks, hidden_size, sequence_modalities, group_sizes, head_size, gru_layers,
+            attention_size, dropout, device, dtype: as in `HGFN`.
+        fusion: "cfc", concatenation; "matf", multi-agent tensor fusion (Zhao et al. 2019); "gfn",
+            the graph fusion network (Mai et al. 2020). How the last two are adapted to vectors
+            stands at `fastmtl.models.fusions`.
+        interaction: whether the tasks exchange features before their last layer, by MTI-Net's unit
+            (`fastmtl.nn.TaskInteraction`).
 
-    The other arguments, input, output and errors are those of `HGFN`.
+    Shape:
+        As in `HGFN`.
+
+    Raises:
+        ValueError: for another fusion, and as `HGFN`.
 
     Example:
         >>> import torch
@@ -71,5 +81,13 @@ class FusionBaseline(FusionModel):
         )
         self._config["fusion"] = fusion
 
-    def reference(self) -> ReferenceBaseline:
-        return ReferenceBaseline(self)
+    def to_torch(self) -> TorchFusionModel:
+        # The fusion is of torch.nn layers already.
+        return self._copied_to(self._around(deepcopy(self.fusion)))
+
+    def is_twin(self, twin: nn.Module) -> bool:
+        return isinstance(twin, TorchFusionModel) and type(twin.fusion) is type(self.fusion)
+
+    def _fusion_pairs(self, fusion: Any) -> list[ParameterPair]:
+        own = zip(self.fusion.parameters(), fusion.parameters(), strict=True)
+        return [ParameterPair(ours, (), twin) for ours, twin in own]

@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
-from fastmtl.models.base import MultiTaskModel, TaskWeight
+from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.pairs import ParameterPair, attention_pairs, layer_pairs
+from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
 from fastmtl.nn._module import Indices, Layer, call
+from fastmtl.nn.balance_at import BalanceAt
 from fastmtl.nn.sequence import need_lengths
 
 Lengths = Tensor | Mapping[str, Tensor | None] | None
@@ -58,7 +61,7 @@ class FusionModel(MultiTaskModel):
         self.head_size = need_size("head_size", head_size)
         self.group_sizes = _checked_groups(group_sizes, num_tasks)
         need_probability("dropout", dropout)
-        self._config = {
+        self._config: dict[str, Any] = {
             "modalities": self.modalities,
             "num_tasks": num_tasks,
             "hidden_size": hidden_size,
@@ -136,17 +139,57 @@ class FusionModel(MultiTaskModel):
     def config(self) -> dict[str, Any]:
         return deepcopy(self._config)
 
-    def task_weight(self, where: TaskWeight) -> SharedLinear | nn.Parameter:
+    def pairs(self, twin: Any) -> list[ParameterPair]:
+        pairs = []
+        ours: Any
+        for ours, own in zip(self.encoders, twin.encoders, strict=True):
+            if isinstance(ours, _SequenceEncoder):
+                pairs += attention_pairs(ours.gru, ours.attention, 0, own.states)
+                pairs += layer_pairs(ours.project, (), own.project)
+            else:
+                pairs += layer_pairs(ours, (), own)
+        pairs += self._fusion_pairs(twin.fusion)
+        pairs += layer_pairs(self.shared, (), twin.shared)
+        for task, (head, output) in enumerate(zip(twin.heads, twin.outputs, strict=True)):
+            pairs += layer_pairs(self.head, (task,), head)
+            pairs += layer_pairs(self.output, (task, slice(output.out_features)), output)
+        if self.interaction is not None:
+            for index, gate in enumerate(twin.interaction.gates):
+                pairs += layer_pairs(self.interaction.gates, (index,), gate)
+        return pairs
+
+    def _fusion_pairs(self, fusion: Any) -> list[ParameterPair]:
+        raise NotImplementedError
+
+    def _around(self, fusion: nn.Module) -> TorchFusionModel:
+        """The twin around that of the fusion."""
+        config = self._config
+        return TorchFusionModel(
+            fusion,
+            self.fusion.out_features,
+            self.modalities,
+            self.group_sizes,
+            self.hidden_size,
+            sequence_modalities=self.sequence_modalities,
+            head_size=self.head_size,
+            gru_layers=config["gru_layers"],
+            attention_size=config["attention_size"],
+            interaction=config["interaction"],
+            dropout=config["dropout"],
+        )
+
+    def task_weight(self, balance_at: BalanceAt) -> SharedLinear | nn.Parameter:
         """As `MultiTaskModel.task_weight`; only "last" with `interaction`, since below the exchange
         every task's loss reaches the weights of every other task."""
-        if self.interaction is not None and where in ("shared", "first"):
+        if self.interaction is not None and balance_at in ("shared", "first"):
             raise ValueError(
-                f'where: expected "last", since the tasks of this model interact, got {where!r}'
+                "balance_at: expected last, since the tasks of this model interact, "
+                f"got {balance_at!r}"
             )
-        return super().task_weight(where)
+        return super().task_weight(balance_at)
 
-    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
-        return self.head.weight if where == "first" else self.output.weight
+    def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:
+        return self.head.weight if balance_at == "first" else self.output.weight
 
 
 class _SequenceEncoder(Layer):

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl.models.fusion_model import FusionModel, Lengths
-from fastmtl.models.reference import ReferenceHGFN
+from fastmtl.models.pairs import ParameterPair, layer_pairs
+from fastmtl.models.torch_twins import TorchFusionModel, TorchGraphFusion
 from fastmtl.nn import HierarchicalGraphFusion
 
 
@@ -21,20 +22,35 @@ class HGFN(FusionModel):
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
     linear layer; then LeakyReLU. `HierarchicalGraphFusion` fuses them to F, levels * h. Dropout, a
     `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear
-    layer give the logits. `attention_channels`, `pair_channels` and `share_pairs` are those of
-    `HierarchicalGraphFusion`; with `interaction` the tasks exchange features before the last layer
-    (`TaskInteraction`, a baseline's unit); `dropout` also acts between a GRU's layers.
+    layer give the logits.
 
-    `modalities` gives the features of each modality by name, and `sequence_modalities` names those
-    that are sequences; their order is that of the fusion graph. With `group_sizes`, one number of
-    classes C_g per task, the tasks are multi-class ones.
+    Args:
+        modalities: the features D_m of each modality by name, in the order of the fusion graph.
+        num_tasks: T.
+        hidden_size: h.
+        theta: as in `HierarchicalGraphFusion`, and so `max_level`, `attention_channels`,
+            `pair_channels` and `share_pairs`.
+        sequence_modalities: the names of those that are sequences.
+        group_sizes: for multi-class tasks the number of classes C_g of each; None for binary ones.
+        head_size: features between the two layers of a task.
+        gru_layers: layers of a sequence's GRU.
+        attention_size: rows of the first matrix of its attention.
+        interaction: whether the tasks exchange features before the last layer (`TaskInteraction`,
+            a baseline's unit).
+        dropout: probability of zeroing an entry of F and between a GRU's layers.
+        device: where the parameters are.
+        dtype: that of the parameters.
 
-    The input is x, a dict with (B, D_m) or (B, L_m, D_m) for each modality, and `lengths` of the
-    sequences: a tensor (B,) that holds for all of them, a dict of such by modality, or None where
-    nothing is padded; int64 on the CPU, from 1 to L_m. Padded steps are not read. The output is
-    logits (B, T), or (B, sum C) with `group_sizes`.
+    Shape:
+        - x: a dict with (B, D_m) or (B, L_m, D_m) for each modality.
+        - lengths: of the sequences, a tensor (B,) that holds for all of them, a dict of such by
+          modality, or None where nothing is padded; int64 on the CPU, from 1 to L_m. Padded steps
+          are not read.
+        - Output: logits (B, T), or (B, sum C) with `group_sizes`.
 
-    Raises TypeError or ValueError for another input.
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, names that are no
+            modality, a `dropout` outside [0, 1), or another input.
 
     Example:
         >>> import torch
@@ -97,9 +113,34 @@ class HGFN(FusionModel):
     ) -> tuple[Tensor, ...]:
         """Importances (B, M) of the modalities and edge weights (B, E) of each further level.
 
-        `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level.
+        `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level. Both
+        are detached from the graph; the arguments and errors are those of a call.
         """
         return self.fusion.fuse(self._encode(x, lengths))[1]
 
-    def reference(self) -> ReferenceHGFN:
-        return ReferenceHGFN(self)
+    def to_torch(self) -> TorchFusionModel:
+        levels: Any = self.fusion.levels
+        fusion = TorchGraphFusion(
+            self.hidden_size,
+            self.fusion.theta,
+            attention_channels=self._config["attention_channels"],
+            pair_channels=self._config["pair_channels"],
+            pair_networks=[level.dense.num_tasks for level in levels],
+        )
+        return self._copied_to(self._around(fusion))
+
+    def is_twin(self, twin: nn.Module) -> bool:
+        return isinstance(twin, TorchFusionModel) and isinstance(twin.fusion, TorchGraphFusion)
+
+    def _fusion_pairs(self, fusion: Any) -> list[ParameterPair]:
+        unit = self.fusion.attention
+        pairs = layer_pairs(unit.expand, (), fusion.attention[0])
+        pairs += layer_pairs(unit.reduce, (), fusion.attention[2])
+        level: Any
+        for level, networks in zip(self.fusion.levels, fusion.levels, strict=True):
+            for edge, network in enumerate(networks):
+                channels = network.conv.out_channels
+                own = slice(edge * channels, (edge + 1) * channels)
+                pairs += layer_pairs(level.conv, (own,), network.conv)
+                pairs += layer_pairs(level.dense, (edge,), network.dense)
+        return pairs

@@ -38,7 +38,14 @@ class MLKNN(MultiLabelEstimator):
     time of `fit` goes into one product of X with itself: 13 of 17 seconds for 100,000 samples with
     100 features and 10 labels on two cores.
 
-    k: number of neighbours; s: smoothing, >= 0; device: where distances are computed.
+    Args:
+        k: number of neighbours.
+        s: smoothing, >= 0.
+        device: where distances are computed.
+
+    Raises:
+        TypeError or ValueError: in `fit`, for arguments out of range, for X that is no finite
+            (N, D), y that is no (N, T) of 0 and 1, or not more samples than `k`.
 
     After `fit`: `prior_` (T,), P(H_1), and `likelihood_` (2, k + 1, T), P(E_j | H_b).
 

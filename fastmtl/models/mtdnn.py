@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,11 +46,25 @@ class MTDNN(FeedforwardEstimator):
     `validation_fraction` of the samples held out to end the tuning after `patience` epochs without
     a lower error (0 tunes for `epochs`); optional dropout of the hidden units.
 
-    hidden_sizes: units of the sigmoid layers.
-    pretrain_epochs, pretrain_lr: of each RBM; the Gaussian one takes a tenth of the rate. 0 epochs
-        leave the layers at their random start.
-    standardize: shift and scale features to mean 0 and variance 1 first, as the Gaussian RBM needs.
-    random_state: seed of everything random.
+    Args:
+        hidden_sizes: units of the sigmoid layers.
+        pretrain_epochs: of each RBM; 0 leaves the layers at their random start.
+        pretrain_lr: of each RBM; the Gaussian one takes a tenth of it.
+        epochs: at most.
+        batch_size: samples of a step.
+        lr: Adam's learning rate.
+        weight_decay: Adam's.
+        dropout: probability of zeroing a hidden unit.
+        validation_fraction: share of the samples held out to end the training.
+        patience: epochs without a lower error on them after which it ends.
+        standardize: shift and scale features to mean 0 and variance 1 first, as the Gaussian RBM
+            needs.
+        random_state: seed of everything random.
+        device: where the network is.
+
+    Raises:
+        TypeError or ValueError: in `fit`, for arguments out of range, for X that is no finite
+            (N, D), or y that is no (N, T) of 0 and 1.
 
     After `fit`: `network_`, whose outputs are (N, 2 T), `rbms_`, `epochs_` tuned.
 
@@ -124,8 +139,7 @@ class MTDNN(FeedforwardEstimator):
 
     def predict(self, X: Any) -> Labels:
         """1 where o_l1 > o_l0, (N, T) int64."""
-        decisions: Labels = (self._differences(X) > 0).long().cpu().numpy()
-        return decisions
+        return np.asarray((self._differences(X) > 0).cpu(), np.int64)
 
     def _differences(self, X: Any) -> Tensor:
         rows = self._checked_new(X)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
-from fastmtl.models.reference import ReferenceMTMLAN
+from fastmtl.models.pairs import ParameterPair, attention_pairs, layer_pairs
+from fastmtl.models.torch_twins import TorchMTMLAN
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskLinear
 from fastmtl.nn.sequence import need_lengths, padding_mask
 
@@ -23,13 +24,27 @@ class MTMLAN(MultiTaskModel):
     with `shared_features` S those passed through one trainable linear layer to S features, with no
     activation, since a task's GRU starts with its own affine map of it.
 
-    The input is x (B, L, D) and `lengths` (B,), an int64 CPU tensor of lengths from 1 to L, or None
-    where no sequence is padded; padded steps are not read. The output is logits (B, T).
+    Args:
+        in_features: D.
+        num_tasks: T.
+        hidden_size: h, of each direction.
+        num_layers: layers of the GRU.
+        attention_size: rows of W_s1.
+        shared_features: S, or None for no trainable shared layer.
+        dropout: probability of zeroing an entry between the GRU's layers and of the context.
+        recompute: less memory and more time in a training step; see `TaskGRU`.
+        device: where the parameters are.
+        dtype: that of the parameters.
 
-    `dropout` is the probability of zeroing an entry between the GRU's layers and of the context.
-    With `recompute` a training step takes less memory and more time (see `TaskGRU`).
+    Shape:
+        - x: (B, L, D).
+        - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
+          padded. Padded steps are not read.
+        - Output: logits (B, T).
 
-    Raises TypeError or ValueError for another input.
+    Raises:
+        TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
+            [0, 1), or another input.
 
     Example:
         >>> import torch
@@ -116,8 +131,19 @@ class MTMLAN(MultiTaskModel):
             "recompute": self.gru.recompute,
         }
 
-    def reference(self) -> ReferenceMTMLAN:
-        return ReferenceMTMLAN(self)
+    def to_torch(self) -> TorchMTMLAN:
+        sizes = {name: value for name, value in self.config().items() if name != "recompute"}
+        return self._copied_to(TorchMTMLAN(**sizes))
 
-    def _head_weight(self, where: Literal["first", "last"]) -> nn.Parameter:
-        return self.gru.weight_ih_l0 if where == "first" else self.output.weight
+    def is_twin(self, twin: nn.Module) -> bool:
+        return isinstance(twin, TorchMTMLAN)
+
+    def pairs(self, twin: Any) -> list[ParameterPair]:
+        pairs = [] if self.shared is None else layer_pairs(self.shared, (), twin.shared)
+        for task, (own, output) in enumerate(zip(twin.tasks, twin.outputs, strict=True)):
+            pairs += attention_pairs(self.gru, self.task_attention, task, own)
+            pairs += layer_pairs(self.output, (task,), output)
+        return pairs
+
+    def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:
+        return self.gru.weight_ih_l0 if balance_at == "first" else self.output.weight

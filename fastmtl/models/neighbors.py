@@ -93,15 +93,13 @@ class NeighbourSearch:
         """A bound on the rounding errors of queries with these norms: those of D + 8 operations on
         terms that add up to at most |x|^2 + |y|^2, each twice."""
         roundings = 2 * (self.points.shape[1] + 8) * torch.finfo(torch.float32).eps
-        bound: torch.Tensor = roundings * (norms + self.norms.max().double())
-        return bound
+        return torch.mul(norms + self.norms.max().double(), roundings)
 
     def _exact(self, queries: Rows, candidates: IntArray) -> NDArray[np.float64]:
         """Squared distances (n, c) in float64 of each query to its own candidates (n, c)."""
         taken = dense(self.points[candidates.reshape(-1)]).astype(np.float64, copy=False)
         taken = taken.reshape(*candidates.shape, -1) - dense(queries)[:, None]
-        distances: NDArray[np.float64] = np.square(taken, out=taken).sum(-1)
-        return distances
+        return np.asarray(np.square(taken, out=taken).sum(-1), np.float64)
 
     def _norms(self, rows: Rows) -> NDArray[np.float32]:
         if self.centre is not None or isinstance(rows, np.ndarray):

@@ -1,61 +1,51 @@
-"""How the parameters of a model and of its reference correspond."""
+"""How the parameters of a model and of its twin out of `torch.nn` layers correspond."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
+from fastmtl._deprecation import deprecated
 from fastmtl.models.base import MultiTaskModel
-from fastmtl.models.cmlc import CMLC
-from fastmtl.models.fusion_baseline import FusionBaseline
-from fastmtl.models.hgfn import HGFN
-from fastmtl.models.mtmlan import MTMLAN
-from fastmtl.models.reference import (
-    ParameterPair,
-    ReferenceBaseline,
-    ReferenceCMLC,
-    ReferenceHGFN,
-    ReferenceMTMLAN,
-)
-
-_REFERENCES: tuple[tuple[type[MultiTaskModel], type[Any]], ...] = (
-    (MTMLAN, ReferenceMTMLAN),
-    (CMLC, ReferenceCMLC),
-    (HGFN, ReferenceHGFN),
-    (FusionBaseline, ReferenceBaseline),
-)
+from fastmtl.models.pairs import ParameterPair
 
 
-def reference_parameters(model: MultiTaskModel, reference: nn.Module) -> list[ParameterPair]:
-    """Pair each parameter of `reference` with the part of the parameter of `model` it stands for.
+def paired_parameters(model: MultiTaskModel, twin: nn.Module) -> list[ParameterPair]:
+    """Pair each parameter of `twin` with the part of the parameter of `model` it stands for.
 
-    `reference` is what `model.reference()` gave. For each pair, `parameter[part]` has the shape and
-    meaning of `twin`, and `parameter.grad[part]` that of `twin.grad`.
+    For each pair, `parameter[part]` has the shape and meaning of `twin`, and `parameter.grad[part]`
+    that of `twin.grad`.
 
-    Raises TypeError for a reference of another kind of model, ValueError for one of other sizes.
+    Args:
+        model: a model of `fastmtl.models`.
+        twin: what its `to_torch()` gave.
+
+    Raises:
+        TypeError: for the twin of another kind of model.
+        ValueError: for that of a model of other sizes.
 
     Example:
-        >>> from fastmtl.models import MTMLAN, reference_parameters
+        >>> from fastmtl.models import MTMLAN, paired_parameters
         >>> model = MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
-        >>> pairs = reference_parameters(model, model.reference())
+        >>> pairs = paired_parameters(model, model.to_torch())
         >>> all(parameter[part].equal(twin) for parameter, part, twin in pairs)
         True
     """
-    for kind, twin in _REFERENCES:
-        if isinstance(model, kind) and isinstance(reference, twin):
-            return _of_one_size(reference.pairs(model))
-    raise TypeError(
-        f"reference: expected the reference of the model, {type(model).__name__}, "
-        f"got {type(reference).__name__}"
-    )
-
-
-def _of_one_size(pairs: list[ParameterPair]) -> list[ParameterPair]:
-    for parameter, part, twin in pairs:
-        if parameter[part].shape != twin.shape:
+    if not model.is_twin(twin):
+        raise TypeError(
+            f"twin: expected what to_torch of the model, {type(model).__name__}, gives, "
+            f"got {type(twin).__name__}"
+        )
+    pairs = model.pairs(twin)
+    for parameter, part, own in pairs:
+        if parameter[part].shape != own.shape:
             raise ValueError(
-                "reference: expected the sizes of the model, got a parameter of shape "
-                f"{tuple(twin.shape)} for one of {tuple(parameter[part].shape)}"
+                "twin: expected the sizes of the model, got a parameter of shape "
+                f"{tuple(own.shape)} for one of {tuple(parameter[part].shape)}"
             )
     return pairs
+
+
+def reference_parameters(model: MultiTaskModel, reference: nn.Module) -> list[ParameterPair]:
+    """`paired_parameters` by its old name."""
+    deprecated("reference_parameters is now paired_parameters")
+    return paired_parameters(model, reference)

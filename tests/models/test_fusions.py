@@ -83,5 +83,5 @@ def test_unknown_fusion():
 
 
 def test_cmlc_has_no_shared_layer():
-    with pytest.raises(ValueError, match=r"^where: .* no trainable shared layer"):
+    with pytest.raises(ValueError, match=r"^balance_at: .* no trainable shared layer"):
         CMLC(3, 2).task_weight("shared")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmtl.models import reference_parameters
+from fastmtl.models import paired_parameters
 from fastmtl.nn import FocalLoss, SharedLinear
 from tests.models.cases import CASES, STEPS, Case, cast
 from tests.tolerances import assert_close
@@ -31,13 +31,13 @@ def separate_weights(model: Any) -> tuple[Any, ...]:
 @each
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equals_its_reference(case: Case, dtype: torch.dtype, padded: bool) -> None:
+def test_equals_its_twin(case: Case, dtype: torch.dtype, padded: bool) -> None:
     model = case.build().to(dtype)
-    reference = model.reference()
-    assert {parameter.dtype for parameter in reference.parameters()} == {dtype}
-    reference.double()
+    twin = model.to_torch()
+    assert {parameter.dtype for parameter in twin.parameters()} == {dtype}
+    twin.double()
     x, lengths = case.inputs(dtype=dtype), case.lengths() if padded else None
-    logits, expected = model(x, lengths), reference(cast(x, torch.float64), lengths)
+    logits, expected = model(x, lengths), twin(cast(x, torch.float64), lengths)
     assert logits.shape == (4, case.outputs)
     assert logits.dtype == dtype
     assert_close(logits, expected, scale=3)
@@ -45,28 +45,26 @@ def test_equals_its_reference(case: Case, dtype: torch.dtype, padded: bool) -> N
     direction = torch.randn_like(expected)
     (logits * direction).sum().backward()
     (expected * direction).sum().backward()
-    pairs = reference_parameters(model, reference)
-    assert {id(pair.twin) for pair in pairs} == {id(p) for p in reference.parameters()}
+    pairs = paired_parameters(model, twin)
+    assert {id(pair.twin) for pair in pairs} == {id(p) for p in twin.parameters()}
     assert {id(pair.parameter) for pair in pairs} == {id(p) for p in model.parameters()}
-    for parameter, part, twin in pairs:
+    for parameter, part, own in pairs:
         assert parameter.grad is not None
-        assert twin.grad is not None
-        assert twin.grad.ne(0).any()
-        assert_close(parameter.grad[part], twin.grad, scale=10)
+        assert own.grad is not None
+        assert own.grad.ne(0).any()
+        assert_close(parameter.grad[part], own.grad, scale=10)
 
 
 @each
-def test_reference_trains_as_the_model_does(case: Case) -> None:
+def test_its_twin_trains_as_the_model_does(case: Case) -> None:
     model = case.build().double()
-    reference = model.reference()
-    assert not any(
-        type(module).__module__.startswith("fastmtl.nn") for module in reference.modules()
-    )
+    twin = model.to_torch()
+    assert not any(type(module).__module__.startswith("fastmtl.nn") for module in twin.modules())
     x, lengths = case.inputs(dtype=torch.float64), case.lengths()
     targets = torch.randint(0, 2, (4, case.outputs))
     loss = FocalLoss()
     losses: dict[nn.Module, list[torch.Tensor]] = {}
-    for network in (model, reference):
+    for network in (model, twin):
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         losses[network] = []
         for _ in range(5):
@@ -76,7 +74,7 @@ def test_reference_trains_as_the_model_does(case: Case) -> None:
             optimizer.step()
             losses[network].append(value.detach())
     assert losses[model][-1] < losses[model][0]
-    assert_close(torch.stack(losses[model]), torch.stack(losses[reference]), scale=1e4)
+    assert_close(torch.stack(losses[model]), torch.stack(losses[twin]), scale=1e4)
 
 
 @each
@@ -92,15 +90,27 @@ def test_config_rebuilds_the_model(case: Case) -> None:
 
 
 @each
+def test_device_and_dtype(case: Case) -> None:
+    model = case.build().double()
+    meta = type(model)(**model.config(), device="meta", dtype=torch.float64)
+    assert {parameter.dtype for parameter in meta.parameters()} == {torch.float64}
+    assert all(tensor.is_meta for tensor in (*meta.parameters(), *meta.buffers()))
+    there = meta.to_empty(device="cpu")
+    there.load_state_dict(model.state_dict())
+    x, lengths = case.inputs(dtype=torch.float64), case.lengths()
+    assert there(x, lengths).equal(model(x, lengths))
+
+
+@each
 def test_task_weights(case: Case) -> None:
     model = case.build()
     parameters = {id(parameter) for parameter in model.parameters()}
-    for where in separate_weights(model):
-        weight = model.task_weight(where)
+    for at in separate_weights(model):
+        weight = model.task_weight(at)
         assert isinstance(weight, nn.Parameter)
         assert id(weight) in parameters
         assert weight.shape[0] == model.num_tasks
-    with pytest.raises(ValueError, match=r'^where: expected "shared", "first" or "last", got'):
+    with pytest.raises(ValueError, match=r"^balance_at: expected one of shared, first, last"):
         model.task_weight("middle")
 
 
@@ -109,8 +119,8 @@ def test_a_task_depends_on_its_own_network_alone(case: Case) -> None:
     model = case.build()
     sizes = getattr(model, "group_sizes", (1,) * model.num_tasks)
     model(case.inputs(), case.lengths())[:, sizes[0]].sum().backward()
-    for where in separate_weights(model):
-        weight = model.task_weight(where)
+    for at in separate_weights(model):
+        weight = model.task_weight(at)
         assert weight.grad is not None
         assert weight.grad[[0, 2]].eq(0).all()
         assert weight.grad[1].ne(0).any()
@@ -120,11 +130,11 @@ def test_a_task_depends_on_its_own_network_alone(case: Case) -> None:
 def test_gradients_of_all_tasks_reach_the_shared_layer(case: Case) -> None:
     model = case.build().double()
     if separate_weights(model) == ("last",):
-        with pytest.raises(ValueError, match=r'^where: expected "last", since the tasks'):
+        with pytest.raises(ValueError, match=r"^balance_at: expected last, since the tasks"):
             model.task_weight("shared")
         return
     if model.shared is None:
-        with pytest.raises(ValueError, match=r"^where: .* no trainable shared layer"):
+        with pytest.raises(ValueError, match=r"^balance_at: .* no trainable shared layer"):
             model.task_weight("shared")
         return
     shared = model.task_weight("shared")

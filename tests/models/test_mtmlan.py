@@ -20,7 +20,7 @@ def test_attention_sums_to_one_over_the_steps_that_are_there(shared_features: in
     assert_close(weights.sum(2), torch.ones(4, 3))
     for sample, length in enumerate(lengths.tolist()):
         assert (weights[sample, :, length:] == 0).all()
-    assert_close(weights, mtmlan.reference().attention(x, lengths))
+    assert_close(weights, mtmlan.to_torch().attention(x, lengths))
 
 
 def test_order_of_samples() -> None:
@@ -36,9 +36,9 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not mtmlan(x).equal(mtmlan(x))
     mtmlan.eval()
     assert mtmlan(x).equal(mtmlan(x))
-    reference = mtmlan.reference()
-    assert not reference.training
-    assert_close(reference(x), mtmlan(x).double(), torch.float32)
+    twin = mtmlan.to_torch()
+    assert not twin.training
+    assert_close(twin(x), mtmlan(x).double(), torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,288 @@
+"""The networks of the models out of `torch.nn` layers alone, one layer for each task and edge.
+
+They are built from sizes and know nothing of the models, which give them their weights: what is
+compared with a model shares no code with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fastmtl.nn._module import call
+
+
+class TorchMTMLAN(nn.Module):
+    """The network of `MTMLAN` with one `torch.nn.GRU` and three `torch.nn.Linear` per task."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_tasks: int,
+        hidden_size: int,
+        num_layers: int,
+        attention_size: int,
+        *,
+        shared_features: int | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        features = in_features if shared_features is None else shared_features
+        self.shared = None if shared_features is None else nn.Linear(in_features, features)
+        self.tasks = nn.ModuleList(
+            RecurrentAttention(features, hidden_size, num_layers, attention_size, dropout)
+            for _ in range(num_tasks)
+        )
+        self.drop = nn.Dropout(dropout)
+        self.outputs = nn.ModuleList(nn.Linear(2 * hidden_size, 1) for _ in range(num_tasks))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        contexts = [context for context, _ in self._attend(x, lengths)]
+        logits = [
+            output(self.drop(context))
+            for output, context in zip(self.outputs, contexts, strict=True)
+        ]
+        return torch.cat(logits, 1)
+
+    def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return torch.stack([weights for _, weights in self._attend(x, lengths)], 1)
+
+    def _attend(self, x: Tensor, lengths: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        if self.shared is not None:
+            x = self.shared(x)
+        return [task(x, lengths) for task in self.tasks]
+
+
+class TorchCMLC(nn.Module):
+    """The network of `CMLC`: a `torch.nn.GRU` and a `torch.nn.Linear`."""
+
+    def __init__(
+        self, in_features: int, num_tasks: int, hidden_size: int, num_layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.gru = _bidirectional(in_features, hidden_size, num_layers, dropout)
+        self.drop = nn.Dropout(dropout)
+        self.output = nn.Linear(2 * hidden_size, num_tasks)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None:
+            final = self.gru(x)[1]
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            final = self.gru(packed)[1]
+        return call(self.output, self.drop(torch.cat([final[-2], final[-1]], 1)))
+
+
+class TorchFusionModel(nn.Module):
+    """The network of a `FusionModel` around `fusion`, from vectors (B, M, h) to one."""
+
+    def __init__(
+        self,
+        fusion: nn.Module,
+        fused_features: int,
+        modalities: Mapping[str, int],
+        group_sizes: Sequence[int],
+        hidden_size: int,
+        *,
+        sequence_modalities: Sequence[str],
+        head_size: int,
+        gru_layers: int,
+        attention_size: int,
+        interaction: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.sequence_modalities = tuple(sequence_modalities)
+        self.encoders = nn.ModuleList(
+            _SequenceEncoder(features, hidden_size, gru_layers, attention_size, dropout)
+            if name in sequence_modalities
+            else nn.Linear(features, hidden_size)
+            for name, features in modalities.items()
+        )
+        self.fusion = fusion
+        self.drop = nn.Dropout(dropout)
+        self.shared = nn.Linear(fused_features, hidden_size)
+        self.heads = nn.ModuleList(nn.Linear(hidden_size, head_size) for _ in group_sizes)
+        self.interaction = _Interaction(head_size, len(group_sizes)) if interaction else None
+        self.outputs = nn.ModuleList(nn.Linear(head_size, size) for size in group_sizes)
+
+    def forward(
+        self,
+        x: Mapping[str, Tensor],
+        lengths: Tensor | Mapping[str, Tensor | None] | None = None,
+    ) -> Tensor:
+        vectors = []
+        for name, encoder in zip(self.modalities, self.encoders, strict=True):
+            own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
+            sequence = name in self.sequence_modalities
+            vectors.append(encoder(x[name], own) if sequence else encoder(x[name]))
+        fused = self.fusion(F.leaky_relu(torch.stack(vectors, 1)))
+        shared = self.shared(self.drop(fused))
+        hidden = [F.leaky_relu(head(shared)) for head in self.heads]
+        if self.interaction is not None:
+            hidden = self.interaction(hidden)
+        return torch.cat([o(h) for o, h in zip(self.outputs, hidden, strict=True)], 1)
+
+
+class TorchGraphFusion(nn.Module):
+    """The fusion of `HGFN`, edge by edge.
+
+    `pair_networks` gives for each level from the second how many networks CONV its pairs have: one,
+    or as many as there are edges.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        theta: float,
+        *,
+        attention_channels: int,
+        pair_channels: int,
+        pair_networks: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.theta = theta
+        self.attention = nn.Sequential(
+            nn.Conv2d(1, attention_channels, 5, padding=2),
+            nn.LeakyReLU(),
+            nn.Conv2d(attention_channels, 1, 1),
+            nn.LeakyReLU(),
+        )
+        self.levels = nn.ModuleList(
+            nn.ModuleList(_Pair(pair_channels, features) for _ in range(networks))
+            for networks in pair_networks
+        )
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        importance = self.attention(vertices.unsqueeze(1)).squeeze(1).mean(-1).unbind(1)
+        single = [
+            _Vertex(frozenset([modality]), vector, weight)
+            for modality, (vector, weight) in enumerate(
+                zip(vertices.unbind(1), importance, strict=True)
+            )
+        ]
+        fused = [_weighted_sum(single) / len(single)]
+        below: list[_Vertex] = []
+        networks: Any
+        for size, networks in enumerate(self.levels, start=2):
+            candidates = list(combinations(below or single, 2))
+            candidates += [(a, b) for a in below for b in single]
+            edges = [(a, b) for a, b in candidates if len(a.members | b.members) == size]
+            scores = [
+                (a.importance + b.importance) / (_similarity(a.vector, b.vector) + self.theta)
+                for a, b in edges
+            ]
+            weights = torch.stack(scores, 1).softmax(1).unbind(1)
+            own = list(networks) * (len(edges) // len(networks))
+            below = [
+                _Vertex(a.members | b.members, network(a.vector, b.vector), weight)
+                for (a, b), network, weight in zip(edges, own, weights, strict=True)
+            ]
+            fused.append(_weighted_sum(below))
+        return torch.cat(fused, 1)
+
+
+class RecurrentAttention(nn.Module):
+    """A bidirectional GRU and attention over its states: (B, L, D) -> (B, 2h), (B, L)."""
+
+    def __init__(
+        self,
+        features: int,
+        hidden_size: int,
+        num_layers: int,
+        attention_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.gru = _bidirectional(features, hidden_size, num_layers, dropout)
+        self.w1 = nn.Linear(2 * hidden_size, attention_size, bias=False)
+        self.w2 = nn.Linear(attention_size, 1, bias=False)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        if lengths is None:
+            states, _ = self.gru(x)
+        else:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            states, _ = pad_packed_sequence(
+                self.gru(packed)[0], batch_first=True, total_length=x.shape[1]
+            )
+        scores = self.w2(self.w1(states).tanh()).squeeze(2)
+        if lengths is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            scores = scores.masked_fill(steps >= lengths.to(x.device).unsqueeze(1), -torch.inf)
+        weights = scores.softmax(1)
+        return (weights.unsqueeze(2) * states).sum(1), weights
+
+
+class _SequenceEncoder(nn.Module):
+    def __init__(
+        self,
+        features: int,
+        hidden_size: int,
+        num_layers: int,
+        attention_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.states = RecurrentAttention(features, hidden_size, num_layers, attention_size, dropout)
+        self.project = nn.Linear(2 * hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        context, _ = self.states(x, lengths)
+        return call(self.project, context)
+
+
+class _Interaction(nn.Module):
+    """The exchange of features between tasks, pair by pair."""
+
+    def __init__(self, features: int, num_tasks: int) -> None:
+        super().__init__()
+        tasks = range(num_tasks)
+        self.edges = [(k, source) for k in tasks for source in tasks if source != k]
+        self.gates = nn.ModuleList(nn.Linear(features, features) for _ in self.edges)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        result = list(features)
+        for (task, source), gate in zip(self.edges, self.gates, strict=True):
+            result[task] = result[task] + gate(features[source]).sigmoid() * features[source]
+        return result
+
+
+class _Pair(nn.Module):
+    """CONV of one edge."""
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, channels, 3, padding=1)
+        self.dense = nn.Linear(channels * features, features)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        hidden = F.leaky_relu(self.conv(torch.stack((a, b), 1)))
+        return F.leaky_relu(self.dense(hidden.flatten(1)))
+
+
+class _Vertex(NamedTuple):
+    members: frozenset[int]
+    vector: Tensor  # (B, D)
+    importance: Tensor  # (B,)
+
+
+def _weighted_sum(vertices: list[_Vertex]) -> Tensor:
+    return torch.stack([v.importance.unsqueeze(1) * v.vector for v in vertices]).sum(0)
+
+
+def _similarity(a: Tensor, b: Tensor) -> Tensor:
+    return F.cosine_similarity(a.softmax(1), b.softmax(1), dim=1)
+
+
+def _bidirectional(features: int, hidden_size: int, num_layers: int, dropout: float) -> nn.GRU:
+    return nn.GRU(
+        features, hidden_size, num_layers, batch_first=True, dropout=dropout, bidirectional=True
+    )
