@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import Self
 
 from fastmtl._checks import need_device, need_floating, need_shape, need_size, need_tensor
@@ -20,6 +17,24 @@ class Balancer(nn.Module):
     treat a balancer like any module, and a restored one goes on exactly where it stopped. The
     buffers stay in place and nothing synchronises with the host, so a training step with its
     balancing can be captured in a CUDA graph.
+
+    A method of your own is a subclass: it sets `weights` in `_prepare`, from the losses of a step,
+    or overrides `_total` and `_backward`.
+
+    Args:
+        num_tasks: T.
+        device: where the buffers are.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
+
+    Example:
+        >>> import torch
+        >>> class Halves(Balancer):
+        ...     def _prepare(self, values, present):
+        ...         self.weights.fill_(0.5)
+        >>> Halves(num_tasks=2).backward(torch.tensor([1.0, 3.0], requires_grad=True))
+        tensor(2.)
     """
 
     weights: Tensor
@@ -51,6 +66,13 @@ class Balancer(nn.Module):
         than them (Jensen's inequality), and equal where the ranks' gradients are.
 
         Balancers that are given a wrapped model call this themselves.
+
+        Args:
+            group: the ranks; None for all processes.
+            exact: whether norms and Gramians are those of the whole batch.
+
+        Raises:
+            RuntimeError: if torch.distributed is not initialised.
         """
         self._group = distributed.group.WORLD if group is None else group
         if self._group is None:
@@ -69,20 +91,23 @@ class Balancer(nn.Module):
 
         It stands where `losses.sum().backward()` stood: gradients add to `.grad`, and the
         optimizer steps afterwards. Every call updates the weights, so accumulating gradients over
-        k batches updates them k times.
+        k batches updates them k times. A batch with a loss or norm that is not finite leaves the
+        balancer's state as it was.
 
-        losses: (T,), floating point, with a graph.
-        present: (T,) bool, the tasks with a label in this batch; the others are left out of the
-            sum and of the update. Without it a task is absent if its loss is exactly 0 and, where
-            the method looks at gradients, its gradient too.
-        counts: (T,), how many labels each loss is the mean of. Only for several ranks, whose losses
-            are averaged in proportion; a task with count 0 is absent at this rank. Without it all
-            ranks at which a task is present count the same.
-        scaler: the GradScaler of a float16 loop. The pass runs on the scaled sum, the update on
-            unscaled norms; call `scaler.step(optimizer)` as usual.
+        Args:
+            losses: (T,), floating point, with a graph.
+            present: (T,) bool, the tasks with a label in this batch; the others are left out of the
+                sum and of the update. Without it a task is absent if its loss is exactly 0 and,
+                where the method looks at gradients, its gradient too.
+            counts: (T,), how many labels each loss is the mean of. Only for several ranks, whose
+                losses are averaged in proportion; a task with count 0 is absent at this rank.
+                Without it all ranks at which a task is present count the same.
+            scaler: the GradScaler of a float16 loop. The pass runs on the scaled sum, the update on
+                unscaled norms; call `scaler.step(optimizer)` as usual.
 
-        A batch with a loss or norm that is not finite leaves the balancer's state as it was.
-        TypeError or ValueError for losses, `present` or `counts` of another type, shape or device.
+        Raises:
+            TypeError or ValueError: for losses, `present` or `counts` of another type, shape or
+                device, or losses without a graph.
         """
         self._check(losses, present, counts)
         if counts is not None:
@@ -149,14 +174,6 @@ class Balancer(nn.Module):
                 need_device(name, value, "losses", losses)
         if present is not None and present.dtype != torch.bool:
             raise TypeError(f"present: expected bool, got {present.dtype}")
-
-
-def group_of(model: Any) -> distributed.ProcessGroup | None:
-    """The ranks that a model in DistributedDataParallel works on."""
-    if isinstance(model, DistributedDataParallel):
-        group: distributed.ProcessGroup = model.process_group
-        return group
-    return None
 
 
 def _over_ranks(

@@ -21,7 +21,13 @@ class DynamicWeightAverage(Balancer):
     are 1 in the first two cycles, sum to T, and change only in `end_cycle`: call it after each
     epoch (fastmtl's trainer does). A task without a loss in either cycle has r_j = 1.
 
-    temperature: larger values bring the weights closer together.
+    Args:
+        num_tasks: T.
+        temperature: larger values bring the weights closer together.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or a temperature
+            that is no number above 0.
 
     Example:
         >>> balancer = DynamicWeightAverage(num_tasks=2)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,7 +17,7 @@ class DynamicMultiTask(TaskDynamicBalancing):
     with avg L_j the mean of task j's loss over the steps of the cycle at which it was present. A
     task that was never present, or whose loss was 0 throughout, keeps its weight. Call `end_cycle`
     after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`, the
-    sample-level part. Arguments are those of TaskDynamicBalancing.
+    sample-level part. Arguments and errors are those of TaskDynamicBalancing.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -34,40 +31,16 @@ class DynamicMultiTask(TaskDynamicBalancing):
         9.0
     """
 
-    def __init__(
-        self,
-        model: Any,
-        positives: Tensor | Sequence[float],
-        samples: int,
-        alpha: float = 1.0,
-        *,
-        lr: float = 0.025,
-        where: str | None = None,
-        imbalance_penalty: bool = True,
-        floor: float = 1e-3,
-        normalize: bool = True,
-        initial: Tensor | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            positives,
-            samples,
-            alpha,
-            lr=lr,
-            where=where,
-            imbalance_penalty=imbalance_penalty,
-            floor=floor,
-            normalize=normalize,
-            initial=initial,
-        )
-        self.cycle = CycleMeans(self.weights)
-
     @torch.no_grad()
     def end_cycle(self) -> None:
         """Re-balance by the losses of the cycle, and start the next one."""
         means, seen = self.cycle.finish()
         largest = torch.where(seen, means, 0).max()
         self._set_weights(self.weights * (largest / means), seen)
+
+    def _register_state(self) -> None:
+        super()._register_state()
+        self.cycle = CycleMeans(self.weights)
 
     def _update(self, losses: Tensor, norms: Tensor, present: Tensor) -> Tensor:
         counted = super()._update(losses, norms, present)

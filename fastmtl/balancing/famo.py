@@ -29,10 +29,17 @@ class FAMO(Balancer):
     costs a second forward pass, call `update(losses)` after `optimizer.step()`, with the losses of
     the same batch anew.
 
-    lr: the step size of xi.
-    decay: gamma in the paper; draws the weights of log losses back to equal.
+    Losses must be positive.
 
-    Losses must be positive; they are not taken below `floor`.
+    Args:
+        num_tasks: T.
+        lr: the step size of xi.
+        decay: gamma in the paper; draws the weights of log losses back to equal.
+        floor: losses are not taken below it.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or numbers out of
+            range.
 
     Example:
         >>> balancer = FAMO(num_tasks=2)
@@ -69,7 +76,14 @@ class FAMO(Balancer):
 
     @torch.no_grad()
     def update(self, losses: Tensor) -> None:
-        """Compare the losses (T,) of the same batch after the model's step with those before it."""
+        """Compare the losses of the same batch after the model's step with those before it.
+
+        Args:
+            losses: (T,).
+
+        Raises:
+            TypeError or ValueError: for losses of another type or shape.
+        """
         need_floating("losses", losses)
         need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
         self._descend(losses, self.pending)

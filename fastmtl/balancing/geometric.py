@@ -18,6 +18,12 @@ class GeometricMean(Balancer):
     positive: one that is 0 counts as absent, since it would end the training of all others. The
     weights need not sum to T.
 
+    Args:
+        num_tasks: T.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
+
     Example:
         >>> balancer = GeometricMean(num_tasks=2)
         >>> losses = torch.tensor([1.0, 4.0], requires_grad=True)

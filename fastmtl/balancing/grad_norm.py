@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
-from typing_extensions import Self
+from torch import Tensor
 
 from fastmtl._checks import need_floating, need_number, need_shape
-from fastmtl.balancing.base import Balancer, group_of
-from fastmtl.balancing.target import ForkTarget, resolve
+from fastmtl._deprecation import takes_old_arguments
+from fastmtl.balancing.gradient_balancer import GradientBalancer
+from fastmtl.balancing.target import ForkTarget, GradientTarget, resolve
 
 
-class GradNorm(Balancer):
+class GradNorm(GradientBalancer[GradientTarget]):
     """GradNorm (Chen et al. 2018, equation 2 and algorithm 1) without its second backward pass.
 
     With G_j = ||d(w_j L_j)/dW|| at a chosen weight W, Gbar their mean, Lhat_j = L_j(t) / L_j(0) and
@@ -30,23 +30,28 @@ class GradNorm(Balancer):
     none of the means; the present ones are scaled so that the sum of all stays T. L_j(0) is the
     loss at the first step at which the task is present.
 
-    model: what the norms are taken at: a model with a `task_weight(where)` method, such as MTMLAN
-        and HGFN; a model with one SharedLinear or TaskFork in it; such a layer itself; a Parameter
-        (T, ...) stacked by task, or a list of T Parameters.
-    alpha: how strongly slow tasks are pulled up; 0 makes all norms equal.
-    lr: the step size of the weights.
-    where: for a model with `task_weight`, "shared" (its last shared layer), "first" or "last" (of
-        each task's network); None takes "shared" if the model has it, else "first".
-    floor: the least a weight can be before scaling.
-    normalize: take TL / Gbar instead of TL, so that `lr` means the same at any scale of the losses:
-        multiplying all losses by a constant changes no weight. False for the equation as it stands.
-    initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
-        losses.
-
     Under DistributedDataParallel pass the wrapped model: norms are those of the batch of all ranks,
-    and every rank arrives at the same weights. See `distribute` for what that costs.
+    and every rank arrives at the same weights. See `distribute` for what that costs. Losses must
+    not be negative.
 
-    Losses must not be negative. ValueError or TypeError for arguments out of range.
+    Args:
+        model: what the norms are taken at: a model with a `task_weight(balance_at)` method, such as
+            MTMLAN and HGFN; a model with one SharedLinear or TaskFork in it; such a layer itself; a
+            Parameter (T, ...) stacked by task, or a list of T Parameters.
+        alpha: how strongly slow tasks are pulled up; 0 makes all norms equal.
+        lr: the step size of the weights.
+        balance_at: for a model with `task_weight`, "shared" (its last shared layer), "first" or
+            "last" (of each task's network); None takes "shared" if the model has it, else "first".
+        floor: the least a weight can be before scaling.
+        normalize: take TL / Gbar instead of TL, so that `lr` means the same at any scale of the
+            losses: multiplying all losses by a constant changes no weight. False for the equation
+            as it stands.
+        initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
+            losses.
+
+    Raises:
+        TypeError or ValueError: for a model without such a place, one whose gradients a
+            GramianBalancer combines, or numbers out of range.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -61,13 +66,14 @@ class GradNorm(Balancer):
     initial_losses: Tensor
     factors: Tensor
 
+    @takes_old_arguments(where="balance_at")
     def __init__(
         self,
         model: Any,
         alpha: float = 1.0,
         *,
         lr: float = 0.025,
-        where: str | None = None,
+        balance_at: str | None = None,
         floor: float = 1e-3,
         normalize: bool = True,
         initial: Tensor | None = None,
@@ -77,36 +83,31 @@ class GradNorm(Balancer):
         need_number("floor", floor, above=0.0)
         if floor >= 1:
             raise ValueError(f"floor: expected less than the mean weight, 1, got {floor}")
-        target = resolve(model, where)
+        target = resolve(model, balance_at)
         if isinstance(target, ForkTarget) and target.layer.weighting is not None:
             raise ValueError(
                 "model: its shared layer combines gradients by a weighting, that of a "
                 "GramianBalancer for instance; set layer.weighting = None to balance losses"
             )
-        super().__init__(target.num_tasks, target.device)
+        super().__init__(target)
         self.alpha = alpha
         self.lr = lr
         self.floor = floor
         self.normalize = normalize
-        self._target = target
-        # 0 stands for "not seen yet"; a first loss of exactly 0 sets no scale.
-        self.register_buffer("initial_losses", torch.zeros_like(self.weights))
-        self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
+        self._register_state()
         if initial is not None:
             need_floating("initial", initial)
             need_shape("initial", initial, (self.num_tasks,), "(num_tasks,)")
             if not bool((initial > 0).all() & initial.isfinite().all()):
                 raise ValueError(f"initial: expected positive losses, got {initial.tolist()}")
             self.initial_losses.copy_(initial)
-        if group := group_of(model):
-            self.distribute(group)
+        self._follow(model)
 
-    def distribute(
-        self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
-    ) -> Self:
-        super().distribute(group)
-        self._target.group = self._group if exact else None
-        return self
+    def _register_state(self) -> None:
+        """Register what the method keeps besides the weights."""
+        # 0 stands for "not seen yet"; a first loss of exactly 0 sets no scale.
+        self.register_buffer("initial_losses", torch.zeros_like(self.weights))
+        self.register_buffer("factors", torch.ones_like(self.weights), persistent=False)
 
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}, alpha={self.alpha}, lr={self.lr}, floor={self.floor}"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
-from typing_extensions import Self
+from torch import Tensor
 
 from fastmtl._checks import need_shape
-from fastmtl.balancing.base import Balancer, group_of
+from fastmtl._deprecation import takes_old_arguments
+from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.nn.shared import Weighting
 
 
-class GramianBalancer(Balancer):
+class GramianBalancer(GradientBalancer[ForkTarget]):
     """Combines the tasks' gradients by any function of their Gramian, in the one backward pass.
 
     At the shared layer, S_ij = <dL_i/dW, dL_j/dW> (at a TaskFork, of dL/dz) gives the weights
@@ -25,16 +25,23 @@ class GramianBalancer(Balancer):
     of its own, unweighted loss. PCGrad, CAGrad, Nash-MTL and other methods that look at conflicts
     between gradients are such functions; the weightings of TorchJD can be passed as they are.
 
-    model: a model with a SharedLinear or TaskFork in it or behind `task_weight("shared")`, or such
-        a layer itself. From then on every backward pass through it is combined in this way.
-    weighting: from the Gramian (T, T), float32 or float64, to c (T,). Rows and columns of absent
-        tasks are 0, and what it gives these tasks is set to 0; a task is absent if `present` says
-        so or, without `present`, if its gradient is exactly 0.
+    `weights` holds the last c; that of an absent task stays as it was. Under
+    DistributedDataParallel pass the wrapped model: the Gramian is that of the batch of all ranks
+    (see `distribute`).
 
-    Under DistributedDataParallel pass the wrapped model: the Gramian is that of the batch of all
-    ranks (see `distribute`).
+    Args:
+        model: a model with a SharedLinear or TaskFork in it or behind `task_weight("shared")`, or
+            such a layer itself. From then on every backward pass through it is combined in this
+            way.
+        weighting: from the Gramian (T, T), float32 or float64, to c (T,). Rows and columns of
+            absent tasks are 0, and what it gives these tasks is set to 0; a task is absent if
+            `present` says so or, without `present`, if its gradient is exactly 0.
+        balance_at: for a model with `task_weight`, "shared", the only place with a Gramian, which
+            None takes too.
 
-    `weights` holds the last c; that of an absent task stays as it was.
+    Raises:
+        TypeError or ValueError: for a model without such a layer, or a weighting that cannot be
+            called.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -47,29 +54,21 @@ class GramianBalancer(Balancer):
         4.0
     """
 
-    def __init__(self, model: Any, weighting: Weighting, *, where: str | None = None) -> None:
+    @takes_old_arguments(where="balance_at")
+    def __init__(self, model: Any, weighting: Weighting, *, balance_at: str | None = None) -> None:
         if not callable(weighting):
             raise TypeError(f"weighting: expected a callable, got {type(weighting).__name__}")
-        target = resolve(model, where)
+        target = resolve(model, balance_at)
         if not isinstance(target, ForkTarget):
             raise ValueError(
                 "model: a Gramian is taken at a SharedLinear or TaskFork, got a model without"
             )
-        super().__init__(target.num_tasks, target.device)
+        super().__init__(target)
         self.weighting = weighting
         self._present: Tensor | None = None
         self._scale: Tensor | None = None
-        self._target = target
         target.layer.weighting = self._weigh
-        if group := group_of(model):
-            self.distribute(group)
-
-    def distribute(
-        self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
-    ) -> Self:
-        super().distribute(group)
-        self._target.group = self._group if exact else None
-        return self
+        self._follow(model)
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
         return losses.sum()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastmtl._checks import need_size
+from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.gramian import GramianBalancer
 from fastmtl.ops import least_norm_weights
 
@@ -24,14 +25,22 @@ class MGDA(GramianBalancer):
     Each task's own network keeps the gradient of its own loss. Solved on the device by
     `fastmtl.ops.least_norm_weights`, from the Gramian S of the one backward pass.
 
-    iterations: steps of the solver at most. One is exact for two tasks; the error falls
-        geometrically, more slowly the more tasks.
-    normalize: find c for the gradients divided by their norms, as the authors' code can, and
-        combine the gradients as they are with it. Otherwise the tasks whose gradients are small,
-        those of rare labels for instance, get nearly all the weight, and the shared part hardly
-        learns the others. That no loss rises is then promised for sum_j c_j g_j / ||g_j|| alone.
+    The treatment of absent tasks is that of GramianBalancer.
 
-    `model` and the treatment of absent tasks are those of GramianBalancer.
+    Args:
+        model: as in GramianBalancer.
+        iterations: steps of the solver at most. One is exact for two tasks; the error falls
+            geometrically, more slowly the more tasks.
+        normalize: find c for the gradients divided by their norms, as the authors' code can, and
+            combine the gradients as they are with it. Otherwise the tasks whose gradients are
+            small, those of rare labels for instance, get nearly all the weight, and the shared part
+            hardly learns the others. That no loss rises is then promised for
+            sum_j c_j g_j / ||g_j|| alone.
+        balance_at: as in GramianBalancer.
+
+    Raises:
+        TypeError or ValueError: for a model without a SharedLinear or TaskFork, or `iterations`
+            that are no int of at least 1.
 
     Example:
         >>> import torch
@@ -45,17 +54,18 @@ class MGDA(GramianBalancer):
         (tensor([0.8000, 0.2000]), tensor([0.8000, 0.4000]))
     """
 
+    @takes_old_arguments(where="balance_at")
     def __init__(
         self,
         model: Any,
         *,
         iterations: int = 100,
         normalize: bool = False,
-        where: str | None = None,
+        balance_at: str | None = None,
     ) -> None:
         need_size("iterations", iterations)
         solve = _least_norm_of_normalized if normalize else least_norm_weights
-        super().__init__(model, partial(solve, iterations=iterations), where=where)
+        super().__init__(model, partial(solve, iterations=iterations), balance_at=balance_at)
 
 
 def _least_norm_of_normalized(gramian: Tensor, iterations: int) -> Tensor:

@@ -18,6 +18,12 @@ class RandomLossWeighting(Balancer):
     should beat. z comes from PyTorch's generator of the device the balancer is on: a seed fixes the
     weights of a run, and its state is not part of `state_dict`. Ranks take the draw of the first.
 
+    Args:
+        num_tasks: T.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> balancer = RandomLossWeighting(num_tasks=3)

@@ -11,9 +11,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl import ops
+from fastmtl.nn.balance_at import need_balance_at
 from fastmtl.nn.shared import SharedLinear, TaskFork
 
-Where = str | None
 # The modules that are what they name, not a model to look into.
 _WEIGHTS = (SharedLinear, TaskFork, nn.ParameterList)
 
@@ -116,26 +116,27 @@ class ParameterTarget:
                 handle.remove()
 
 
-def resolve(model: Any, where: Where) -> GradientTarget:
-    """The target that `model` and `where` name; see TaskDynamicBalancing."""
-    if where not in (None, "shared", "first", "last"):
-        raise ValueError(f'where: expected "shared", "first", "last" or None, got {where!r}')
+def resolve(model: Any, balance_at: str | None) -> GradientTarget:
+    """The target that `model` and `balance_at` name; see GradNorm."""
+    if balance_at is not None:
+        need_balance_at(balance_at)
     if isinstance(model, DistributedDataParallel):
         model = model.module
     if hasattr(model, "task_weight"):
-        return _target_of(_task_weight(model, where))
-    if where is not None and not (where == "shared" and isinstance(model, nn.Module)):
+        return _target_of(_task_weight(model, balance_at))
+    if balance_at is not None and not (balance_at == "shared" and isinstance(model, nn.Module)):
         raise ValueError(
-            f"where: {where!r} needs a model with a task_weight method, got {type(model).__name__}"
+            f"balance_at: {balance_at!r} needs a model with a task_weight method, "
+            f"got {type(model).__name__}"
         )
     if not isinstance(model, nn.Module) or isinstance(model, _WEIGHTS):
         return _target_of(model)
     return ForkTarget(_only_fork(model))
 
 
-def _task_weight(model: Any, where: Where) -> Any:
-    if where is not None:
-        return model.task_weight(where)
+def _task_weight(model: Any, balance_at: str | None) -> Any:
+    if balance_at is not None:
+        return model.task_weight(balance_at)
     try:
         return model.task_weight("shared")
     except ValueError:

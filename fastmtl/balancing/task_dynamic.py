@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastmtl._checks import need_shape, need_size
+from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.grad_norm import GradNorm
 
 
@@ -19,17 +20,27 @@ class TaskDynamicBalancing(GradNorm):
         dTL/dw_j = (N / n_j) sign(G_j - target_j) G_j / w_j
 
     with N training samples, of which n_j are positive for task j: the weight of a rare concept
-    moves fastest. Everything else, and the arguments not listed here, are those of GradNorm.
+    moves fastest. Everything else is as in GradNorm.
 
-    positives: n_j, (T,) or a sequence of T numbers. A task without positives counts as having one.
-    samples: N.
-    imbalance_penalty: False drops N / n_j ("without TIP"), which is GradNorm.
-    normalize: besides TL / Gbar, divide the factors N / n_j by their mean over the tasks. Both are
-        constant in a step and only scale `lr`, which then means the same at any scale of the
-        losses, any rarity of the concepts, and with or without the penalty. False for the equation
-        as it stands.
+    Args:
+        model: what the norms are taken at, as in GradNorm.
+        positives: n_j, (T,) or a sequence of T numbers. A task without positives counts as having
+            one.
+        samples: N.
+        alpha: how strongly slow tasks are pulled up; 0 makes all norms equal.
+        lr: the step size of the weights.
+        balance_at: for a model with `task_weight`, "shared", "first" or "last", as in GradNorm.
+        imbalance_penalty: False drops N / n_j ("without TIP"), which is GradNorm.
+        floor: the least a weight can be before scaling.
+        normalize: besides TL / Gbar, divide the factors N / n_j by their mean over the tasks. Both
+            are constant in a step and only scale `lr`, which then means the same at any scale of
+            the losses, any rarity of the concepts, and with or without the penalty. False for the
+            equation as it stands.
+        initial: L_j(0) as a (T,) tensor, in place of the first losses.
 
-    ValueError for positives outside [0, samples] or not one for each task.
+    Raises:
+        TypeError or ValueError: for positives outside [0, samples] or not one for each task, and
+            as GradNorm.
 
     Example:
         >>> from fastmtl.nn import FocalLoss, SharedLinear, TaskLinear
@@ -42,6 +53,7 @@ class TaskDynamicBalancing(GradNorm):
         2.0
     """
 
+    @takes_old_arguments(where="balance_at")
     def __init__(
         self,
         model: Any,
@@ -50,14 +62,20 @@ class TaskDynamicBalancing(GradNorm):
         alpha: float = 1.0,
         *,
         lr: float = 0.025,
-        where: str | None = None,
+        balance_at: str | None = None,
         imbalance_penalty: bool = True,
         floor: float = 1e-3,
         normalize: bool = True,
         initial: Tensor | None = None,
     ) -> None:
         super().__init__(
-            model, alpha, lr=lr, where=where, floor=floor, normalize=normalize, initial=initial
+            model,
+            alpha,
+            lr=lr,
+            balance_at=balance_at,
+            floor=floor,
+            normalize=normalize,
+            initial=initial,
         )
         need_size("samples", samples)
         counts = torch.as_tensor(positives, dtype=torch.float64, device="cpu")

@@ -18,6 +18,12 @@ class UncertaintyWeighting(Balancer):
     weights need not sum to T. Halve the loss of a regression task, which makes it the paper's
     1 / (2 sigma^2) term. A loss of exactly 0 counts as absent; an absent task's s_j has gradient 0.
 
+    Args:
+        num_tasks: T.
+
+    Raises:
+        TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
+
     Example:
         >>> balancer = UncertaintyWeighting(num_tasks=2)
         >>> losses = torch.tensor([1.0, 3.0], requires_grad=True)

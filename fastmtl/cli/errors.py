@@ -65,7 +65,6 @@ def _reason(error: Exception) -> str:
 def _as_option(message: str) -> str:
     """Name an option as it is typed where a message begins with its name in Python."""
     name, colon, rest = message.partition(": ")
-    name = "balance_at" if name == "where" else name
     if colon and name in _OPTIONS:
         return f"--{name.replace('_', '-')}: {rest}"
     return message

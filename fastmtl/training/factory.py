@@ -121,11 +121,11 @@ def _mgda(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balance
             "balancer: mgda needs a layer that the tasks share, got "
             f"{config.model} without shared_features"
         )
-    return MGDA(model, normalize=True, where="shared")
+    return MGDA(model, normalize=True, balance_at="shared")
 
 
 def _grad_norm(config: TrainConfig, model: nn.Module, data: MultiTaskData) -> Balancer:
-    return GradNorm(model, config.alpha, lr=config.balance_lr, where=config.balance_at)
+    return GradNorm(model, config.alpha, lr=config.balance_lr, balance_at=config.balance_at)
 
 
 def _dynamic(balancer: type[TaskDynamicBalancing]) -> BuildBalancer:
@@ -136,7 +136,7 @@ def _dynamic(balancer: type[TaskDynamicBalancing]) -> BuildBalancer:
             samples=len(data.indices("train")),
             alpha=config.alpha,
             lr=config.balance_lr,
-            where=config.balance_at,
+            balance_at=config.balance_at,
             imbalance_penalty=config.imbalance_penalty,
         )
 

@@ -32,8 +32,8 @@ class Net(nn.Module):
         scale = torch.arange(1, len(out) + 1, dtype=out.dtype, device=out.device)
         return scale * (out.flatten(1) - 1).square().mean(1)
 
-    def task_weight(self, where: str) -> SharedLinear | nn.Parameter:
-        return self.shared if where == "shared" else getattr(self, where).weight
+    def task_weight(self, balance_at: str) -> SharedLinear | nn.Parameter:
+        return self.shared if balance_at == "shared" else getattr(self, balance_at).weight
 
 
 def batch(trunk: str = "mlp", seed: int = 0) -> Tensor:

@@ -58,8 +58,10 @@ def softmin(gramian: Tensor) -> Tensor:
     return torch.softmax(-gramian.sum(1), 0)
 
 
-def at(where: str) -> Callable[..., Balancer]:
-    return functools.partial(DynamicMultiTask, positives=POSITIVES, samples=300, where=where)
+def at(balance_at: str) -> Callable[..., Balancer]:
+    return functools.partial(
+        DynamicMultiTask, positives=POSITIVES, samples=300, balance_at=balance_at
+    )
 
 
 def at_parameters(model: torch.nn.Module) -> Balancer:

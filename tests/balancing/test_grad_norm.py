@@ -42,20 +42,20 @@ class Forced(GradNorm):
 
 
 @pytest.mark.parametrize("trunk", ["mlp", "gru"])
-@pytest.mark.parametrize("where", ["shared", "first", "last"])
+@pytest.mark.parametrize("balance_at", ["shared", "first", "last"])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 1.5])
 def test_closed_form_is_the_double_backward(
-    trunk: str, where: str, normalize: bool, alpha: float
+    trunk: str, balance_at: str, normalize: bool, alpha: float
 ) -> None:
     net = Net(trunk)
-    balancer = GradNorm(net, alpha, where=where, normalize=normalize).double()
+    balancer = GradNorm(net, alpha, balance_at=balance_at, normalize=normalize).double()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     initial = net(batch(trunk, 0)).detach()
     weights = torch.ones(T, dtype=F64)
     for seed in range(4):
         losses = differentiable(net, batch(trunk, seed))
-        weight = net.task_weight(where)
+        weight = net.task_weight(balance_at)
 
         def norms_of(weights: Tensor, losses: Tensor = losses, weight: object = weight) -> Tensor:
             if isinstance(weight, SharedLinear):

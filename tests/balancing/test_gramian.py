@@ -81,7 +81,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="weighting: expected a callable, got int"):
         GramianBalancer(Net(), 3)
     with pytest.raises(ValueError, match="model: a Gramian is taken at a SharedLinear or TaskFork"):
-        GramianBalancer(Net(), softmin, where="last")
+        GramianBalancer(Net(), softmin, balance_at="last")
     net = Net()
     balancer = GramianBalancer(net, lambda gramian: gramian[0, :2]).double()
     with pytest.raises(ValueError, match=r"weighting: expected weights \(num_tasks,\) = \(4,\)"):

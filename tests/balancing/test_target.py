@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fastmtl.balancing import GradNorm
+from fastmtl.balancing import (
+    MGDA,
+    DynamicMultiTask,
+    GradNorm,
+    GramianBalancer,
+    TaskDynamicBalancing,
+)
 from fastmtl.balancing.target import ForkTarget, ParameterTarget, resolve
 from fastmtl.models import HGFN, MTMLAN
 from fastmtl.nn import SharedLinear, TaskFork
@@ -41,27 +47,53 @@ def test_what_is_resolved_to_what() -> None:
 def test_a_model_without_shared_layer_is_balanced_at_its_first_layer() -> None:
     model = MTMLAN(6, T, hidden_size=3, num_layers=1, attention_size=2)
     assert resolve(model, None).parameters[0] is model.task_weight("first")
-    with pytest.raises(ValueError, match="where: "):
+    with pytest.raises(ValueError, match="balance_at: "):
         resolve(model, "shared")
     model = MTMLAN(6, T, hidden_size=3, num_layers=1, attention_size=2, shared_features=4)
     assert resolve(model, None).layer is model.task_weight("shared")
 
 
-@pytest.mark.parametrize("where", ["shared", "first", "last"])
-def test_norms_in_the_ready_models(where: str) -> None:
+@pytest.mark.parametrize("balance_at", ["shared", "first", "last"])
+def test_norms_in_the_ready_models(balance_at: str) -> None:
     mtmlan = MTMLAN(6, T, hidden_size=3, num_layers=1, attention_size=2, shared_features=4)
     hgfn = HGFN({"audio": 5, "text": 3}, T, hidden_size=8)
     inputs = {"audio": torch.randn(7, 5, dtype=F64), "text": torch.randn(7, 3, dtype=F64)}
     for model, x in ((mtmlan, batch("gru")), (hgfn, inputs)):
         model.double().eval()
         losses = (model(x) - 1).square().mean(0)
-        weight = model.task_weight(where)
-        if where == "shared":
+        weight = model.task_weight(balance_at)
+        if balance_at == "shared":
             expected = task_norms(losses, torch.ones(T), weight.weight, create_graph=False)
         else:
             expected = stacked_task_norms(losses, torch.ones(T), weight, create_graph=False)
-        target = resolve(model, where)
+        target = resolve(model, balance_at)
         assert_close(target.backward((model(x) - 1).square().mean(0).sum()), expected)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda net: GradNorm(net, where="last"),
+        lambda net: TaskDynamicBalancing(net, [1] * T, 9, where="last"),
+        lambda net: DynamicMultiTask(net, [1] * T, 9, where="last"),
+    ],
+)
+def test_the_old_name_of_the_place_warns(build) -> None:
+    net = Net()
+    with pytest.warns(DeprecationWarning, match=r"^\w+: where given as in an older") as caught:
+        balancer = build(net)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert str(caught[0].message).startswith(f"{type(balancer).__name__}: ")
+    assert balancer._target.parameters[0] is net.last.weight
+
+
+@pytest.mark.parametrize("build", [MGDA, lambda net, **at: GramianBalancer(net, sum, **at)])
+def test_the_old_name_of_the_place_warns_at_a_gramian(build) -> None:
+    with pytest.warns(DeprecationWarning, match=r"^\w+: where given as in an older") as caught:
+        build(Net(), where="shared")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
 def test_a_watched_gramian_is_left_watched() -> None:
@@ -123,11 +155,16 @@ def test_through_torch_compile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "where", "error", "message"),
+    ("model", "balance_at", "error", "message"),
     [
-        (Net(), "middle", ValueError, 'where: expected "shared", "first", "last" or None'),
-        (SharedLinear(2, 3, T), "first", ValueError, "where: 'first' needs a model with"),
-        (nn.Parameter(torch.ones(2, 2)), "shared", ValueError, "where: 'shared' needs a model"),
+        (Net(), "middle", ValueError, "balance_at: expected one of shared, first, last, got"),
+        (SharedLinear(2, 3, T), "first", ValueError, "balance_at: 'first' needs a model with"),
+        (
+            nn.Parameter(torch.ones(2, 2)),
+            "shared",
+            ValueError,
+            "balance_at: 'shared' needs a model",
+        ),
         (nn.Linear(2, 2), None, ValueError, "model: expected one SharedLinear .* with 0 of them"),
         (nn.ModuleList([TaskFork(2), TaskFork(2)]), None, ValueError, "with 2 of them"),
         (nn.Parameter(torch.ones(2)), None, ValueError, r"model: expected .* got shape \(2,\)"),
@@ -137,7 +174,7 @@ def test_through_torch_compile() -> None:
     ],
 )
 def test_arguments_are_checked(
-    model: object, where: str | None, error: type[Exception], message: str
+    model: object, balance_at: str | None, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        resolve(model, where)
+        resolve(model, balance_at)
