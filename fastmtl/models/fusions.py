@@ -104,9 +104,16 @@ class GraphFusion(nn.Module):
     """
 
     def __init__(
-        self, num_modalities: int, features: int, max_level: int = 3, **factory: Any
+        self,
+        num_modalities: int,
+        features: int,
+        max_level: int = 3,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.edges = [level.edges for level in fusion_levels(num_modalities, max_level)]
         self.out_features = (1 + len(self.edges)) * features
         self.importance = nn.Linear(features, 1, **factory)
