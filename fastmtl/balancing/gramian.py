@@ -11,7 +11,7 @@ from fastmtl._checks import need_shape
 from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
-from fastmtl.nn.shared import Weighting
+from fastmtl.nn._fork import Weighting
 
 
 class GramianBalancer(GradientBalancer[ForkTarget]):

@@ -1,0 +1,234 @@
+"""What every split into tasks does: one view for each task, and a record of their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed
+
+from fastmtl import ops
+from fastmtl._checks import need_shape, need_size
+from fastmtl.nn._module import Layer, call
+from fastmtl.ops._autograd import once_differentiable
+
+Watch = Literal["norms", "gramian"]
+Weighting = Callable[[Tensor], Tensor]
+# The input x (..., I), None at a TaskFork, and the tasks' gradients d (T, ..., O) of one use.
+Use = tuple[Tensor | None, Tensor]
+
+
+class _Token:
+    """In a set of its kind for as long as the graph of one use, which holds it, lives."""
+
+    def __init__(self, tokens: set[int]) -> None:
+        self.tokens = tokens
+        tokens.add(id(self))
+
+    def __del__(self) -> None:
+        self.tokens.discard(id(self))
+
+
+class _Split(torch.autograd.Function):
+    """T views of z (...); autograd forbids writing to them, which would write to all T."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, num_tasks: int) -> Tensor:
+        return z.expand(num_tasks, *z.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None]:
+        return grads.sum(0), None
+
+
+class _WatchedSplit(torch.autograd.Function):
+    """The same, where the layer sees the gradients (T, ...) and chooses the combination."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, x: Tensor | None, layer: Fork) -> Tensor:
+        # save_for_backward rather than an attribute: it works with checkpointing, and
+        # notices when x was overwritten between the two passes.
+        ctx.save_for_backward(x)
+        ctx.layer = layer
+        ctx.token = _Token(layer._graphs)
+        return z.expand(layer.num_tasks, *z.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.layer._receive(x, grads), None, None
+
+
+class Fork(Layer):
+    """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
+
+    # From the (T, T) Gramian of a backward pass to the (T,) weights with which it combines the
+    # tasks' gradients; None adds them up. To be set before the forward pass.
+    weighting: Weighting | None
+    # The ranks whose gradients DistributedDataParallel averages: norms and Gramian are then those
+    # of the average. None for the gradients of this process alone.
+    process_group: distributed.ProcessGroup | None
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        self.num_tasks = need_size("num_tasks", num_tasks)
+        self._watch: Watch | None = None
+        self.weighting = None
+        self.process_group = None
+        # The uses that a backward pass could go through.
+        self._graphs: set[int] = set()
+        self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs do not lead through copies.
+        return {**self.__dict__, "_graphs": set()}
+
+    def forget(self) -> None:
+        """Drop what was recorded of the last backward pass."""
+        self._backward_id = -1
+        self._uses: list[Use] = []
+        self._norms: Tensor | None = None
+        self._gramian: Tensor | None = None
+
+    @property
+    def watch(self) -> Watch | None:
+        """What to keep of a backward pass: "norms", "gramian" (both), or None, the default.
+
+        Set it before the forward pass. A layer that is used several times in a forward pass, or by
+        several processes, keeps its inputs and the tasks' gradients (T, N, O) in memory between the
+        backward pass and the call that asks for the result.
+
+        Raises:
+            ValueError: for another value.
+        """
+        return self._watch
+
+    @watch.setter
+    def watch(self, value: Watch | None) -> None:
+        if value not in (None, "norms", "gramian"):
+            raise ValueError(f'watch: expected "norms", "gramian" or None, got {value!r}')
+        self._watch = value
+        self.forget()
+
+    def task_grad_norms(self) -> Tensor:
+        """Norms (T,) of the tasks' gradients in the last backward pass, as that pass had them:
+        with the factor w_j if the loss was sum_j w_j L_j. float32, or float64 for float64.
+
+        Raises:
+            RuntimeError: if nothing was watched.
+        """
+        self._measure()
+        if self._norms is None and self._gramian is not None:
+            self._norms = self._gramian.diagonal().sqrt()
+        if self._norms is None:
+            raise self._nothing("norms")
+        return self._norms
+
+    def task_grad_gramian(self) -> Tensor:
+        """Gramian (T, T) of the tasks' gradients in the last backward pass: the inner product of
+        gradients i and j, before `weighting`. float32, or float64 for float64.
+
+        Raises:
+            RuntimeError: if nothing was watched.
+        """
+        self._measure()
+        if self._gramian is None:
+            raise self._nothing("gramian")
+        return self._gramian
+
+    def _nothing(self, what: Watch) -> RuntimeError:
+        name = type(self).__name__
+        if self._watch == what or self._watch == "gramian":
+            return RuntimeError(f"{name}: no backward pass went through it while it was watched")
+        return RuntimeError(
+            f"{name}: the {what} of the tasks' gradients are not watched; "
+            f'set layer.watch = "{what}" before the forward pass'
+        )
+
+    def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
+        unwatched = self._watch is None and self.weighting is None
+        if unwatched or not torch.is_grad_enabled():
+            return call(_Split.apply, z, self.num_tasks)
+        return call(self._split_watched, z, x)
+
+    @torch.compiler.disable(  # type: ignore[untyped-decorator]
+        reason="the backward pass writes a record outside the graph"
+    )
+    def _split_watched(self, z: Tensor, x: Tensor | None) -> Tensor:
+        return call(_WatchedSplit.apply, z, None if x is None else x.detach(), self)
+
+    def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
+        """Record one use's gradients (T, ...) and return the combined one (...)."""
+        backward_id = torch._C._current_graph_task_id()
+        if backward_id != self._backward_id:
+            self.forget()
+            self._backward_id = backward_id
+        elif self.weighting is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: with a weighting it can be used once in a backward pass, "
+                "because the weights need the gradients of all its uses"
+            )
+        # The dtype the matrix product of the forward pass ran in, under autocast too.
+        use = (None if x is None else x.to(grads.dtype), grads)
+        # Autocast may be on in a backward pass, and would round norms and weights to half.
+        with torch.autocast(grads.device.type, enabled=False):
+            if self.weighting is None:
+                self._uses.append(use)
+                # The only use is measured while its gradients are in the cache, and they are freed.
+                # Ranks pass through here in any order, and would wait for each other.
+                if len(self._graphs) == 1 and self.process_group is None:
+                    self._measure()
+                return grads.sum(0)
+            self._gramian = self._gramian_of([use])
+            weights = self.weighting(self._gramian)
+            need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
+            return call(torch.tensordot, weights.to(grads.dtype), grads, 1)
+
+    def _measure(self) -> None:
+        if not self._uses:
+            return
+        if self._watch == "norms":
+            self._norms = self._norms_of(self._uses)
+        else:
+            self._gramian = self._gramian_of(self._uses)
+        self._uses = []
+
+    def _norms_of(self, uses: list[Use]) -> Tensor:
+        """Norms (T,) over all uses, and over the ranks of the process group."""
+        inputs, grads = self._joined(uses)
+        if self.process_group is None:
+            return ops.task_grad_norms(inputs, grads)
+        norms = ops.task_grad_norms(*self._share(inputs, grads, self.process_group))
+        return self._mean_square(norms.square(), self.process_group).sqrt()
+
+    def _gramian_of(self, uses: list[Use]) -> Tensor:
+        """Gramian (T, T), likewise."""
+        inputs, grads = self._joined(uses)
+        if self.process_group is None:
+            return ops.task_grad_gramian(inputs, grads)
+        gramian = ops.task_grad_gramian(*self._share(inputs, grads, self.process_group))
+        return self._mean_square(gramian, self.process_group)
+
+    def _mean_square(self, products: Tensor, group: distributed.ProcessGroup) -> Tensor:
+        """Inner products of the mean gradients, from this rank's part of those of the sums."""
+        distributed.all_reduce(products, group=group)
+        return products / distributed.get_world_size(group) ** 2
+
+    def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
+        """Inputs (N, I) and gradients (T, N, O) of a linear map, the gradients of whose weight are
+        those that the layer measures."""
+        raise NotImplementedError
+
+    def _share(
+        self, inputs: Tensor, grads: Tensor, group: distributed.ProcessGroup
+    ) -> tuple[Tensor, Tensor]:
+        """The same such that the Gramians of all ranks add up to that of the summed gradients."""
+        raise NotImplementedError
