@@ -1,32 +1,18 @@
 // Matrix products of a few rows with a matrix that stays in cache, as recurrences need them.
 //
-// The right-hand matrix is packed once, in panels as wide as two vectors. A block of up to
-// `Simd::rows` rows by one panel is accumulated in registers. The left-hand rows lie in chunks of
-// 64 columns, (chunks, rows, 64), so that all addresses of a block are one pointer plus constants.
+// The right-hand matrix is packed once, in panels as wide as a block of accumulators. A block takes
+// up to `block_rows` rows by one panel. The left-hand rows lie in chunks of 64 columns, (chunks,
+// rows, 64), so that all addresses of a block are one pointer plus constants.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "cpu/memory.h"
+#include "cpu/vector.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
-
-// What the registers of the instruction set hold.
-template <class Real>
-struct Simd {
-#if defined(__AVX512F__)
-  static constexpr int bytes = 64, rows = 12;
-#elif defined(__AVX2__)
-  static constexpr int bytes = 32, rows = 6;
-#else
-  static constexpr int bytes = 16, rows = 6;
-#endif
-  static constexpr int lanes = bytes / int(sizeof(Real));
-  static constexpr int panel = 2 * lanes;  // columns of a panel
-  typedef Real Vector __attribute__((vector_size(bytes), aligned(alignof(Real)), may_alias));
-};
 
 constexpr std::int64_t chunk_columns = 64;
 
@@ -59,7 +45,7 @@ class ChunkedRows {
 template <class Real>
 class PackedMatrix {
  public:
-  static constexpr std::int64_t panel = Simd<Real>::panel;
+  static constexpr std::int64_t panel = Lanes<Real>::block_columns;
 
   PackedMatrix(std::int64_t rows, std::int64_t columns)
       : rows_(rows), columns_(columns), data_(padded_columns() * rows) {}
@@ -89,33 +75,30 @@ class PackedMatrix {
 template <int rows, class Real>
 inline void multiply_block(const Real* a, std::int64_t a_stride, std::int64_t segments,
                            std::int64_t width, const Real* b, Real* c, std::int64_t c_stride) {
-  using S = Simd<Real>;
-  using Vector = typename S::Vector;
-  Vector sum[rows][2];
+  constexpr std::int64_t lanes = Lanes<Real>::width, panel = Lanes<Real>::block_columns;
+  using Vector = typename Lanes<Real>::Vector;
+  Vector sum[rows][block_vectors];
   for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < 2; ++v)
-      sum[i][v] = *reinterpret_cast<const Vector*>(c + i * c_stride + v * S::lanes);
+    for (int v = 0; v < block_vectors; ++v) sum[i][v] = load_vector(c + i * c_stride + v * lanes);
   for (std::int64_t segment = 0; segment < segments; ++segment) {
     for (std::int64_t begin = 0; begin < width; begin += chunk_columns, a += a_stride) {
       const std::int64_t count = std::min(chunk_columns, width - begin);
-      for (std::int64_t k = 0; k < count; ++k, b += S::panel) {
-        const Vector b0 = *reinterpret_cast<const Vector*>(b);
-        const Vector b1 = *reinterpret_cast<const Vector*>(b + S::lanes);
+      for (std::int64_t k = 0; k < count; ++k, b += panel) {
+        Vector values[block_vectors];
+        for (int v = 0; v < block_vectors; ++v) values[v] = load_vector(b + v * lanes);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; ++i) {
           const Real x = a[i * chunk_columns + k];
-          sum[i][0] += x * b0;
-          sum[i][1] += x * b1;
+          for (int v = 0; v < block_vectors; ++v) sum[i][v] += x * values[v];
         }
       }
     }
   }
   for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < 2; ++v)
-      *reinterpret_cast<Vector*>(c + i * c_stride + v * S::lanes) = sum[i][v];
+    for (int v = 0; v < block_vectors; ++v) store_vector(sum[i][v], c + i * c_stride + v * lanes);
 }
 
-template <class Real, int rows = Simd<Real>::rows, class... Args>
+template <class Real, int rows = block_rows, class... Args>
 inline void multiply_rows(int count, const Args&... args) {
   if (count == rows) return multiply_block<rows, Real>(args...);
   if constexpr (rows > 1) multiply_rows<Real, rows - 1>(count, args...);
@@ -125,7 +108,7 @@ inline void multiply_rows(int count, const Args&... args) {
 template <class Real>
 inline void multiply(ChunkedRows<Real>& a, std::int64_t rows, PackedMatrix<Real>& b, Real* c) {
   const std::int64_t columns = b.padded_columns();
-  const std::int64_t blocks = (rows + Simd<Real>::rows - 1) / Simd<Real>::rows;
+  const std::int64_t blocks = (rows + block_rows - 1) / block_rows;
   for (std::int64_t column = 0; column < columns; column += PackedMatrix<Real>::panel) {
     for (std::int64_t block = 0; block < blocks; ++block) {
       const std::int64_t begin = rows * block / blocks, end = rows * (block + 1) / blocks;

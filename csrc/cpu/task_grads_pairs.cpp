@@ -69,12 +69,11 @@ void fill_task(const TaskGradsPairs& args, std::int64_t task, const Area& area, 
   for (std::int64_t n = area.row_begin; n < area.row_end; ++n)
     std::memcpy(grads.row(n - area.row_begin, task), strip + n * width, width * sizeof(Real));
   const Real* weights = static_cast<const Real*>(args.weights);
-  for (std::int64_t n = area.row_begin; n < area.row_end; n += strip_rows)
+  for (std::int64_t n = area.row_begin; n < area.row_end; n += block_rows)
     multiply_strip(weights, args.samples, n, area.row_end, strip,
                    [&](std::int64_t r, std::int64_t v, typename Lanes<Real>::Vector sums) {
                      const std::int64_t row = std::min(n + r, area.row_end - 1) - area.row_begin;
-                     std::memcpy(products.row(row, task) + v * Lanes<Real>::width, &sums,
-                                 sizeof(sums));
+                     store_vector(sums, products.row(row, task) + v * Lanes<Real>::width);
                    });
 }
 

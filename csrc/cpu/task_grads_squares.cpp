@@ -9,11 +9,11 @@ namespace {
 
 // sum over m <= n of weights[n, m] * <strip[n], strip[m]>.
 template <class Real>
-double quadratic_form(const Real* strip,  // (samples + strip_rows, strip_columns), zeros at the end
+double quadratic_form(const Real* strip,  // (samples + block_rows, strip_columns), zeros at the end
                       const Real* weights, std::int64_t samples) {
   using Vector = typename Lanes<Real>::Vector;
   double sum = 0;
-  for (std::int64_t n = 0; n < samples; n += strip_rows) {
+  for (std::int64_t n = 0; n < samples; n += block_rows) {
     Vector total = {};
     const Real* rows = strip + n * strip_columns<Real>;
     multiply_strip(
@@ -33,10 +33,10 @@ void squares(const TaskGradsSquares& args) {
   Scratch<double> partial(items);
   parallel_for(items, args.threads, samples * samples * width / 64 + 1, [&](std::int64_t item) {
     const std::int64_t task = item / strips, begin = item % strips * width;
-    Scratch<Real> strip((samples + strip_rows) * width);
+    Scratch<Real> strip((samples + block_rows) * width);
     pack_strip(at(args.grads, args.dtype, task * samples * outputs), args.dtype, samples, outputs,
                begin, std::min(begin + width, outputs), strip.get());
-    std::fill(strip.get() + samples * width, strip.get() + (samples + strip_rows) * width, Real(0));
+    std::fill(strip.get() + samples * width, strip.get() + (samples + block_rows) * width, Real(0));
     const Real* weights = static_cast<const Real*>(args.weights) + task * args.task_stride;
     partial[item] = quadratic_form(strip.get(), weights, samples);
   });

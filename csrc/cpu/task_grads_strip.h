@@ -1,4 +1,5 @@
-// Strips of a gradient, as many columns as two vectors hold, and their products with a triangle.
+// Strips of a gradient, as many columns as a block of accumulators has, and their products with a
+// triangle.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +12,8 @@
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 
-// Accumulators fill the registers, but for the vectors that are multiplied.
-constexpr int strip_rows = vector_bytes == 64 ? 12 : 6;
-constexpr int strip_vectors = 2;
-
 template <class Real>
-constexpr std::int64_t strip_columns = strip_vectors * Lanes<Real>::width;
+constexpr std::int64_t strip_columns = Lanes<Real>::block_columns;
 
 // Columns [begin, end) of the first rows of `matrix` as Real, and zeros beyond the columns.
 template <class Real>
@@ -39,19 +36,19 @@ inline void multiply_strip(const Real* weights,  // (N, N), 0 above the diagonal
                            std::int64_t stride, std::int64_t first, std::int64_t end,
                            const Real* strip, const Body& body) {
   using Vector = typename Lanes<Real>::Vector;
-  const Real* lines[strip_rows];
-  for (int r = 0; r < strip_rows; ++r) lines[r] = weights + std::min(first + r, end - 1) * stride;
-  const std::int64_t depth = std::min<std::int64_t>(first + strip_rows, end);
-  Vector sums[strip_rows][strip_vectors] = {};
+  const Real* lines[block_rows];
+  for (int r = 0; r < block_rows; ++r) lines[r] = weights + std::min(first + r, end - 1) * stride;
+  const std::int64_t depth = std::min<std::int64_t>(first + block_rows, end);
+  Vector sums[block_rows][block_vectors] = {};
   for (std::int64_t m = 0; m < depth; ++m) {
-    Vector values[strip_vectors];
-    for (int v = 0; v < strip_vectors; ++v)
+    Vector values[block_vectors];
+    for (int v = 0; v < block_vectors; ++v)
       values[v] = load_vector(strip + m * strip_columns<Real> + v * Lanes<Real>::width);
-    for (int r = 0; r < strip_rows; ++r)
-      for (int v = 0; v < strip_vectors; ++v) sums[r][v] += lines[r][m] * values[v];
+    for (int r = 0; r < block_rows; ++r)
+      for (int v = 0; v < block_vectors; ++v) sums[r][v] += lines[r][m] * values[v];
   }
-  for (int r = 0; r < strip_rows; ++r)
-    for (int v = 0; v < strip_vectors; ++v) body(r, v, sums[r][v]);
+  for (int r = 0; r < block_rows; ++r)
+    for (int v = 0; v < block_vectors; ++v) body(r, v, sums[r][v]);
 }
 
 }  // namespace FASTMTL_ISA
