@@ -7,11 +7,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #define FASTMTL_INLINE __host__ __device__ __forceinline__
+#define FASTMTL_KERNEL_INLINE __device__ __forceinline__  // calls what a kernel alone has
 #else
 #define FASTMTL_INLINE inline __attribute__((always_inline))
+#define FASTMTL_KERNEL_INLINE inline
 #endif
 
 namespace fastmtl {
@@ -176,6 +179,21 @@ inline Gamma gamma_kind(double gamma) {
   return gamma == 2 ? Gamma::two : Gamma::any;
 }
 
+// Calls body with the kind as a constant.
+template <class Body>
+FASTMTL_KERNEL_INLINE void with_gamma(Gamma kind, const Body& body) {
+  switch (kind) {
+    case Gamma::zero:
+      return body(std::integral_constant<Gamma, Gamma::zero>{});
+    case Gamma::one:
+      return body(std::integral_constant<Gamma, Gamma::one>{});
+    case Gamma::two:
+      return body(std::integral_constant<Gamma, Gamma::two>{});
+    case Gamma::any:
+      return body(std::integral_constant<Gamma, Gamma::any>{});
+  }
+}
+
 // p = sigmoid(x), q = 1 - p and their logarithms, each to full relative accuracy.
 template <class Real>
 struct Sigmoid {
@@ -215,6 +233,16 @@ FASTMTL_INLINE Real focal_slope(Real x, Real gamma) {
   const Sigmoid<Real> s = sigmoid(x);
   if (kind == Gamma::zero) return -s.q;
   return power<kind>(s, gamma) * (gamma * s.p * s.log_p - s.q);
+}
+
+// Both for an exponent of any kind, where no loop is compiled for each.
+template <class Real>
+FASTMTL_INLINE Real focal(Real x, Real gamma) {
+  return gamma == 0 ? focal<Gamma::zero>(x, gamma) : focal<Gamma::any>(x, gamma);
+}
+template <class Real>
+FASTMTL_INLINE Real focal_slope(Real x, Real gamma) {
+  return gamma == 0 ? focal_slope<Gamma::zero>(x, gamma) : focal_slope<Gamma::any>(x, gamma);
 }
 
 }  // namespace FASTMTL_ISA

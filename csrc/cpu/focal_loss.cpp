@@ -84,8 +84,7 @@ template <Gamma kind, class Real>
 void forward(const FocalLossForward& args) {
   const Tiles tiles(args.rows, args.tasks);
   Real* loss = static_cast<Real*>(args.loss);
-  Scratch<double> partial(2 * tiles.chunks * args.tasks);
-  parallel_for(tiles.items(), args.threads, tiles.item_elements(), [&](std::int64_t item) {
+  reduce_loss<Real>(args, tiles, tiles.items(), args.tasks, [&](std::int64_t item, LossSums& all) {
     Buffers<Real> tile;
     ColumnSums<Real> sums;
     const std::int64_t column = item % tiles.column_blocks * tiles.tile_columns;
@@ -105,12 +104,10 @@ void forward(const FocalLossForward& args) {
       }
     });
     sums.fold();
-    double* out = partial.get() + 2 * (item / tiles.column_blocks) * args.tasks + column;
-    std::copy_n(sums.sum(), columns, out);
-    std::copy_n(sums.absent(), columns, out + args.tasks);
+    const std::int64_t chunk = item / tiles.column_blocks;
+    std::copy_n(sums.sum(), columns, all.losses(chunk) + column);
+    std::copy_n(sums.absent(), columns, all.missing(chunk) + column);
   });
-  reduce_loss(partial.get(), tiles.chunks, args.rows, args.tasks, args.reduction, loss,
-              static_cast<Real*>(args.scale));
 }
 
 template <Gamma kind, class Real>
@@ -149,32 +146,17 @@ void backward(const FocalLossBackward& args) {
   });
 }
 
-// Calls body with the exponent's kind as a constant.
-template <class Body>
-void with_gamma(double gamma, const Body& body) {
-  switch (gamma_kind(gamma)) {
-    case Gamma::zero:
-      return body(std::integral_constant<Gamma, Gamma::zero>{});
-    case Gamma::one:
-      return body(std::integral_constant<Gamma, Gamma::one>{});
-    case Gamma::two:
-      return body(std::integral_constant<Gamma, Gamma::two>{});
-    case Gamma::any:
-      return body(std::integral_constant<Gamma, Gamma::any>{});
-  }
-}
-
 }  // namespace
 
 void focal_loss_forward(const FocalLossForward& args) {
   with_accumulated(args.logits.dtype, [&](auto real) {
-    with_gamma(args.gamma, [&](auto kind) { forward<kind(), decltype(real)>(args); });
+    with_gamma(gamma_kind(args.gamma), [&](auto kind) { forward<kind(), decltype(real)>(args); });
   });
 }
 
 void focal_loss_backward(const FocalLossBackward& args) {
   with_accumulated(args.logits.dtype, [&](auto real) {
-    with_gamma(args.gamma, [&](auto kind) { backward<kind(), decltype(real)>(args); });
+    with_gamma(gamma_kind(args.gamma), [&](auto kind) { backward<kind(), decltype(real)>(args); });
   });
 }
 

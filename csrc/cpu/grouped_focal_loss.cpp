@@ -87,17 +87,6 @@ void find_margin(const Real* class_weight, GroupTile<Real>& tile) {
   }
 }
 
-template <class Real>
-Real loss_of(Real margin, Real gamma) {
-  return gamma == 0 ? focal<Gamma::zero>(margin, gamma) : focal<Gamma::any>(margin, gamma);
-}
-
-template <class Real>
-Real slope_of(Real margin, Real gamma) {
-  return gamma == 0 ? focal_slope<Gamma::zero>(margin, gamma)
-                    : focal_slope<Gamma::any>(margin, gamma);
-}
-
 std::int64_t most_classes(const Integers& group_sizes) {
   return *std::max_element(group_sizes.data, group_sizes.data + group_sizes.count);
 }
@@ -133,26 +122,24 @@ template <class Real>
 void forward(const GroupedFocalLossForward& args) {
   const std::int64_t groups = args.group_sizes.count;
   const Tiles tiles(args.rows, all_classes(args.group_sizes));
-  Scratch<double> partial(2 * tiles.chunks * groups);
   Real* loss = static_cast<Real*>(args.loss);
-  parallel_for(tiles.chunks, args.threads, tiles.item_elements(), [&](std::int64_t item) {
-    double* sums = partial.get() + 2 * item * groups;
-    std::fill_n(sums, 2 * groups, 0.0);
+  reduce_loss<Real>(args, tiles, tiles.chunks, groups, [&](std::int64_t item, LossSums& sums) {
+    double *sum = sums.losses(item), *missing = sums.missing(item);
+    std::fill_n(sum, groups, 0.0);
+    std::fill_n(missing, groups, 0.0);
     for_each_group_tile<Real>(args, tiles, item, [&](auto group, auto, auto row, auto& tile) {
       Real value[tile_rows];
 #pragma omp simd
       for (std::int64_t r = 0; r < tile.rows; ++r)
-        value[r] = loss_of(tile.margin[r], Real(args.gamma)) * tile.weight[r];
+        value[r] = focal(tile.margin[r], Real(args.gamma)) * tile.weight[r];
       for (std::int64_t r = 0; r < tile.rows; ++r) {
         const Real present = tile.missing[r] ? Real(0) : value[r];
-        sums[group] += present;
-        sums[groups + group] += tile.missing[r];
+        sum[group] += present;
+        missing[group] += tile.missing[r];
         if (args.reduction == Reduction::none) loss[(row + r) * groups + group] = present;
       }
     });
   });
-  reduce_loss(partial.get(), tiles.chunks, args.rows, groups, args.reduction, loss,
-              static_cast<Real*>(args.scale));
 }
 
 template <class Real>
@@ -170,7 +157,8 @@ void backward(const GroupedFocalLossBackward& args) {
                                 group * args.grad_loss.column_stride];
 #pragma omp simd
           for (std::int64_t r = 0; r < tile.rows; ++r)
-            slope[r] *= scale[group] * tile.weight[r] * slope_of(tile.margin[r], Real(args.gamma));
+            slope[r] *=
+                scale[group] * tile.weight[r] * focal_slope(tile.margin[r], Real(args.gamma));
           for (std::int64_t r = 0; r < tile.rows; ++r) slope[r] = tile.missing[r] ? 0 : slope[r];
           for (std::int64_t k = 0; k < tile.classes; ++k) {
             Real* z = tile.logits + k * tile_rows;

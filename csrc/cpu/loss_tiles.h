@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "cpu/memory.h"
+#include "cpu/parallel.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -102,29 +103,49 @@ class ColumnSums {
   bool any_missing_;
 };
 
-// Writes loss and scale from the sums of all chunks, in order. partial: (chunks, 2, columns), the
-// sum of the losses and the number of missing labels.
-template <class Real>
-inline void reduce_loss(const double* partial, std::int64_t chunks, std::int64_t rows,
-                        std::int64_t columns, Reduction reduction, Real* loss, Real* scale) {
+// Of every chunk and column, the sum of the losses and the number of missing labels.
+class LossSums {
+ public:
+  LossSums(std::int64_t chunks, std::int64_t columns)
+      : columns_(columns), data_(2 * chunks * columns) {}
+
+  double* losses(std::int64_t chunk) { return data_.get() + 2 * chunk * columns_; }
+  double* missing(std::int64_t chunk) { return losses(chunk) + columns_; }
+
+ private:
+  std::int64_t columns_;
+  Scratch<double> data_;  // (chunks, 2, columns)
+};
+
+// Runs body(item, sums), which puts down an item's sums, and writes loss and scale from those of
+// all chunks, in order.
+template <class Real, class Args, class Body>
+inline void reduce_loss(const Args& args, const Tiles& tiles, std::int64_t items,
+                        std::int64_t columns, const Body& body) {
+  LossSums sums(tiles.chunks, columns);
+  parallel_for(items, args.threads, tiles.item_elements(),
+               [&](std::int64_t item) { body(item, sums); });
+  Real* loss = static_cast<Real*>(args.loss);
+  Real* scale = static_cast<Real*>(args.scale);
   double all = 0, all_present = 0;
   for (std::int64_t j = 0; j < columns; ++j) {
-    double sum = 0, present = double(rows);
-    for (std::int64_t c = 0; c < chunks; ++c) {
-      sum += partial[(2 * c) * columns + j];
-      present -= partial[(2 * c + 1) * columns + j];
+    double sum = 0, present = double(args.rows);
+    for (std::int64_t c = 0; c < tiles.chunks; ++c) {
+      sum += sums.losses(c)[j];
+      present -= sums.missing(c)[j];
     }
     all += sum;
     all_present += present;
-    if (reduction == Reduction::task) {
+    if (args.reduction == Reduction::task) {
       loss[j] = Real(present > 0 ? sum / present : 0);
       scale[j] = Real(present > 0 ? 1 / present : 0);
     }
   }
-  if (reduction == Reduction::task) return;
-  const bool mean = reduction == Reduction::mean;
+  if (args.reduction == Reduction::task) return;
+  const bool mean = args.reduction == Reduction::mean;
   const double factor = mean ? (all_present > 0 ? 1 / all_present : 0) : 1;
-  if (reduction != Reduction::none) loss[0] = Real(mean && all_present == 0 ? 0 : all * factor);
+  if (args.reduction != Reduction::none)
+    loss[0] = Real(mean && all_present == 0 ? 0 : all * factor);
   std::fill_n(scale, columns, Real(factor));
 }
 

@@ -10,21 +10,6 @@ namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// Calls body with the exponent's kind as a constant.
-template <class Body>
-__device__ void with_gamma(Gamma kind, const Body& body) {
-  switch (kind) {
-    case Gamma::zero:
-      return body(std::integral_constant<Gamma, Gamma::zero>{});
-    case Gamma::one:
-      return body(std::integral_constant<Gamma, Gamma::one>{});
-    case Gamma::two:
-      return body(std::integral_constant<Gamma, Gamma::two>{});
-    case Gamma::any:
-      return body(std::integral_constant<Gamma, Gamma::any>{});
-  }
-}
-
 // Targets at a position, NaN where missing or outside.
 template <int V, class Real>
 __device__ void load_targets(const FocalLoss& args, const LossTiles& tiles,
@@ -94,12 +79,8 @@ __global__ void __launch_bounds__(loss_threads)
     }
   }
 
-  if (results.reduction == Reduction::none) {
-    if (blockIdx.x == 0 && blockIdx.y == 0) results.fill_scale(1);
-  } else {
-    reduce_block(tiles, results, at.position, at.position < tiles.tile_rows * tiles.width, sum,
-                 present);
-  }
+  reduce_block(tiles, results, at.position, at.position < tiles.tile_rows * tiles.width, sum,
+               present);
 }
 
 template <class T, int V>
@@ -178,12 +159,12 @@ void focal_loss_forward(const FocalLossForward& args) {
     using T = decltype(element);
     using Real = typename Accumulated<T>::Real;
     constexpr int V = decltype(vector)::value;
-    const auto results =
-        loss_results<Real>(tiles, args.reduction, args.loss, args.scale, args.workspace);
-    launch("focal_loss_forward", focal_forward<T, V>, tiles.grid(), loss_threads,
-           reduction_bytes<Real>(loss_threads * V), args.stream, args, tiles,
-           gamma_kind(args.gamma), results);
-    finish_reduction("focal_loss_forward", tiles, results, args.stream);
+    const char* name = "focal_loss_forward";
+    reduce_loss<Real>(name, args, tiles, [&](const LossResults<Real>& results) {
+      launch(name, focal_forward<T, V>, tiles.grid(), loss_threads,
+             reduction_bytes<Real>(loss_threads * V), args.stream, args, tiles,
+             gamma_kind(args.gamma), results);
+    });
   });
 }
 

@@ -135,19 +135,13 @@ __global__ void __launch_bounds__(loss_threads)
             find_margin<T, lanes, V, Real>(args, row, there ? group : 0, logits, begin, classes);
         if (!there || !first) return;
         const Real gamma = Real(args.gamma);
-        const Real loss = gamma == 0 ? focal<Gamma::zero>(item.margin, gamma)
-                                     : focal<Gamma::any>(item.margin, gamma);
-        const Real value = item.missing ? Real(0) : loss * item.weight;
+        const Real value = item.missing ? Real(0) : focal(item.margin, gamma) * item.weight;
         sum[0] += value;
         present[0] += !item.missing;
         if (results.reduction == Reduction::none) results.loss[row * tiles.columns + group] = value;
       });
-  if (results.reduction == Reduction::none) {
-    if (blockIdx.x == 0 && blockIdx.y == 0) results.fill_scale(1);
-  } else {
-    reduce_block(tiles, results, position, first && position < tiles.tile_rows * tiles.width, sum,
-                 present);
-  }
+  reduce_block(tiles, results, position, first && position < tiles.tile_rows * tiles.width, sum,
+               present);
 }
 
 template <class T, int lanes, int V>
@@ -170,8 +164,7 @@ __global__ void __launch_bounds__(loss_threads)
             args.grad_loss
                 .data)[row * args.grad_loss.row_stride + group * args.grad_loss.column_stride];
         const Real slope = upstream * static_cast<const Real*>(args.scale)[group] * item.weight *
-                           (gamma == 0 ? focal_slope<Gamma::zero>(item.margin, gamma)
-                                       : focal_slope<Gamma::any>(item.margin, gamma));
+                           focal_slope(item.margin, gamma);
         const Classes<const T, lanes, V, Real> all(logits, stride, classes);
         const Classes<T, lanes, V, Real> grads(
             static_cast<T*>(args.grad_logits) + row * all_classes + begin, 1, classes);
@@ -237,12 +230,11 @@ void grouped_focal_loss_forward(const GroupedFocalLossForward& args) {
                        const LossTiles& tiles) {
     using T = decltype(element);
     using Real = typename Accumulated<T>::Real;
-    const auto results =
-        loss_results<Real>(tiles, args.reduction, args.loss, args.scale, args.workspace);
-    launch(name, grouped_forward<T, decltype(lanes)::value, decltype(width)::value>, tiles.grid(),
-           loss_threads, reduction_bytes<Real>(loss_threads), args.stream, args, tiles, groups,
-           results);
-    finish_reduction(name, tiles, results, args.stream);
+    reduce_loss<Real>(name, args, tiles, [&](const LossResults<Real>& results) {
+      launch(name, grouped_forward<T, decltype(lanes)::value, decltype(width)::value>, tiles.grid(),
+             loss_threads, reduction_bytes<Real>(loss_threads), args.stream, args, tiles, groups,
+             results);
+    });
   });
 }
 

@@ -126,6 +126,10 @@ constexpr std::int64_t reduction_bytes(int positions) {
 template <int V, class Real>
 __device__ void reduce_block(const LossTiles& tiles, const LossResults<Real>& results, int first,
                              bool brings, const Real (&sum)[V], const int (&present)[V]) {
+  if (results.reduction == Reduction::none) {
+    if (blockIdx.x == 0 && blockIdx.y == 0) results.fill_scale(1);
+    return;
+  }
   const int used = tiles.tile_rows * tiles.width;
   Real* sums = reinterpret_cast<Real*>(shared_memory);
   int* counts = reinterpret_cast<int*>(sums + used);
@@ -199,29 +203,26 @@ __global__ void __launch_bounds__(finish_columns* finish_rows)
   if (!results.by_task()) results.fill_scale(counts[0][0]);
 }
 
-// The results' memory, and the second stage where there is one.
-template <class Real>
-LossResults<Real> loss_results(const LossTiles& tiles, Reduction reduction, void* loss, void* scale,
-                               void* workspace) {
-  const bool several =
-      reduction != Reduction::none &&
-      (tiles.row_blocks > 1 || (tiles.column_blocks > 1 && reduction != Reduction::task));
-  if (several && !workspace) throw std::logic_error("fastmtl: a loss without its workspace");
-  return {reduction, tiles.columns, static_cast<Real*>(loss), static_cast<Real*>(scale),
-          several ? static_cast<double*>(workspace) : nullptr};
-}
-
-template <class Real>
-void finish_reduction(const char* name, const LossTiles& tiles, const LossResults<Real>& results,
-                      void* stream) {
-  if (!results.partial) return;
-  const bool by_task = results.reduction == Reduction::task;
+// Calls launch_kernel(results) for the kernel of a loss, and launches the second stage where there
+// is one.
+template <class Real, class Args, class Launch>
+void reduce_loss(const char* name, const Args& args, const LossTiles& tiles,
+                 const Launch& launch_kernel) {
+  const bool by_task = args.reduction == Reduction::task;
+  const bool several = args.reduction != Reduction::none &&
+                       (tiles.row_blocks > 1 || (tiles.column_blocks > 1 && !by_task));
+  if (several && !args.workspace) throw std::logic_error("fastmtl: a loss without its workspace");
+  const LossResults<Real> results = {args.reduction, tiles.columns, static_cast<Real*>(args.loss),
+                                     static_cast<Real*>(args.scale),
+                                     several ? static_cast<double*>(args.workspace) : nullptr};
+  launch_kernel(results);
+  if (!several) return;
   const std::int64_t blocks =
       by_task ? tiles.row_blocks : std::int64_t(tiles.row_blocks) * tiles.column_blocks;
   launch(name, finish_loss<Real>,
          dim3(unsigned(by_task ? divide_up(tiles.columns, finish_columns) : 1)),
-         finish_columns * finish_rows, 2 * sizeof(double) * finish_columns * finish_rows, stream,
-         results, blocks);
+         finish_columns * finish_rows, 2 * sizeof(double) * finish_columns * finish_rows,
+         args.stream, results, blocks);
 }
 
 }  // namespace FASTMTL_ISA
