@@ -8,12 +8,16 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar, cast
 
+import torch
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def deprecated(message: str) -> None:
-    """Warn at the line that called the function that calls this one."""
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    """Warn at the line that called the function that calls this one; not while it is compiled,
+    which a warning would break off."""
+    if not torch.compiler.is_compiling():
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def takes_old_arguments(

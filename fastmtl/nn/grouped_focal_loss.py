@@ -84,7 +84,8 @@ class GroupedFocalLoss(nn.Module):
             targets,
             self.group_sizes,
             gamma=self.gamma,
-            class_weight=self.weight,  # MERGE: weight=self.weight, ignore_index=self.ignore_index,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
             reduction=self.reduction,
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fastmtl import _checks
+from fastmtl._deprecation import deprecated
 from fastmtl.backends.reference import grouped_focal_loss as reference
 from fastmtl.ops._op import FusedOp
 from fastmtl.ops.focal_loss import REDUCTIONS
@@ -65,8 +65,7 @@ def grouped_focal_loss(
     if class_weight is not None:
         if weight is not None:
             raise TypeError("class_weight: is the former name of weight, got both")
-        message = "class_weight: of fastmtl.ops.grouped_focal_loss is now called weight"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        deprecated("grouped_focal_loss: class_weight given as in an older version; use weight")
         weight = class_weight
     sizes = [int(size) for size in group_sizes]
     _check(logits, targets, weight, sizes, ignore_index, gamma, reduction)
