@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.real_data import mean_and_deviation
-from fastmtl.training.factory import BALANCERS
+from fastmtl.training.recipes import BALANCERS
 
 OPTIONS = "--model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 --monitor map"
 METRICS = ("micro_f1", "map")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.models import ArgumentInfo
 
 import fastmtl
-from fastmtl.cli.errors import BAD_INPUT, STOPPED, exit_with
+from fastmtl.cli.errors import BAD_INPUT, STOPPED, BadInput, exit_with
 from fastmtl.cli.reproduce import reproduce
 from fastmtl.cli.show import info, systems
 from fastmtl.cli.train import train
@@ -21,7 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, evaluate, predict, reproduce, systems, info):
+_COMMANDS = (train, evaluate, predict, reproduce, systems, info)
+for _command in _COMMANDS:
     app.command()(_command)
 
 
@@ -41,6 +45,8 @@ def main() -> None:
     """Run the command line and exit the process."""
     try:
         code = app(prog_name="fastmtl", standalone_mode=False)
+    except BadInput as error:
+        exit_with(_as_option(str(error)), BAD_INPUT)
     except _UsageError as error:
         exit_with(error.format_message(), BAD_INPUT)
     except (typer.Abort, KeyboardInterrupt):
@@ -48,3 +54,21 @@ def main() -> None:
     if code == STOPPED:
         exit_with("stopped", STOPPED)
     sys.exit(code or 0)
+
+
+def _as_option(message: str) -> str:
+    """Name an option as it is typed where a message begins with its name in Python."""
+    name, colon, rest = message.partition(": ")
+    if colon and any(name in _option_names(command) for command in _COMMANDS):
+        return f"--{name.replace('_', '-')}: {rest}"
+    return message
+
+
+def _option_names(command: Callable[..., None]) -> set[str]:
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return {each.name for each in parameters if not _is_argument(each)}
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    """Whether it is typed by its place and not by its name."""
+    return any(isinstance(each, ArgumentInfo) for each in get_args(parameter.annotation))

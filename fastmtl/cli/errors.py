@@ -7,7 +7,6 @@ or SIGTERM. Anything else is a bug and shows a traceback.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,13 @@ from typing import NoReturn
 import torch
 import typer
 
-from fastmtl.training import DivergedError, RunError, TrainConfig
+from fastmtl.training import DivergedError, RunError
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
-_OPTIONS = {field.name for field in dataclasses.fields(TrainConfig)}
-_OPTIONS |= {"seeds", "folds", "systems", "option", "jobs"}
+
+
+class BadInput(Exception):
+    """What a user gave cannot be used; the message may begin with an option's name in Python."""
 
 
 def exit_with(message: str, code: int) -> NoReturn:
@@ -40,7 +41,7 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        exit_with(_as_option(str(error)), BAD_INPUT)
+        raise BadInput(str(error)) from error
 
 
 @contextmanager
@@ -60,11 +61,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"cannot write {error.filename}: {error.strerror}"
     return str(error)
-
-
-def _as_option(message: str) -> str:
-    """Name an option as it is typed where a message begins with its name in Python."""
-    name, colon, rest = message.partition(": ")
-    if colon and name in _OPTIONS:
-        return f"--{name.replace('_', '-')}: {rest}"
-    return message

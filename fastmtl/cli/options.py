@@ -1,13 +1,58 @@
-"""Options that several commands have."""
+"""Options that several commands have, and those of `train`: both as `TrainConfig` declares them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
+from fastmtl.training import TrainConfig
+from fastmtl.training.config import option_help
+from fastmtl.training.options import Declared, declared
+
 Data = Annotated[str, typer.Option(help="The data: what train's --data takes.")]
-Test = Annotated[str | None, typer.Option(help="A second file, the test split.")]
-Xml = Annotated[str | None, typer.Option(help="The labels of a Mulan .arff file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")]
+Test = Annotated[str | None, typer.Option(help=option_help("test"))]
+Xml = Annotated[str | None, typer.Option(help=option_help("xml"))]
+Device = Annotated[str, typer.Option(help=option_help("device"))]
+Threads = Annotated[
+    int | None, typer.Option(help=option_help("threads"), show_default="torch's choice")
+]
+
+
+def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of `TrainConfig` as keywords, as typer is to see it.
+
+    Each is None unless it was given: `TrainConfig` knows the defaults. They stand before the
+    command's own optional ones.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    required = [each for each in own if each.default is each.empty]
+    optional = [each for each in own if each.default is not each.empty]
+    options = [_parameter(each) for each in declared(TrainConfig)]
+    shown: Any = command
+    shown.__signature__ = signature.replace(parameters=[*required, *options, *optional])
+    return command
+
+
+def _parameter(each: Declared) -> inspect.Parameter:
+    flag = each.name.replace("_", "-")
+    negated, flags, default = f"no-{flag}", [], each.option.unset
+    if each.kind is bool:
+        flags, default = [f"--{flag}/--{negated}"], flag if each.default else negated
+    elif each.default is not None:
+        default = str(each.default)
+    option: Any = typer.Option(
+        *flags,
+        help=option_help(each.name),
+        show_default=default or False,
+        rich_help_panel=each.option.panel,
+    )
+    return inspect.Parameter(
+        each.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[each.kind | None, option],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fastmtl.cli import options
 from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing, warn
 from fastmtl.training import (
     BarReporter,
@@ -23,161 +23,25 @@ from fastmtl.training import (
 )
 from fastmtl.training import directory as run_directory
 from fastmtl.training.config import check_effect, resolve_device
-from fastmtl.training.factory import BALANCERS
 from fastmtl.training.report import results_table
 
-_default = TrainConfig()
 
-
-def _option(panel: str, name: str, text: str, *flags: str, default: str | None = None) -> Any:
-    """A training option: TrainConfig knows its default, None says that it was not given."""
-    value = getattr(_default, name) if default is None else default
-    shown: Any = False if value is None else str(value)
-    return typer.Option(*flags, help=text, show_default=shown, rich_help_panel=panel)
-
-
+@options.with_training_options
 def train(
     out: Annotated[Path, typer.Option(help="Directory for everything the run writes.")],
-    model: Annotated[
-        str | None,
-        _option(
-            "Model",
-            "model",
-            "mtmlan, cmlc (sequences); hgfn, cfc, matf, gfn (modalities).",
-        ),
-    ] = None,
-    balancer: Annotated[
-        str | None, _option("Balancing", "balancer", f"{', '.join(BALANCERS)}.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        _option("Data", "data", "A .npz, .h5 or .arff file, or synthetic:NAME[?option=value]."),
-    ] = None,
-    test: Annotated[str | None, _option("Data", "test", "A second file, the test split.")] = None,
-    xml: Annotated[str | None, _option("Data", "xml", "The labels of a Mulan .arff file.")] = None,
-    modalities: Annotated[
-        str | None,
-        _option("Data", "modalities", "Keep (text,audio) or cut columns (text=0:79,audio=79:103)."),
-    ] = None,
-    standardize: Annotated[
-        bool | None,
-        _option(
-            "Data",
-            "standardize",
-            "Scale features by the training split's mean and deviation.",
-            "--standardize/--no-standardize",
-            default="standardize",
-        ),
-    ] = None,
-    epochs: Annotated[int | None, _option("Training", "epochs", "Epochs at most.")] = None,
-    batch_size: Annotated[
-        int | None, _option("Training", "batch_size", "Samples in a step.")
-    ] = None,
-    lr: Annotated[float | None, _option("Training", "lr", "Learning rate of Adam.")] = None,
-    gamma: Annotated[
-        float | None, _option("Training", "gamma", "Focusing parameter of the focal loss.")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        _option("Training", "patience", "Epochs without a better one before stopping."),
-    ] = None,
-    monitor: Annotated[
-        str | None,
-        _option("Training", "monitor", "What makes an epoch better: val loss, map or micro_f1."),
-    ] = None,
-    clip_grad_norm: Annotated[
-        float | None,
-        _option(
-            "Training", "clip_grad_norm", "Bound of the global gradient norm.", default="no bound"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        _option("Training", "seed", "Fixes split, initial weights, order of samples, dropout."),
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        _option("Balancing", "alpha", "gradnorm, tdb, dmtl: exponent of the relative losses."),
-    ] = None,
-    balance_lr: Annotated[
-        float | None,
-        _option(
-            "Balancing", "balance_lr", "gradnorm, tdb, dmtl, famo: step size of the task weights."
-        ),
-    ] = None,
-    balance_at: Annotated[
-        str | None,
-        _option(
-            "Balancing",
-            "balance_at",
-            "gradnorm, tdb, dmtl: layer of the gradient norms: shared, first, last.",
-            default="shared, else first",
-        ),
-    ] = None,
-    imbalance_penalty: Annotated[
-        bool | None,
-        _option(
-            "Balancing",
-            "imbalance_penalty",
-            "tdb, dmtl: weigh tasks by the inverse of their share of positives.",
-            "--imbalance-penalty/--no-imbalance-penalty",
-            default="imbalance-penalty",
-        ),
-    ] = None,
-    hidden_size: Annotated[
-        int | None, _option("Model", "hidden_size", "Width of the hidden layers.")
-    ] = None,
-    attention_size: Annotated[
-        int | None, _option("Model", "attention_size", "Width of the attention over time.")
-    ] = None,
-    num_layers: Annotated[
-        int | None,
-        _option("Model", "num_layers", "Layers of the GRUs.", default="mtmlan 2, hgfn 1"),
-    ] = None,
-    shared_features: Annotated[
-        int | None,
-        _option(
-            "Model", "shared_features", "mtmlan: width of a trainable shared layer.", default="none"
-        ),
-    ] = None,
-    dropout: Annotated[float | None, _option("Model", "dropout", "Dropout probability.")] = None,
-    theta: Annotated[
-        float | None,
-        _option("Model", "theta", "hgfn: offset of the similarity in the edge weights."),
-    ] = None,
-    max_level: Annotated[
-        int | None, _option("Model", "max_level", "hgfn: levels of fusion.")
-    ] = None,
-    head_size: Annotated[
-        int | None, _option("Model", "head_size", "Modalities: width of the task heads.")
-    ] = None,
-    interaction: Annotated[
-        bool | None,
-        _option(
-            "Model",
-            "interaction",
-            "Modalities: let the tasks exchange features, as MTI-Net does.",
-            "--interaction/--no-interaction",
-            default="no-interaction",
-        ),
-    ] = None,
-    device: Annotated[str | None, _option("Run", "device", "auto, cpu, cuda or cuda:N.")] = None,
-    threads: Annotated[
-        int | None, _option("Run", "threads", "CPU threads.", default="torch's choice")
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel="Run")
     ] = False,
+    **given: Any,
 ) -> None:
     """Train a model; results, weights and plots go to --out.
 
     Example: fastmtl train --model mtmlan --data clips.npz --out runs/first
     """
-    options = {field.name for field in dataclasses.fields(TrainConfig)}
-    given = {k: v for k, v in locals().items() if k in options and v is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     console = Console()
     reporter = BarReporter(console) if console.is_terminal else LineReporter(console)
     with bad_input():

@@ -15,7 +15,7 @@ from fastmtl.data import MultiTaskData
 from fastmtl.systems import TABLES, PaperTable, System
 from fastmtl.training import RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import read_json
-from fastmtl.training.config import ONLY_FOR
+from fastmtl.training.recipes import ONLY_FOR
 
 FILE = "reproduce.json"
 RESULT = "result.json"

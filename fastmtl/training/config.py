@@ -1,63 +1,33 @@
-"""Everything that defines a training run, checked on construction and stored as JSON."""
+"""Everything that defines a training run, declared once: checks, help and JSON follow from it."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fastmtl.training.factory import BALANCERS, FUSION_MODELS, MODELS
 from fastmtl.training.history import MONITORS
+from fastmtl.training.options import check_options, declared, option
+from fastmtl.training.recipes import BALANCERS, FUSION_MODELS, MODELS, ONLY_FOR, SEQUENCE_MODELS
 
 BALANCE_AT = ("shared", "first", "last")
-# The options that mean nothing to some models or balancers, and those they mean something to.
-ONLY_FOR = {
-    "shared_features": ("model", ("mtmlan",)),
-    "theta": ("model", ("hgfn",)),
-    "max_level": ("model", ("hgfn",)),
-    "head_size": ("model", FUSION_MODELS),
-    "interaction": ("model", FUSION_MODELS),
-    "attention_size": ("model", ("mtmlan", *FUSION_MODELS)),
-    "alpha": ("balancer", ("gradnorm", "tdb", "dmtl")),
-    "balance_lr": ("balancer", ("gradnorm", "tdb", "dmtl", "famo")),
-    "balance_at": ("balancer", ("gradnorm", "tdb", "dmtl")),
-    "imbalance_penalty": ("balancer", ("tdb", "dmtl")),
-}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The options of a training run. Construction raises ValueError for a value out of range.
+    """The options of a training run.
 
-    Data: `data`, `test`, `xml` and `modalities` are what `fastmtl.data.load` takes: a file or
-    `synthetic:...`, the file of the test split where that is apart, the labels of an .arff file,
-    and modalities to keep ("text,audio") or to cut columns into ("text=0:79,audio=79:103").
-    `standardize` scales every feature to mean 0 and variance 1 over the training split.
+    Adam minimises the tasks' focal losses as the balancer weighs them; training stops after
+    `patience` epochs without a better one by `monitor` on the validation split: "loss" is the mean
+    of the unweighted task losses, "map" and "micro_f1" are figures of `multilabel_metrics`. None
+    stands for what the default in words says.
 
-    Optimisation: Adam with learning rate `lr` on the focal loss with focusing parameter `gamma`,
-    `batch_size` samples a step, at most `epochs` epochs, stopping after `patience` epochs without a
-    better one by `monitor` on the validation split: "loss" (the lowest mean of the unweighted task
-    losses), "map" or "micro_f1" (the highest). `clip_grad_norm` bounds the global gradient norm
-    (None: no bound).
-
-    Balancing: `balancer` is a name in `fastmtl.training.factory.BALANCERS`. For "gradnorm", "tdb"
-    and "dmtl", `alpha` is the exponent of the relative loss, `balance_lr` the step size of the task
-    weights (for "famo" too), and `balance_at` where the gradient norms are taken ("shared", "first"
-    or "last" layer; None: shared where the model has one, else first). For "tdb" and "dmtl",
-    `imbalance_penalty` weighs the tasks by N / n_j.
-
-    Models: `hidden_size`, `dropout`, and of the networks that read sequences `attention_size` and
-    `num_layers` (None: 2 for MTMLAN, 1 for HGFN). MTMLAN: `shared_features`, the width of a
-    trainable layer shared by all tasks (None: no such layer). HGFN: `theta` and `max_level`. HGFN
-    and its baselines: `head_size`, and `interaction`, MTI-Net's exchange of features between tasks.
-
-    `seed` fixes the split, the initial weights, the shuffling and dropout. `device` is "auto" (a
-    GPU if there is one), "cpu", "cuda", "cuda:1", ...; `threads` is the number of CPU threads
-    (None: torch's own choice).
+    Raises:
+        ValueError: for a value out of range, naming the option, what was expected and what came.
 
     Example:
         >>> config = TrainConfig(model="mtmlan", balancer="tdb", epochs=5)
@@ -69,60 +39,77 @@ class TrainConfig:
         ValueError: lr: expected a finite number > 0, got 0
     """
 
-    model: str = "mtmlan"
-    balancer: str = "dmtl"
-    data: str = "synthetic:disaster"
-    test: str | None = None
-    xml: str | None = None
-    modalities: str | None = None
-    standardize: bool = True
-    epochs: int = 50
-    batch_size: int = 20
-    lr: float = 1e-3
-    gamma: float = 2.0
-    patience: int = 10
-    monitor: str = "loss"
-    clip_grad_norm: float | None = None
-    alpha: float = 1.0
-    balance_lr: float = 0.025
-    balance_at: str | None = None
-    imbalance_penalty: bool = True
-    hidden_size: int = 128
-    attention_size: int = 64
-    num_layers: int | None = None
-    shared_features: int | None = None
-    dropout: float = 0.0
-    theta: float = 0.5
-    max_level: int = 3
-    head_size: int = 64
-    interaction: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
+    model: str = option(
+        "mtmlan",
+        f"{', '.join(SEQUENCE_MODELS)} (sequences); {', '.join(FUSION_MODELS)} (modalities).",
+        "Model",
+        choices=tuple(MODELS),
+    )
+    balancer: str = option(
+        "dmtl", f"{', '.join(BALANCERS)}.", "Balancing", choices=tuple(BALANCERS)
+    )
+    data: str = option(
+        "synthetic:disaster",
+        "A .npz, .h5 or .arff file, or synthetic:NAME[?option=value].",
+        "Data",
+    )
+    test: str | None = option(None, "A second file, the test split.", "Data")
+    xml: str | None = option(None, "The labels of a Mulan .arff file.", "Data")
+    modalities: str | None = option(
+        None, "Keep (text,audio) or cut columns (text=0:79,audio=79:103).", "Data"
+    )
+    standardize: bool = option(
+        True, "Scale features by the training split's mean and deviation.", "Data"
+    )
+    epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
+    batch_size: int = option(20, "Samples in a step.", "Training", minimum=1)
+    lr: float = option(1e-3, "Learning rate of Adam.", "Training", above=0)
+    gamma: float = option(2.0, "Focusing parameter of the focal loss.", "Training", minimum=0)
+    patience: int = option(
+        10, "Epochs without a better one before stopping.", "Training", minimum=1
+    )
+    monitor: str = option(
+        "loss",
+        "What makes an epoch better: val loss, map or micro_f1.",
+        "Training",
+        choices=MONITORS,
+    )
+    clip_grad_norm: float | None = option(
+        None, "Bound of the global gradient norm.", "Training", above=0, unset="no bound"
+    )
+    alpha: float = option(1.0, "Exponent of the relative losses.", "Balancing", minimum=0)
+    balance_lr: float = option(0.025, "Step size of the task weights.", "Balancing", above=0)
+    balance_at: str | None = option(
+        None,
+        f"Layer of the gradient norms: {', '.join(BALANCE_AT)}.",
+        "Balancing",
+        choices=BALANCE_AT,
+        unset="shared, else first",
+    )
+    imbalance_penalty: bool = option(
+        True, "Weigh tasks by the inverse of their share of positives.", "Balancing"
+    )
+    hidden_size: int = option(128, "Width of the hidden layers.", "Model", minimum=1)
+    attention_size: int = option(64, "Width of the attention over time.", "Model", minimum=1)
+    num_layers: int | None = option(
+        None, "Layers of the GRUs.", "Model", minimum=1, unset="mtmlan 2, hgfn 1"
+    )
+    shared_features: int | None = option(
+        None, "Width of a trainable shared layer.", "Model", minimum=1, unset="none"
+    )
+    dropout: float = option(0.0, "Dropout probability.", "Model", minimum=0, below=1)
+    theta: float = option(0.5, "Offset of the similarity in the edge weights.", "Model", above=0)
+    max_level: int = option(3, "Levels of fusion.", "Model", minimum=1)
+    head_size: int = option(64, "Width of the task heads.", "Model", minimum=1)
+    interaction: bool = option(False, "Let the tasks exchange features, as MTI-Net does.", "Model")
+    seed: int = option(
+        0, "Fixes split, initial weights, order of samples, dropout.", "Training", minimum=0
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")
+    threads: int | None = option(None, "CPU threads.", "Run", minimum=1, unset="torch's choice")
 
     def __post_init__(self) -> None:
-        _one_of("model", self.model, tuple(MODELS))
-        _one_of("balancer", self.balancer, tuple(BALANCERS))
-        _one_of("monitor", self.monitor, MONITORS)
-        for name in ("epochs", "batch_size", "patience", "hidden_size", "attention_size",
-                     "max_level", "head_size"):  # fmt: skip
-            _integer(name, getattr(self, name), minimum=1)
-        _integer("seed", self.seed, minimum=0)
-        for name in ("num_layers", "shared_features", "threads"):
-            if getattr(self, name) is not None:
-                _integer(name, getattr(self, name), minimum=1)
-        for name in ("standardize", "imbalance_penalty", "interaction"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        for name in ("lr", "balance_lr", "theta"):
-            _number(name, getattr(self, name), "> 0", lambda value: value > 0)
-        for name in ("gamma", "alpha"):
-            _number(name, getattr(self, name), ">= 0", lambda value: value >= 0)
-        _number("dropout", self.dropout, "in [0, 1)", lambda value: 0 <= value < 1)
-        if self.clip_grad_norm is not None:
-            _number("clip_grad_norm", self.clip_grad_norm, "> 0", lambda value: value > 0)
-        if self.balance_at is not None:
-            _one_of("balance_at", self.balance_at, BALANCE_AT)
+        check_options(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as a dictionary that json can write."""
@@ -130,17 +117,46 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> TrainConfig:
-        """The configuration that `to_dict` gave; ValueError for an option that does not exist."""
+        """The configuration that `to_dict` gave.
+
+        Args:
+            options: values by the names of fields.
+
+        Raises:
+            ValueError: for an option that does not exist, and for a value out of range.
+        """
         unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"options: expected fields of TrainConfig, got {', '.join(unknown)}")
         return cls(**options)
 
 
+def option_help(name: str) -> str:
+    """What an option of `TrainConfig` does, in a line; it begins with who reads it if not all do.
+
+    Example:
+        >>> option_help("theta")
+        'hgfn: offset of the similarity in the edge weights.'
+    """
+    (found,) = (each for each in declared(TrainConfig) if each.name == name)
+    text = found.option.help
+    if name not in ONLY_FOR:
+        return text
+    return f"{', '.join(ONLY_FOR[name][1])}: {text[0].lower()}{text[1:]}"
+
+
 def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
-    """Raise ValueError if an option that a user gave has no effect on the model or balancer."""
+    """Raise if an option that a user gave has no effect on the model or balancer.
+
+    Args:
+        config: the options of the run.
+        given: the names of those that the user set.
+
+    Raises:
+        ValueError: naming the first such option.
+    """
     for name in given:
-        kind, users = ONLY_FOR.get(name, ("model", (config.model,)))
+        kind, users = ONLY_FOR.get(name, ("model", [config.model]))
         chosen = getattr(config, kind)
         if chosen not in users:
             raise ValueError(
@@ -149,7 +165,13 @@ def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that `name` stands for; ValueError if this machine has no such device.
+    """The torch device that a name stands for.
+
+    Args:
+        name: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        ValueError: for another name, and if this machine has no such device.
 
     Example:
         >>> resolve_device("cpu")
@@ -170,17 +192,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+def _arguments() -> str:
+    """The Args section of TrainConfig's docstring."""
+    lines = ["    Args:"]
+    for each in declared(TrainConfig):
+        default = each.option.unset or repr(each.default)
+        text = f"{each.name}: {option_help(each.name)} Default: {default}."
+        lines += textwrap.wrap(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    return "\n".join(lines) + "\n\n"
 
 
-def _integer(name: str, value: object, *, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name}: expected an integer >= {minimum}, got {value!r}")
-
-
-def _number(name: str, value: object, expected: str, accept: Any) -> None:
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not valid or not math.isfinite(value) or not accept(value):  # type: ignore[arg-type]
-        raise ValueError(f"{name}: expected a finite number {expected}, got {value!r}")
+if TrainConfig.__doc__:
+    TrainConfig.__doc__ = TrainConfig.__doc__.replace(
+        "    Raises:", _arguments() + "    Raises:", 1
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.training.config import TrainConfig
-from fastmtl.training.factory import FUSION_MODELS
+from fastmtl.training.recipes import FUSION_MODELS
 
 
 def load_data(

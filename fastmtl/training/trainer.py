@@ -28,12 +28,13 @@ from fastmtl.training.checkpoint import (
     write_json,
 )
 from fastmtl.training.config import TrainConfig, resolve_device
-from fastmtl.training.factory import MODEL_CLASSES, build_balancer, build_model
+from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.history import EpochRecord, history_csv
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import compute_logits, evaluation_batch
+from fastmtl.training.recipes import class_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
@@ -288,7 +289,7 @@ class Trainer:
         self.out_dir.mkdir(parents=True, exist_ok=True)
         directory.clear(self.out_dir, keep_state=keep_state)
         model: Any = self.model
-        name = next((key for key, kind in MODEL_CLASSES.items() if type(model) is kind), None)
+        name = class_name(model)
         write_json(
             self.out_dir / directory.CONFIG,
             {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastmtl.training.checkpoint import load_tensors, read_json
-from fastmtl.training.factory import BALANCERS
+from fastmtl.training.recipes import BALANCERS
 from tests.cli.cases import CPU, FLAT, MODALITIES, SMALL, npz
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from fastmtl.training import TrainConfig
-from fastmtl.training.config import ONLY_FOR, check_effect, resolve_device
-from fastmtl.training.factory import BALANCERS, MODELS
+from fastmtl.training.config import check_effect, option_help, resolve_device
+from fastmtl.training.options import declared
+from fastmtl.training.recipes import BALANCERS, MODELS, ONLY_FOR
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,32 @@ def test_an_option_without_effect_is_refused(name):
         else:
             with pytest.raises(ValueError, match=f"^{name}: expected only with {kind}"):
                 check_effect(config, [name])
+
+
+def test_every_option_is_checked_described_and_typed():
+    assert [each.name for each in declared(TrainConfig)] == [
+        field.name for field in dataclasses.fields(TrainConfig)
+    ]
+    for each in declared(TrainConfig):
+        assert each.option.help
+        assert each.option.panel
+        assert f"    {each.name}: {option_help(each.name)[:20]}" in TrainConfig.__doc__
+        each.check(each.default)
+    assert set(ONLY_FOR) <= {each.name for each in declared(TrainConfig)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("balancer", "best", "one of equal, uncertainty, "),
+        ("standardize", 1, "True or False"),
+        ("threads", 0, "an integer >= 1"),
+        ("seed", -1, "an integer >= 0"),
+        ("gamma", -1, "a finite number >= 0"),
+        ("theta", 0, "a finite number > 0"),
+        ("dropout", 1, r"a finite number in \[0, 1\)"),
+    ],
+)
+def test_what_was_expected_is_told(name, value, expected):
+    with pytest.raises(ValueError, match=f"^{name}: expected {expected}.* got {value!r}$"):
+        TrainConfig(**{name: value})

@@ -1,0 +1,174 @@
+"""The models and balancers that a run can name: how each is built, and from which options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from fastmtl.balancing import (
+    FAMO,
+    MGDA,
+    Balancer,
+    DynamicMultiTask,
+    DynamicWeightAverage,
+    Equal,
+    GeometricMean,
+    GradNorm,
+    RandomLossWeighting,
+    TaskDynamicBalancing,
+    UncertaintyWeighting,
+)
+from fastmtl.data import MultiTaskData
+from fastmtl.models import CMLC, HGFN, MTMLAN, FusionBaseline
+from fastmtl.nn import SharedLinear
+
+_Built = TypeVar("_Built", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[_Built]):
+    """How something is made, and the options of `TrainConfig` that this depends on."""
+
+    make: Callable[..., _Built]
+    reads: tuple[str, ...] = ()
+
+    def build(self, config: object, *given: Any) -> _Built:
+        """`make(*given)`, with those options of `config` as keywords."""
+        return self.make(*given, **{name: getattr(config, name) for name in self.reads})
+
+
+def class_name(model: nn.Module) -> str | None:
+    """The name in `MODEL_CLASSES` of the model's class, None for a model of the user's own."""
+    return next((name for name, kind in MODEL_CLASSES.items() if type(model) is kind), None)
+
+
+def _sequence_model(
+    kind: Callable[..., nn.Module], data: MultiTaskData, *, num_layers: int | None, **options: Any
+) -> nn.Module:
+    return kind(
+        data.modalities["x"][-1],
+        data.num_tasks,
+        num_layers=2 if num_layers is None else num_layers,
+        **options,
+    )
+
+
+def _fusion_model(
+    kind: Callable[..., nn.Module], data: MultiTaskData, *, num_layers: int | None, **options: Any
+) -> nn.Module:
+    shapes = data.modalities.items()
+    return kind(
+        {name: shape[-1] for name, shape in shapes},
+        data.num_tasks,
+        sequence_modalities=[name for name, shape in shapes if len(shape) == 2],
+        gru_layers=1 if num_layers is None else num_layers,
+        **options,
+    )
+
+
+def _loss_only(kind: Callable[[int], Balancer]) -> Recipe[Balancer]:
+    return Recipe(lambda model, data: kind(data.num_tasks))
+
+
+def _famo(model: nn.Module, data: MultiTaskData, *, balance_lr: float) -> Balancer:
+    return FAMO(data.num_tasks, lr=balance_lr)
+
+
+def _mgda(model: nn.Module, data: MultiTaskData) -> Balancer:
+    if not any(isinstance(module, SharedLinear) for module in model.modules()):
+        raise ValueError(
+            "balancer: mgda needs a layer that the tasks share, got "
+            f"{class_name(model)} without shared_features"
+        )
+    return MGDA(model, normalize=True, balance_at="shared")
+
+
+def _grad_norm(
+    model: nn.Module,
+    data: MultiTaskData,
+    *,
+    alpha: float,
+    balance_lr: float,
+    balance_at: str | None,
+) -> Balancer:
+    return GradNorm(model, alpha, lr=balance_lr, balance_at=balance_at)
+
+
+def _dynamic(
+    kind: type[TaskDynamicBalancing],
+    model: nn.Module,
+    data: MultiTaskData,
+    *,
+    balance_lr: float,
+    balance_at: str | None,
+    **options: Any,
+) -> Balancer:
+    return kind(
+        model,
+        positives=data.positives("train"),
+        samples=len(data.indices("train")),
+        lr=balance_lr,
+        balance_at=balance_at,
+        **options,
+    )
+
+
+_SEQUENCE = ("hidden_size", "num_layers", "dropout")
+_FUSION = (*_SEQUENCE, "attention_size", "head_size", "interaction")
+_NORMS = ("alpha", "balance_lr", "balance_at")
+_DYNAMIC = (*_NORMS, "imbalance_penalty")
+
+
+def _baseline(fusion: str) -> Recipe[nn.Module]:
+    return Recipe(partial(_fusion_model, partial(FusionBaseline, fusion=fusion)), _FUSION)
+
+
+SEQUENCE_MODELS: dict[str, Recipe[nn.Module]] = {
+    "mtmlan": Recipe(
+        partial(_sequence_model, MTMLAN), (*_SEQUENCE, "attention_size", "shared_features")
+    ),
+    "cmlc": Recipe(partial(_sequence_model, CMLC), _SEQUENCE),
+}
+FUSION_MODELS: dict[str, Recipe[nn.Module]] = {
+    "hgfn": Recipe(partial(_fusion_model, HGFN), (*_FUSION, "theta", "max_level")),
+    "cfc": _baseline("cfc"),
+    "matf": _baseline("matf"),
+    "gfn": _baseline("gfn"),
+}
+MODELS = {**SEQUENCE_MODELS, **FUSION_MODELS}
+MODEL_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "mtmlan": MTMLAN,
+    "cmlc": CMLC,
+    "hgfn": HGFN,
+    "fusion_baseline": FusionBaseline,
+}
+BALANCERS: dict[str, Recipe[Balancer]] = {
+    "equal": _loss_only(Equal),
+    "uncertainty": _loss_only(UncertaintyWeighting),
+    "dwa": _loss_only(DynamicWeightAverage),
+    "rlw": _loss_only(RandomLossWeighting),
+    "geometric": _loss_only(GeometricMean),
+    "famo": Recipe(_famo, ("balance_lr",)),
+    "gradnorm": Recipe(_grad_norm, _NORMS),
+    "tdb": Recipe(partial(_dynamic, TaskDynamicBalancing), _DYNAMIC),
+    "dmtl": Recipe(partial(_dynamic, DynamicMultiTask), _DYNAMIC),
+    "mgda": Recipe(_mgda),
+}
+
+
+def _read_by_some(
+    kind: str, recipes: Mapping[str, Recipe[Any]]
+) -> dict[str, tuple[str, list[str]]]:
+    users: dict[str, list[str]] = {}
+    for user, recipe in recipes.items():
+        for name in recipe.reads:
+            users.setdefault(name, []).append(user)
+    return {name: (kind, found) for name, found in users.items() if len(found) < len(recipes)}
+
+
+# The options that mean nothing to some models or balancers, and those they mean something to.
+ONLY_FOR = {**_read_by_some("model", MODELS), **_read_by_some("balancer", BALANCERS)}
