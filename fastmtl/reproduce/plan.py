@@ -12,7 +12,7 @@ from typing import Any
 import fastmtl.data
 import fastmtl.models
 from fastmtl.data import MultiTaskData
-from fastmtl.systems import TABLES, PaperTable, System
+from fastmtl.reproduce.systems import TABLES, PaperTable, System
 from fastmtl.training import RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import read_json
 from fastmtl.training.recipes import ONLY_FOR

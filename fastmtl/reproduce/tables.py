@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from fastmtl.reproduce.comparison import ERRORS, Comparison, Figure
-from fastmtl.systems import TABLES
+from fastmtl.reproduce.systems import TABLES
 
 _NAMES = {
     "micro_f1": "micro-F1",

@@ -4,7 +4,7 @@ import pytest
 
 from fastmtl.reproduce import Plan
 from fastmtl.reproduce.plan import parse_options
-from fastmtl.systems import TABLES
+from fastmtl.reproduce.systems import TABLES
 from fastmtl.training import RunError
 from fastmtl.training.checkpoint import write_json
 
