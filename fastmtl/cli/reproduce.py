@@ -16,6 +16,7 @@ from fastmtl.reproduce.plan import parse_options
 from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_tables
 from fastmtl.training import BarReporter, Interrupted, LineReporter, Reporter
 from fastmtl.training.config import resolve_device
+from fastmtl.training.options import check_count
 
 
 def reproduce(
@@ -74,8 +75,7 @@ def reproduce(
         if folds is not None and table != "mtdnn":
             raise ValueError(f"folds: expected only with mtdnn, got it with {table}")
         resolve_device(device)
-        if jobs < 1:
-            raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
+        check_count("jobs", jobs)
         plan.check_directory(out)
         loaded = plan.load()
     warnings = list(loaded.warnings)

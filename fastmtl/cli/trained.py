@@ -16,6 +16,7 @@ from fastmtl.cli.errors import bad_input, failing
 from fastmtl.data import MultiTaskData
 from fastmtl.training import Predictor, RunError, load_data
 from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.options import check_choice, check_count
 from fastmtl.training.predictor import predictions_csv, split_rows
 from fastmtl.training.report import results_table
 
@@ -97,11 +98,10 @@ def _open(
     split: str | None,
 ) -> tuple[Predictor, MultiTaskData]:
     """The trained model, and the data it is asked about."""
-    if split is not None and split not in SPLITS:
-        raise RunError(f"--split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split is not None:
+        check_choice("split", split, SPLITS)
     if threads is not None:
-        if threads < 1:
-            raise RunError(f"--threads: expected an integer >= 1, got {threads}")
+        check_count("threads", threads)
         torch.set_num_threads(threads)
     predictor = Predictor.load(directory, device)
     loaded = load_data(predictor.config, data, test=test, xml=xml, for_training=False)

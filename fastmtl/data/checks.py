@@ -34,8 +34,7 @@ def as_array(value: Any) -> Array:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    array: Array = np.asarray(value)
-    return array
+    return np.asarray(value)
 
 
 def check_features(source: str, field: str, value: Any) -> Tensor:

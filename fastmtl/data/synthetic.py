@@ -244,8 +244,7 @@ def _labels(
     own = rng.standard_normal((clips, len(CONCEPTS))) * np.sqrt(1 - cooccurrence)
     latent = rng.standard_normal((clips, _FACTORS)) @ loadings + own
     rank = np.argsort(np.argsort(-latent, axis=0, kind="stable"), axis=0, kind="stable")
-    labels: FloatArray = (rank < np.array(positives)).astype(np.float32)
-    return labels
+    return (rank < np.array(positives)).astype(np.float32)
 
 
 def _hide(labels: FloatArray, missing: float, rng: np.random.Generator) -> Tensor:
@@ -291,8 +290,7 @@ def _activity(
     start = np.floor(rng.random(shape) * (lengths[:, None] - span + 1))
     step = np.arange(frames)[None, :, None]
     inside = (step >= start[:, None]) & (step < (start + span)[:, None])
-    activity: FloatArray = (inside * scale[:, None]).astype(np.float32)
-    return activity
+    return np.asarray(inside * scale[:, None], dtype=np.float32)
 
 
 def _joint_signs(
@@ -316,8 +314,7 @@ def _directions(count: int, features: int, overlap: float, rng: np.random.Genera
     own /= np.linalg.norm(own, axis=1, keepdims=True)
     mixed = np.sqrt(overlap) * common + np.sqrt(1 - overlap) * own
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    directions: FloatArray = mixed.astype(np.float32)
-    return directions
+    return np.asarray(mixed, dtype=np.float32)
 
 
 def _sequences(

@@ -8,10 +8,11 @@ from typing import Any
 
 from fastmtl.reproduce.plan import Plan
 from fastmtl.reproduce.runner import Results
+from fastmtl.training.history import mean_present
 from fastmtl.training.plots import COLOURS, png, style
+from fastmtl.training.report import MAX_LABELS
 
 _LINES = ("-", "--", ":")
-_MAX_TASKS = 24
 
 
 def plot_training_losses(plan: Plan, results: Results) -> bytes:
@@ -30,7 +31,7 @@ def plot_training_losses(plan: Plan, results: Results) -> bytes:
         panels = figure.subplots(1, len(by_gamma), squeeze=False)[0]
         for panel, (gamma, systems) in zip(panels, sorted(by_gamma.items()), strict=True):
             for place, system in enumerate(systems):
-                losses = [_mean(losses) for losses in results[system.name][0]["train_loss"]]
+                losses = [mean_present(losses) for losses in results[system.name][0]["train_loss"]]
                 _line(panel, losses, place, system.row)
             name = "cross-entropy" if gamma == 0 else f"focal loss, gamma {gamma:g}"
             panel.set_title(name, loc="left")
@@ -60,7 +61,7 @@ def plot_task_weights(plan: Plan, results: Results, label_names: Sequence[str]) 
             panel.set(xlabel="epoch", ylabel="task weight")
         for spare in panels[len(balanced) :]:
             spare.set_visible(False)
-        if len(label_names) <= _MAX_TASKS:
+        if len(label_names) <= MAX_LABELS:
             handles = panels[0].get_legend_handles_labels()
             figure.legend(*handles, loc="outside lower center", ncols=min(4, len(label_names)))
         return png(figure)
@@ -75,8 +76,3 @@ def _line(panel: Any, values: Sequence[float], place: int, name: str) -> None:
         marker="o" if len(values) == 1 else "",
         label=name,
     )
-
-
-def _mean(losses: Sequence[float | None]) -> float:
-    there = [loss for loss in losses if loss is not None]
-    return sum(there) / len(there)

@@ -15,6 +15,7 @@ from fastmtl.data import MultiTaskData
 from fastmtl.reproduce.systems import TABLES, PaperTable, System
 from fastmtl.training import RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import read_json
+from fastmtl.training.options import check_choice, check_count
 from fastmtl.training.recipes import ONLY_FOR
 
 FILE = "reproduce.json"
@@ -72,11 +73,9 @@ class Plan:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.table not in TABLES:
-            raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {self.table!r}")
-        for name in ("seeds", "folds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {getattr(self, name)}")
+        check_choice("table", self.table, TABLES)
+        check_count("seeds", self.seeds)
+        check_count("folds", self.folds)
         known: set[str] = set()
         for system in self.chosen:
             known |= option_names(system)

@@ -12,7 +12,8 @@ from fastmtl.reproduce.plan import FILE, RESULT, Plan, Run
 from fastmtl.reproduce.processes import run_in_processes
 from fastmtl.training import Reporter
 from fastmtl.training.checkpoint import read_json, write_json
-from fastmtl.training.report import FIGURES
+from fastmtl.training.options import check_count
+from fastmtl.training.report import FIGURES, shown
 
 Results = dict[str, list[dict[str, Any]]]
 Say = Callable[[str], None]
@@ -37,8 +38,7 @@ def run_all(
     Raises RunError if the directory does not fit, ValueError for `jobs` below 1, and what
     `Trainer.fit` raises.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs: expected an integer >= 1, got {jobs}")
+    check_count("jobs", jobs)
     out = Path(out)
     plan.check_directory(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def run_all(
         nonlocal done
         done += 1
         figure = plan.paper.figures[0]
-        value = _show(result["test"][figure])
+        value = shown(result["test"][figure])
         say(f"[{done}/{len(runs)}] {run.name}: {FIGURES[figure]} {value}")
 
     if jobs == 1:
@@ -70,7 +70,3 @@ def run_all(
         ]
         for system in plan.chosen
     }
-
-
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

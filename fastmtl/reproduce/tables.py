@@ -10,17 +10,15 @@ from rich.table import Table
 
 from fastmtl.reproduce.comparison import ERRORS, Comparison, Figure
 from fastmtl.reproduce.systems import TABLES
+from fastmtl.training.report import FIGURES, MAX_LABELS, shown
 
 _NAMES = {
-    "micro_f1": "micro-F1",
-    "hamming_loss": "Hamming loss",
-    "map": "mAP",
+    **FIGURES,
     "one_error": "one-error",
     "ranking_loss": "ranking loss",
     "coverage": "coverage",
     "lrap": "LRAP",
 }
-_MAX_LABELS = 24
 Cells = list[list[str]]
 
 
@@ -56,9 +54,9 @@ def results_cells(comparison: Comparison) -> Cells:
             [
                 row.name,
                 *(_show(row.figures[name]) for name in figures),
-                "best" if row.system == comparison.best else _number(row.p_value, 3),
-                _number(row.epochs.mean, 1),
-                _number(row.seconds.mean, 2),
+                "best" if row.system == comparison.best else shown(row.p_value, 3),
+                shown(row.epochs.mean, 1),
+                shown(row.seconds.mean, 2),
             ]
         )
     return cells
@@ -67,7 +65,7 @@ def results_cells(comparison: Comparison) -> Cells:
 def accuracy_cells(comparison: Comparison) -> Cells:
     """Accuracy of each concept (rows) by system (columns); empty beyond 24 concepts."""
     labels = list(comparison.rows[0].accuracy)
-    if len(labels) > _MAX_LABELS:
+    if len(labels) > MAX_LABELS:
         return []
     cells = [["accuracy", *(row.name for row in comparison.rows)]]
     cells += [[label, *(_show(r.accuracy[label]) for r in comparison.rows)] for label in labels]
@@ -147,12 +145,8 @@ def _markdown(cells: Cells) -> str:
 
 
 def _show(figure: Figure) -> str:
-    mean = _number(figure.mean, 4)
+    mean = shown(figure.mean)
     return mean if figure.deviation is None else f"{mean} ± {figure.deviation:.4f}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _wrapped(text: str, width: int) -> str:

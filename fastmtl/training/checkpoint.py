@@ -58,14 +58,17 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The JSON value in `path`; RunError naming the file if it cannot be read as JSON."""
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in `path`; RunError naming the file if it cannot be read as one."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def save_tensors(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,30 @@ def clear(path: Path, *, keep_state: bool) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a run's config.json, "train" as a TrainConfig.
+@dataclass(frozen=True)
+class StoredRun:
+    """The content of a run's config.json."""
+
+    train: TrainConfig
+    model: str | None  # None for a model of the user's own
+    arguments: dict[str, Any]
+    data: dict[str, Any]
+
+
+def read(path: str | os.PathLike[str]) -> StoredRun:
+    """What the config.json of the run in a directory says.
 
     Raises RunError naming the file if it is absent or not one that a run wrote.
     """
     path = Path(path) / CONFIG
     stored = read_json(path)
     try:
-        return {
-            "train": TrainConfig.from_dict(stored["train"]),
-            "model": {"name": stored["model"]["name"], "arguments": stored["model"]["arguments"]},
-            "data": {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
-        }
+        return StoredRun(
+            TrainConfig.from_dict(stored["train"]),
+            stored["model"]["name"],
+            stored["model"]["arguments"],
+            {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the configuration of a run ({error})") from error
 
@@ -79,7 +91,7 @@ def resumed_config(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Tr
     These may only repeat what is stored, or change how long and where the run goes on and where its
     data lies (the checkpoint knows the data's content); RunError for anything else.
     """
-    stored: TrainConfig = read(path)["train"]
+    stored = read(path).train
     for name, value in given.items():
         if name not in CHANGEABLE and value != getattr(stored, name):
             raise RunError(

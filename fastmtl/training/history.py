@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,12 @@ class EpochRecord:
     @property
     def total_train_loss(self) -> float:
         """Mean of the unweighted training losses of the tasks."""
-        return _mean(self.train_loss)
+        return mean_present(self.train_loss)
 
     @property
     def total_val_loss(self) -> float:
         """Mean of the unweighted validation losses of the tasks."""
-        return _mean(self.val_loss)
+        return mean_present(self.val_loss)
 
     def score(self, monitor: str) -> float:
         """How good the epoch is by one of `MONITORS`, the higher the better; -inf if undefined."""
@@ -89,6 +89,12 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
     return text.getvalue()
 
 
-def _mean(values: Sequence[float | None]) -> float:
+def mean_present(values: Iterable[float | None]) -> float:
+    """The mean of the values that are not None, NaN if there is none.
+
+    Example:
+        >>> mean_present([1.0, None, 3.0])
+        2.0
+    """
     present = [value for value in values if value is not None]
-    return sum(present) / len(present)
+    return sum(present) / len(present) if present else math.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType
@@ -101,6 +101,18 @@ def check_options(instance: Any) -> None:
     """Raise ValueError naming the first option of a dataclass instance that is out of range."""
     for each in declared(instance.__class__):
         each.check(getattr(instance, each.name))
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`.
+
+    Example:
+        >>> check_choice("split", "dev", ["train", "val"])
+        Traceback (most recent call last):
+            ...
+        ValueError: split: expected one of train, val, got 'dev'
+    """
+    Option("", choices=tuple(choices)).check(name, value, str)
 
 
 def check_count(name: str, value: object) -> None:

@@ -63,7 +63,7 @@ class Predictor:
         weights. Raises RunError naming the file that is absent, damaged, or does not fit the other.
         """
         stored = files.read(directory)
-        if model is None and stored["model"]["name"] is None:
+        if model is None and stored.model is None:
             raise RunError(
                 f"{directory}: holds a model of your own: expected it as model, got none"
             )
@@ -71,7 +71,7 @@ class Predictor:
         tensors, _ = load_tensors(path)
         try:
             if model is None:
-                model = rebuild_model(stored["model"]["name"], stored["model"]["arguments"])
+                model = rebuild_model(str(stored.model), stored.arguments)
             model.load_state_dict(take_prefix("model", tensors))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -80,14 +80,12 @@ class Predictor:
         if state := take_prefix("standardizer", tensors):
             standardizer = Standardizer()
             standardizer.load_state_dict(state)
-        config: TrainConfig = stored["train"]
-        return cls(model, config, stored["data"], standardizer, resolve_device(device))
+        return cls(model, stored.train, stored.data, standardizer, resolve_device(device))
 
     @property
     def label_names(self) -> list[str]:
         """Names of the T tasks."""
-        names: list[str] = self.description["label_names"]
-        return names
+        return list(self.description["label_names"])
 
     def check(self, data: MultiTaskData) -> None:
         """Raise DataError if the data has other features or labels than the training data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fastmtl.training.history import EpochRecord
+from fastmtl.training.history import EpochRecord, mean_present
 
 FIGURES = {"micro_f1": "micro-F1", "hamming_loss": "Hamming loss", "map": "mAP"}
 MAX_LABELS = 24
@@ -66,8 +67,8 @@ class LineReporter(Reporter):
             f"epoch {record.epoch}/{self.epochs}",
             f"loss {record.total_train_loss:.4f}",
             f"val loss {record.total_val_loss:.4f}",
-            f"micro-F1 {_show(record.micro_f1, 3)}",
-            f"mAP {_show(record.map, 3)}",
+            f"micro-F1 {shown(record.micro_f1, 3)}",
+            f"mAP {shown(record.map, 3)}",
             f"{record.seconds:.2f} s",
         ]
         if record.epoch == best_epoch:
@@ -126,22 +127,23 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Table:
     for split in splits:
         table.add_column(split, justify="right")
     for key, name in FIGURES.items():
-        table.add_row(name, *(_show(metrics[split][key]) for split in splits))
+        table.add_row(name, *(shown(metrics[split][key]) for split in splits))
     table.add_section()
     by_split = [metrics[split]["accuracy"] for split in splits]
     if len(by_split[0]) > MAX_LABELS:
         name = f"accuracy, mean of {len(by_split[0])} labels"
-        table.add_row(name, *(_show(_mean(accuracy)) for accuracy in by_split))
+        table.add_row(name, *(shown(mean_present(accuracy.values())) for accuracy in by_split))
         return table
     for label in by_split[0]:
-        table.add_row(f"accuracy {label}", *(_show(accuracy[label]) for accuracy in by_split))
+        table.add_row(f"accuracy {label}", *(shown(accuracy[label]) for accuracy in by_split))
     return table
 
 
-def _show(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def shown(value: float | None, digits: int = 4) -> str:
+    """A figure as text; "-" where there is none.
 
-
-def _mean(accuracy: Mapping[str, float | None]) -> float | None:
-    values = [value for value in accuracy.values() if value is not None]
-    return sum(values) / len(values) if values else None
+    Example:
+        >>> shown(0.25), shown(None)
+        ('0.2500', '-')
+    """
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -153,8 +153,7 @@ class Trainer:
         results = self.out_dir / directory.METRICS
         if self._finished() and results.is_file():
             self.reporter.message(f"already finished after {self.progress.epoch} epochs")
-            metrics: dict[str, Any] = read_json(results)
-            return metrics
+            return read_json(results)
         self._open_directory(keep_state=resume)
         try:
             with threads(self.config.threads), stop_on_signals() as stop:
