@@ -56,12 +56,12 @@ cuda: $(STAMP)
 	PYTHONPATH=$(CUDA_BUILD)/lib/fastmtl $(BIN)/python -c "import _cuda"
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m pytest -q benchmarks/ops benchmarks/training --benchmark-only --benchmark-columns=median,iqr,rounds
 
 # On a GPU machine, in the environment that is active: build, GPU tests, benchmarks, a result file.
 gpu:
 	$(PYTHON) -m benchmarks.gpu
-	$(PYTHON) -m benchmarks.gpu_report
+	$(PYTHON) -m benchmarks.gpu.report
 
 lint:
 	ruff check .

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastmtl.backends import native
+from fastmtl.info import versions
+
+GEMM_SIZE = 2048
 
 
 def machine() -> str:
     """Processor, threads and versions, in a line."""
-    return (
-        f"{_processor()}, {torch.get_num_threads()} threads, {native.isa() or 'no'} kernels, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    facts = versions()
+    return f"{_processor()}, {facts['CPU']}, torch {facts['PyTorch']}, Python {facts['Python']}"
 
 
 def _processor() -> str:
@@ -92,18 +92,19 @@ def copy_bandwidth() -> float:
     """Bytes a second that a copy of 256 MB reads and writes, the best of several."""
     source = torch.rand(1 << 25)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _best(lambda: target.copy_(source))
+    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source))
 
 
 @lru_cache
 def gemm_rate(dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a 2048 x 2048 matrix product, the best of several."""
-    a = torch.rand(2048, 2048, dtype=dtype)
+    """Floating-point operations a second of a large matrix product, the best of several."""
+    a = torch.rand(GEMM_SIZE, GEMM_SIZE, dtype=dtype)
     out = torch.empty_like(a)
-    return 2 * 2048**3 / _best(lambda: torch.mm(a, a, out=out))
+    return 2 * GEMM_SIZE**3 / best_seconds(lambda: torch.mm(a, a, out=out))
 
 
-def _best(step: Callable[[], Any]) -> float:
+def best_seconds(step: Callable[[], Any]) -> float:
+    """The shortest of several runs."""
     return min(_seconds(step) for _ in range(8))
 
 

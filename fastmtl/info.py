@@ -10,6 +10,7 @@ from rich.table import Table
 
 import fastmtl
 from fastmtl import backends
+from fastmtl.backends import native
 
 
 def versions() -> dict[str, str]:
@@ -24,7 +25,10 @@ def versions() -> dict[str, str]:
         "fastmtl": fastmtl.__version__,
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "PyTorch": f"{torch.__version__} ({f'CUDA {cuda}' if cuda else 'built without CUDA'})",
-        "CPU": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "CPU": (
+            f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+            f"{native.isa() or 'no'} kernels"
+        ),
     }
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_timing import Figures, Step, backends, distance, gemm_rate
+from benchmarks.gpu.timing import Figures, Step, backends, distance, gemm_rate
 from fastmtl.balancing import DynamicMultiTask
 from fastmtl.models import MTMLAN, paired_parameters
 from fastmtl.nn import FocalLoss

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from benchmarks import gpu_report
+from benchmarks.gpu import report
 
 
 def test_the_page_is_what_the_results_say() -> None:
-    assert gpu_report.PAGE.read_text() == gpu_report.page(gpu_report.records()), (
-        "run: python -m benchmarks.gpu_report"
+    assert report.PAGE.read_text() == report.page(report.records()), (
+        "run: python -m benchmarks.gpu.report"
     )
 
 
@@ -40,7 +40,7 @@ def test_a_run_is_told_of_with_its_figures() -> None:
             for how, launches in (("eager", 70), ("CUDA graph", 1))
         ],
     }
-    page = gpu_report.page([run])
+    page = report.page([run])
     assert "| `focal_loss` | CUDA | Some GPU, commit abc: 1 parity tests passed, timed |" in page
     assert "| `focal_loss` | Triton | never |" in page
     assert "| (20, 7) | float32 | eager | 40.0 |  | 4.00 |" in page

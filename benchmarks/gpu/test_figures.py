@@ -7,39 +7,40 @@ import contextlib
 import pytest
 import torch
 
-from benchmarks import gpu_heads, gpu_timing
+from benchmarks.gpu import heads, timing
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> gpu_timing.Figures:
-    monkeypatch.setattr(gpu_heads, "DEVICE", "cpu")
+def figures(monkeypatch: pytest.MonkeyPatch) -> timing.Figures:
+    monkeypatch.setattr(heads, "DEVICE", "cpu")
     for name, value in {"TASKS": 2, "STEPS": 3, "FEATURES": 6, "HIDDEN": 5, "BATCHES": [4]}.items():
-        monkeypatch.setattr(gpu_heads, name, value)
-    monkeypatch.setattr(gpu_heads, "gemm_rate", lambda: 1e12)
-    monkeypatch.setattr(gpu_heads, "backends", list)
-    monkeypatch.setattr(gpu_timing, "time_of", lambda step: (step(), 1.0)[1])
+        monkeypatch.setattr(heads, name, value)
+    monkeypatch.setattr(heads, "gemm_rate", lambda: 1e12)
+    monkeypatch.setattr(heads, "backends", list)
+    monkeypatch.setattr(timing, "backends", list)
+    monkeypatch.setattr(timing, "time_of", lambda step: (step(), 1.0)[1])
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    return gpu_timing.Figures()
+    return timing.Figures()
 
 
-def test_heads_and_their_recurrence(figures: gpu_timing.Figures) -> None:
-    gpu_heads.heads(figures)
-    gpu_heads.recurrence(figures)
+def test_heads_and_their_recurrence(figures: timing.Figures) -> None:
+    heads.heads(figures)
+    heads.recurrence(figures)
     assert not figures.errors
     assert len(figures.rows) >= 3
     assert all(row["seconds"] == 1.0 for row in figures.rows)
 
 
-def test_captured_steps(figures: gpu_timing.Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_steps(figures: timing.Figures, monkeypatch: pytest.MonkeyPatch) -> None:
     # A graph that runs the step again.
     class Graph:
         def replay(self) -> None:
             steps[0]()
 
-    steps: list[gpu_heads.TrainingStep] = []
-    create = gpu_heads.TrainingStep
+    steps: list[heads.TrainingStep] = []
+    create = heads.TrainingStep
     monkeypatch.setattr(
-        gpu_heads, "TrainingStep", lambda batch: steps.append(create(batch)) or steps[0]
+        heads, "TrainingStep", lambda batch: steps.append(create(batch)) or steps[0]
     )
 
     class Stream:
@@ -55,6 +56,6 @@ def test_captured_steps(figures: gpu_timing.Figures, monkeypatch: pytest.MonkeyP
         "synchronize": lambda: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    gpu_heads.graphs(figures)
+    heads.graphs(figures)
     assert not figures.errors
     assert [row["launches"] for row in figures.rows] == [0, 0]

@@ -1,6 +1,6 @@
 """Train MTMLAN and HGFN on real data sets from the command line, beside ridge regression.
 
-    python -m benchmarks.real_data DATA OUT [--seeds 3] [--epochs N] [--only natural_scene ...]
+    python -m benchmarks.training.real_data DATA OUT [--seeds 3] [--epochs N] [--only mosi ...]
 
 DATA holds natural_scene.npz, mosi.npz, yt8m_top100.npz and mulan/scene-{train,test}.arff. Prints a
 Markdown table; the runs stay in OUT. Ridge regression on the standardised, flattened features with

@@ -10,29 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-import fastmtl
+from benchmarks import formulas
 from benchmarks.support import copy_bandwidth, forward_backward, time_peer
-from fastmtl.backends import reference
 from fastmtl.ops import focal_loss
 from tests.tolerances import assert_close
 
 SHAPES = [(20, 7), (256, 100), (4096, 64), (65536, 64)]
 PEERS = ["fastmtl", "eager", "torch.compile", "torchvision's formula"]
-
-
-def eager(logits: Tensor, targets: Tensor) -> Tensor:
-    return reference.focal_loss(logits, targets, None, None, 2.0, "task")
-
-
-def torchvision_formula(logits: Tensor, targets: Tensor) -> Tensor:
-    """The terms of torchvision.ops.sigmoid_focal_loss without alpha, averaged by task."""
-    p = torch.sigmoid(logits)
-    loss = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    p_t = p * targets + (1 - p) * (1 - targets)
-    return (loss * (1 - p_t) ** 2).mean(0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -43,15 +28,14 @@ def test_focal_loss(benchmark: Any, peer: str, shape: tuple[int, int], dtype: to
     targets = (torch.rand(shape) > 0.7).to(dtype)
     function = {
         "fastmtl": focal_loss,
-        "eager": eager,
-        "torch.compile": torch.compile(eager),
-        "torchvision's formula": torchvision_formula,
+        "eager": formulas.focal_loss,
+        "torch.compile": torch.compile(formulas.focal_loss),
+        "torchvision's formula": formulas.torchvision_focal_loss,
     }[peer]
     step = forward_backward(lambda z: function(z, targets), [logits])
 
-    with fastmtl.use_backend("reference"):
-        logits64 = logits.detach().double().requires_grad_()
-        (wanted,) = forward_backward(lambda z: focal_loss(z, targets), [logits64])()
+    logits64 = logits.detach().double().requires_grad_()
+    (wanted,) = forward_backward(lambda z: formulas.focal_loss(z, targets), [logits64])()
     # torchvision's formula computes in the dtype of the logits, and 1 - p_t cancels.
     scale = 1.0 if peer != "torchvision's formula" else 20.0
     assert_close(step()[0], wanted, dtype, scale=scale)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
 
-writes benchmarks/results/gpu-<device>-<commit>.json; `python -m benchmarks.gpu_report` turns all
+writes benchmarks/results/gpu-<device>-<commit>.json; `python -m benchmarks.gpu.report` turns all
 of them into docs/gpu.md. Takes less than nine minutes on an H100.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -94,7 +94,7 @@ def _measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "figures.json"
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.gpu_figures", str(path)], cwd=ROOT, check=True
+            [sys.executable, "-m", "benchmarks.gpu.figures", str(path)], cwd=ROOT, check=True
         )
         figures: dict[str, Any] = json.loads(path.read_text())
     return figures

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import fastmtl
-from benchmarks import gpu_heads
-from benchmarks.gpu_timing import (
+from benchmarks import formulas
+from benchmarks.gpu import heads
+from benchmarks.gpu.timing import (
     Figures,
     Step,
     backends,
@@ -24,9 +25,8 @@ from benchmarks.gpu_timing import (
     differentiated,
     distance,
     gemm_rate,
-    under,
+    on_backend,
 )
-from fastmtl.backends import reference
 from fastmtl.ops import fusion_edge_weights, graph_fusion, task_grad_gramian, task_grad_norms
 
 FOCAL_SIZES = [(20, 7), (256, 32), (4096, 100), (1 << 17, 7), (1 << 20, 8), (1 << 23, 8)]
@@ -54,21 +54,17 @@ def focal_at(figures: Figures, z: Tensor, y: Tensor) -> None:
     single = z.dtype == torch.float32
 
     def plain(z: Tensor) -> Tensor:
-        return reference.focal_loss(z, y, None, None, 2.0, "task")
+        return formulas.focal_loss(z, y)
 
     def torchvision(z: Tensor) -> Tensor:
-        """The formula of torchvision.ops.sigmoid_focal_loss, averaged by task."""
-        p = torch.sigmoid(z)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none")
-        p_t = p * y + (1 - p) * (1 - y)
-        return (loss * (1 - p_t) ** 2).mean(0).float()
+        return formulas.torchvision_focal_loss(z, y).float()
 
     def ours(z: Tensor) -> Tensor:
         return fastmtl.ops.focal_loss(z, y)
 
     z64 = z.detach().double().requires_grad_()
     wanted = differentiated(plain, [z64], grad.double())()
-    peers = {f"fastmtl {name}": under(name, differentiated(ours, [z], grad)) for name in backends()}
+    peers = {f"fastmtl {name}": differentiated(ours, [z], grad) for name in backends()}
     peers["eager"] = differentiated(plain, [z], grad)
     if single or len(z) in (FOCAL_SIZES[0][0], FOCAL_SIZES[-1][0]):
         peers["torch.compile"] = differentiated(torch.compile(plain, dynamic=False), [z], grad)
@@ -92,12 +88,12 @@ def launches() -> dict[str, int]:
     z, y = torch.randn(20, 7, device="cuda", requires_grad=True), torch.ones(20, 7, device="cuda")
     g, counts = torch.ones(7, device="cuda"), {}
     for name in backends():
-        step = under(name, lambda: torch.autograd.grad(fastmtl.ops.focal_loss(z, y), z, g))
-        step()
-        torch.cuda.synchronize()
-        with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            step()
+        with on_backend(name):
+            torch.autograd.grad(fastmtl.ops.focal_loss(z, y), z, g)
             torch.cuda.synchronize()
+            with profile(activities=[ProfilerActivity.CUDA]) as trace:
+                torch.autograd.grad(fastmtl.ops.focal_loss(z, y), z, g)
+                torch.cuda.synchronize()
         cuda = torch.autograd.DeviceType.CUDA
         counts[name] = sum(event.device_type == cuda for event in trace.events())
     return counts
@@ -127,9 +123,14 @@ def grads(figures: Figures) -> None:
 
         for name in backends():
             for op, wanted in ((task_grad_norms, norms), (task_grad_gramian, gramian)):
-                step = under(name, lambda op=op, x=x, d=d: [op(x, d)])
-                what = op.__name__.replace("_", " ")
-                figures.add(what, f"fastmtl {name}", size, x.dtype, step, wanted=wanted)
+                figures.add(
+                    op.__name__.replace("_", " "),
+                    f"fastmtl {name}",
+                    size,
+                    x.dtype,
+                    lambda op=op, x=x, d=d: [op(x, d)],
+                    wanted=wanted,
+                )
         figures.add("task grad norms", "autograd.grad per task", size, x.dtype, one_by_one)
         figures.add("task grad norms", "one forward and backward", size, x.dtype, backward)
 
@@ -159,8 +160,8 @@ def fusion_at(
 
     def plain(v: Tensor, w: Tensor, *e: Tensor) -> Tensor:
         if e:
-            return reference.graph_fusion(v, w, pairs, *e, 0.5)[0]
-        return reference.fusion_edge_weights(v, w, pairs, 0.5)
+            return formulas.graph_fusion(v, w, pairs, *e)
+        return formulas.fusion_edge_weights(v, w, pairs)
 
     def step_of(run: Callable[..., Tensor], leaves: list[Tensor]) -> Step:
         leaves = [leaf.detach().requires_grad_() for leaf in leaves]
@@ -174,12 +175,13 @@ def fusion_at(
         "limit": 3 * sum(leaf.nbytes for leaf in leaves) / copy_bandwidth(),
     }
     for name in backends():
-        error = distance(under(name, step_of(ours, few))(), wanted)
+        peer = f"fastmtl {name}"
+        with on_backend(peer):
+            error = distance(step_of(ours, few)(), wanted)
         if not error <= (1e-4 if dtype == torch.float32 else 3e-2):
             figures.errors.append(f"{what}, {name}, {size}, {dtype}: relative error {error}")
             continue
-        step = under(name, step_of(ours, leaves))
-        peer = f"fastmtl {name}"
+        step = step_of(ours, leaves)
         figures.add(f"{what}, forward and backward", peer, size, dtype, step, error=error, **facts)
     if dtype == torch.float32:
         try:
@@ -205,7 +207,7 @@ def main(path: Path) -> None:
         "limits": {"copy_bytes_per_second": copy_bandwidth(), "float32_flops": gemm_rate()},
         "launches_at_20_7": launches(),
     }
-    for measure in (gpu_heads.heads, gpu_heads.graphs, focal, grads, fusion, gpu_heads.recurrence):
+    for measure in (heads.heads, heads.graphs, focal, grads, fusion, heads.recurrence):
         try:
             measure(figures)
         except Exception as error:  # one op's trouble must not lose the others' figures

@@ -1,6 +1,6 @@
 """Train HGFN on one data set with every balancer, at the same budget.
 
-    python -m benchmarks.compare_balancers DATA OUT [--seeds 3] [--epochs 8] [--only tdb mgda ...]
+    python -m benchmarks.training.compare_balancers DATA OUT [--seeds 3] [--epochs 8] [--only ...]
 
 DATA is yt8m_top100.npz or another file of several modalities. All runs have the same options, a
 fixed number of epochs and no early stopping; the best epoch by mAP on the validation split is
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_data import mean_and_deviation
+from benchmarks.training.real_data import mean_and_deviation
 from fastmtl.training.recipes import BALANCERS
 
 OPTIONS = "--model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 --monitor map"

@@ -1,6 +1,6 @@
 """Writes docs/gpu.md from the files that `python -m benchmarks.gpu` leaves in benchmarks/results.
 
-python -m benchmarks.gpu_report [--check]
+python -m benchmarks.gpu.report [--check]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "gpu.md"
 
 # The ops with GPU kernels: their tests in tests/gpu/test_parity.py, and what figures call them.
@@ -39,7 +39,7 @@ BACKENDS = {"CUDA": ("cuda", "native"), "Triton": ("triton", "triton")}
 INTRODUCTION = """\
 # GPU kernels
 
-<!-- Written by `python -m benchmarks.gpu_report` from benchmarks/results; not edited by hand. -->
+<!-- Written by `python -m benchmarks.gpu.report` from benchmarks/results; not edited by hand. -->
 
 The ops listed below have two GPU backends: CUDA C++ (`csrc/cuda`, the extension
 `fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs has CUDA kernels alone.
@@ -105,7 +105,7 @@ device code uses for `exp` and `1/x` included, is only seen on one.
 `make gpu` on a GPU machine builds, runs all of `tests/gpu` on the device (parity with float64,
 gradcheck, CUDA graphs, streams, launches, more than 2^31 elements, compute-sanitizer where it is
 installed), then measures, and leaves a file in `benchmarks/results` from which this page is written
-(`python -m benchmarks.gpu_report`).
+(`python -m benchmarks.gpu.report`).
 
 ## Which kernels have run on a GPU
 

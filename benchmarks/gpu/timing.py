@@ -8,6 +8,7 @@ matrix products over its measured rate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from statistics import median
 from time import perf_counter
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 import fastmtl
-from fastmtl.backends import native, triton
+from fastmtl.ops import focal_loss
 
 Step = Callable[[], Any]
 BUDGET = 300  # seconds, after which only fastmtl itself is measured
@@ -34,11 +35,20 @@ class Figures:
     def add(
         self, what: str, peer: str, size: str, dtype: torch.dtype, step: Step, **facts: Any
     ) -> None:
-        """Time a step that returns tensors, against `wanted` if that is given."""
-        wanted, tolerance = facts.pop("wanted", None), facts.pop("tolerance", 1e-4)
+        """Time a step that returns tensors, against `wanted` if that is given.
+
+        It runs on the backend that the peer's name tells, "fastmtl native" for instance.
+        """
         ours = peer.startswith("fastmtl")
         if not ours and perf_counter() - self._start > BUDGET:
             return
+        with on_backend(peer):
+            self._add(what, peer, size, dtype, step, **facts)
+
+    def _add(
+        self, what: str, peer: str, size: str, dtype: torch.dtype, step: Step, **facts: Any
+    ) -> None:
+        wanted, tolerance = facts.pop("wanted", None), facts.pop("tolerance", 1e-4)
         row = {"what": what, "peer": peer, "size": size, "dtype": str(dtype)[6:], **facts}
         try:
             if wanted is not None:
@@ -105,28 +115,28 @@ def gemm_rate() -> float:
     return 2 * 8192**3 / time_of(lambda: torch.mm(a, a, out=out))
 
 
+@cache
 def backends() -> list[str]:
-    """fastmtl's own backends that serve this device."""
-    return [
-        name
-        for name, module in (("native", native), ("triton", triton))
-        if not module.why_not("focal_loss", "cuda")
-    ]
+    """fastmtl's own backends that serve this device, the one it takes by itself first."""
+    return [name for name in ("native", "triton") if _serves(name)]
 
 
-def under(name: str, step: Step) -> Step:
-    """A step on a backend; without the cost of choosing one where it is the chosen one anyway."""
-    if name == backends()[0]:
-        return step
+def _serves(name: str) -> bool:
+    try:
+        with fastmtl.use_backend(name):
+            focal_loss(torch.zeros(1, 1, device="cuda"), torch.zeros(1, 1, device="cuda"))
+    except RuntimeError as error:
+        if "backend" not in str(error):
+            raise
+        return False
+    return True
 
-    def run() -> Any:
-        token = fastmtl.backends._forced.set(name)
-        try:
-            return step()
-        finally:
-            fastmtl.backends._forced.reset(token)
 
-    return run
+def on_backend(peer: str) -> AbstractContextManager[None]:
+    """The block on the backend of a peer; without the cost of one where it is taken anyway."""
+    name = peer.removeprefix("fastmtl ").split(",")[0]
+    forced = name in backends()[1:]
+    return fastmtl.use_backend(name) if forced else nullcontext()
 
 
 def differentiated(run: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor) -> Step:
