@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow cuda bench gpu lint clean
+.PHONY: demo test test-slow lint sdist cuda bench gpu clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,28 @@ endif
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
 
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests/cuda/host_shim \
+	  -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+# Installs what a user would get, from the sdist alone, and uses it away from this directory. What it
+# runs on is borrowed from the virtual environment above, by a .pth file; what it is built with is not.
+SDIST := build/sdist
+SITE := -c "import site; print(site.getsitepackages()[0])"
+sdist: $(STAMP)
+	rm -rf $(SDIST)
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(SDIST)')"
+	$(BIN)/python -m venv $(SDIST)/venv
+	$(BIN)/python $(SITE) > "$$($(SDIST)/venv/bin/python $(SITE))/borrowed.pth"
+	FASTMTL_NATIVE=on $(SDIST)/venv/bin/python -m pip --quiet --disable-pip-version-check \
+	  install --no-deps --ignore-installed $(SDIST)/*.tar.gz
+	cd $(SDIST) && venv/bin/fastmtl info && venv/bin/python -c "import fastmtl, torch; \
+	  assert '$(SDIST)' in fastmtl.__file__; \
+	  print(fastmtl.ops.focal_loss(torch.zeros(4, 2), torch.ones(4, 2)))"
+
 # Compiles the CUDA extension, for which nvcc is enough, and leaves the installed package alone.
 # CUDA_ARCHS="90" or "80;90" in place of CMakeLists.txt's list takes less time.
 CUDA_ARCHS ?=
@@ -62,13 +84,6 @@ bench: $(STAMP)
 gpu:
 	$(PYTHON) -m benchmarks.gpu
 	$(PYTHON) -m benchmarks.gpu.report
-
-lint:
-	ruff check .
-	ruff format --check .
-	mypy
-	clang-format --dry-run --Werror $(shell find csrc tests/cuda/host_shim \
-	  -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(DEMO) fastmtl/_c*.so
