@@ -21,25 +21,33 @@ def load_arff(
     seed: int = 0,
     for_training: bool = True,
 ) -> MultiTaskData:
-    """Load a Mulan set: `xml` names the columns of `arff` that are labels, wherever they stand.
+    """Load a Mulan set: a table, and a list of which of its columns are labels.
 
-    With `test`, a second table of the same columns, its samples are the test split and 20% of the
-    first's are drawn for validation; without, the split is 60/20/20. Labels keep the order of
-    their columns; each is 0, 1, or `?` for missing. Features are numeric or nominal: a nominal one
-    is one column, of its categories where they are numerals and of their positions in the
-    declaration otherwise. Dense and sparse rows, quoted names, and `%` comments are read. For
-    `seed` and `for_training` see `MultiTaskData.from_arrays`. Raises DataError.
+    Labels keep the order of their columns; each is 0, 1, or `?` for missing. Features are numeric
+    or nominal: a nominal one is one column, of its categories where they are numerals and of their
+    positions in the declaration otherwise. Dense and sparse rows, quoted names, and `%` comments
+    are read.
+
+    Args:
+        arff: the table.
+        xml: names the columns that are labels, wherever they stand.
+        test: a second table of the same columns. Its samples are the test split, and 20% of the
+            first's are drawn for validation; without it the split is 60/20/20.
+        seed: as for `MultiTaskData.from_arrays`.
+        for_training: as for `MultiTaskData.from_arrays`.
+
+    Raises:
+        DataError: for files that cannot be used.
 
     Example:
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     arff, xml = pathlib.Path(folder, "toy.arff"), pathlib.Path(folder, "toy.xml")
-    ...     _ = xml.write_text("<labels><label name='sea'/></labels>")
-    ...     _ = arff.write_text("@relation toy\\n@attribute blue real\\n@attribute sea {0,1}\\n"
-    ...                         "@data\\n" + "0.9,1\\n0.2,0\\n" * 5)
-    ...     load_arff(arff, xml)
-    MultiTaskData('toy', {'x': (1,)}, 1 tasks, 6 train, 2 val, 2 test)
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     arff, xml = pathlib.Path(folder, "toy.arff"), pathlib.Path(folder, "toy.xml")
+        ...     _ = xml.write_text("<labels><label name='sea'/></labels>")
+        ...     _ = arff.write_text("@relation toy\\n@attribute blue real\\n@attribute sea {0,1}\\n"
+        ...                         "@data\\n" + "0.9,1\\n0.2,0\\n" * 5)
+        ...     load_arff(arff, xml)
+        MultiTaskData('toy', {'x': (1,)}, 1 tasks, 6 train, 2 val, 2 test)
     """
     table = read_table(arff)
     labels = read_label_names(xml)

@@ -59,19 +59,28 @@ class MultiTaskData:
     ) -> MultiTaskData:
         """Check arrays or tensors, and complete their split.
 
-        `x` is (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality; `y` (N, T)
-        of 0, 1 and NaN; `lengths` (N,) integers; `split` (N,) of "train", "val", "test"; `group`
-        (N,) integers or strings. Without `split` the samples are split 60/20/20, without
-        validation rows 20% of the training rows become them; both by whole groups and drawn from
-        `seed`. `for_training=False` lifts what only training needs (a label for each task and
-        samples to train and validate on) and lets `y` be None, which gives it T = 0 columns.
-        Arrays of float32 are not copied. Raises DataError.
+        Without a split the samples are split 60/20/20, without validation rows 20% of the training
+        rows become them; both by whole groups. Arrays of float32 are not copied.
+
+        Args:
+            x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality.
+            y: (N, T) of 0, 1, and NaN for missing.
+            lengths: (N,) integers, the valid steps of each sequence.
+            label_names: T distinct names.
+            split: (N,) of "train", "val", "test".
+            group: (N,) integers or strings; samples of one group stay in one split.
+            name: what the set is called in messages.
+            seed: draws what of the split is not given.
+            for_training: False lifts what only training needs (a label for each task and samples
+                to train and validate on) and lets `y` be None, which gives it T = 0 columns.
+
+        Raises:
+            DataError: for arrays that cannot be used.
 
         Example:
-
-        >>> data = MultiTaskData.from_arrays(torch.randn(10, 4), [[0, 1], [1, 0]] * 5)
-        >>> data.num_tasks, [len(data.indices(s)) for s in ("train", "val", "test")]
-        (2, [6, 2, 2])
+            >>> data = MultiTaskData.from_arrays(torch.randn(10, 4), [[0, 1], [1, 0]] * 5)
+            >>> data.num_tasks, [len(data.indices(s)) for s in ("train", "val", "test")]
+            (2, [6, 2, 2])
         """
         parts = {f"x_{k}": v for k, v in x.items()} if isinstance(x, Mapping) else {"x": x}
         if not parts:
@@ -132,27 +141,34 @@ class MultiTaskData:
         return f"MultiTaskData({self.name!r}, {self.modalities}, {self.num_tasks} tasks, {counts})"
 
     def indices(self, split: str) -> Tensor:
-        """Rows of "train", "val" or "test" in ascending order, int64.
+        """Rows of a split in ascending order, int64.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Raises:
+            ValueError: for another name.
 
         Example:
-
-        >>> data = MultiTaskData.from_arrays(torch.eye(3), torch.eye(3), split=["test", "train",
-        ...     "val"], for_training=False)
-        >>> data.indices("test")
-        tensor([0])
+            >>> data = MultiTaskData.from_arrays(torch.eye(3), torch.eye(3), split=["test", "train",
+            ...     "val"], for_training=False)
+            >>> data.indices("test")
+            tensor([0])
         """
         if split not in SPLITS:
             raise ValueError(f"split: expected 'train', 'val' or 'test', got {split!r}")
         return (self.split == SPLITS.index(split)).nonzero().flatten()
 
     def subset(self, rows: str | Tensor | Sequence[int]) -> MultiTaskData:
-        """The samples of a split, or of the given rows in their order (copied).
+        """Some of the samples, copied.
+
+        Args:
+            rows: the name of a split, or indices, whose order is kept.
 
         Example:
-
-        >>> from fastmtl.data import synthetic
-        >>> len(synthetic.disaster(50, 4, 8).subset("train"))
-        30
+            >>> from fastmtl.data import synthetic
+            >>> len(synthetic.disaster(50, 4, 8).subset("train"))
+            30
         """
         if isinstance(rows, str):
             rows = self.indices(rows)
@@ -167,13 +183,15 @@ class MultiTaskData:
         )
 
     def positives(self, split: str = "train") -> Tensor:
-        """Number of positive samples of each task in a split: n_j, (T,) int64.
+        """Number of positive samples of each task: n_j, (T,) int64.
+
+        Args:
+            split: "train", "val" or "test".
 
         Example:
-
-        >>> from fastmtl.data import synthetic
-        >>> synthetic.disaster(154, 4, 8).positives("train").shape
-        torch.Size([7])
+            >>> from fastmtl.data import synthetic
+            >>> synthetic.disaster(154, 4, 8).positives("train").shape
+            torch.Size([7])
         """
         return (self.y[self.indices(split)] == 1).sum(0)
 
@@ -182,15 +200,18 @@ class MultiTaskData:
     ) -> MultiTaskData:
         """The same samples with other modalities.
 
-        A mapping from names to columns (a slice, or a sequence of indices) cuts a single `x` along
-        its last dimension; a sequence of names keeps these of the modalities there are, in that
-        order. Raises DataError if a name or a column is not there.
+        Args:
+            modalities: a mapping from names to columns (a slice, or a sequence of indices) cuts a
+                single `x` along its last dimension; a sequence of names keeps these of the
+                modalities there are, in that order.
+
+        Raises:
+            DataError: if a name or a column is not there.
 
         Example:
-
-        >>> data = MultiTaskData.from_arrays(torch.randn(10, 5), torch.eye(2).repeat(5, 1))
-        >>> data.with_modalities({"text": slice(0, 3), "audio": [3, 4]}).modalities
-        {'text': (3,), 'audio': (2,)}
+            >>> data = MultiTaskData.from_arrays(torch.randn(10, 5), torch.eye(2).repeat(5, 1))
+            >>> data.with_modalities({"text": slice(0, 3), "audio": [3, 4]}).modalities
+            {'text': (3,), 'audio': (2,)}
         """
         if not modalities:
             raise DataError.at(self.name, "modalities", "at least one modality", "none")

@@ -10,13 +10,12 @@ class DataError(ValueError):
     can print `str(error)` and stop.
 
     Example:
-
-    >>> import fastmtl
-    >>> try:
-    ...     fastmtl.data.load("nowhere.npz")
-    ... except fastmtl.data.DataError as error:
-    ...     print(error)
-    nowhere.npz: file: expected an existing file, got a path where nothing is
+        >>> import fastmtl
+        >>> try:
+        ...     fastmtl.data.load("nowhere.npz")
+        ... except fastmtl.data.DataError as error:
+        ...     print(error)
+        nowhere.npz: file: expected an existing file, got a path where nothing is
     """
 
     @classmethod

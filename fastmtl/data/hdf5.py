@@ -17,17 +17,26 @@ def load_hdf5(
 ) -> MultiTaskData:
     """Load an HDF5 file: the layout and arguments of `load_npz`, with datasets at the root.
 
-    Strings may be of fixed or variable length. Raises DataError.
+    Strings may be of fixed or variable length.
+
+    Args:
+        path: the file.
+        test: a second file of the same layout, whose samples are the test split.
+        seed: as for `MultiTaskData.from_arrays`.
+        for_training: as for `MultiTaskData.from_arrays`.
+
+    Raises:
+        DataError: for a file that cannot be used.
 
     Example:
-
-    >>> import tempfile, h5py
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with h5py.File(folder + "/toy.h5", "w") as file:
-    ...         file["x"], file["y"] = np.random.rand(10, 4, 3), np.arange(20).reshape(10, 2) % 2
-    ...         file["label_names"] = ["flood", "fire"]
-    ...     load_hdf5(folder + "/toy.h5").label_names
-    ['flood', 'fire']
+        >>> import tempfile, h5py
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with h5py.File(folder + "/toy.h5", "w") as file:
+        ...         file["x"] = np.random.rand(10, 4, 3)
+        ...         file["y"] = np.arange(20).reshape(10, 2) % 2
+        ...         file["label_names"] = ["flood", "fire"]
+        ...     load_hdf5(folder + "/toy.h5").label_names
+        ['flood', 'fire']
     """
     fields = read_hdf5(path)
     if test is not None:

@@ -33,20 +33,24 @@ def load(
 ) -> MultiTaskData:
     """Load a data set from a file, or draw a synthetic one.
 
-    `spec` is a path that ends in .npz, .h5, .hdf5 or .arff, or `synthetic:disaster` or
-    `synthetic:disaster-multimodal`, with the options of these functions after a question mark:
-    `synthetic:disaster?clips=200&seed=3`. `test` names a second file of the same kind whose
-    samples are the test split. For an .arff, `xml` names the list of labels; without it X.xml is
-    taken, and X-train.arff finds X-test.arff and X.xml beside it.
+    Args:
+        spec: a path that ends in .npz, .h5, .hdf5 or .arff, or `synthetic:disaster` or
+            `synthetic:disaster-multimodal`, with the options of these functions after a question
+            mark: `synthetic:disaster?clips=200&seed=3`.
+        seed: draws the split of data that has none.
+        test: a second file of the same kind, whose samples are the test split.
+        xml: for an .arff, the list of labels. Without it X.xml is taken, and X-train.arff finds
+            X-test.arff and X.xml beside it.
+        modalities: those to keep ("text,audio", or a list), or columns to cut into modalities
+            ("expression=0:79,phylogeny=79:103", or a mapping from names to slices).
+        for_training: as for `MultiTaskData.from_arrays`.
 
-    `modalities` keeps some modalities ("text,audio", or a list), or cuts columns into modalities
-    ("expression=0:79,phylogeny=79:103", or a mapping from names to slices). `seed` draws the
-    split; for it and `for_training` see `MultiTaskData.from_arrays`. Raises DataError.
+    Raises:
+        DataError: for a file or set that cannot be used, and nothing else.
 
     Example:
-
-    >>> load("synthetic:disaster?clips=100&frames=5&features=8")
-    MultiTaskData('synthetic:disaster', {'x': (5, 8)}, 7 tasks, 60 train, 20 val, 20 test)
+        >>> load("synthetic:disaster?clips=100&frames=5&features=8")
+        MultiTaskData('synthetic:disaster', {'x': (5, 8)}, 7 tasks, 60 train, 20 val, 20 test)
     """
     data = _load(spec, seed, test, xml, for_training)
     if modalities is None:

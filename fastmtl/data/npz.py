@@ -23,16 +23,23 @@ def load_npz(
 
     It holds `x`, or several `x_<modality>`, each (N, D) or (N, L, D), and `y` (N, T) of 0, 1 and
     NaN for missing; optionally `lengths` (N,), `label_names` (T,), `split` (N,) of train, val and
-    test, `group` (N,). `test` names a second archive of the same layout whose samples are the test
-    split. For `seed` and `for_training` see `MultiTaskData.from_arrays`. Raises DataError.
+    test, `group` (N,).
+
+    Args:
+        path: the archive.
+        test: a second archive of the same layout, whose samples are the test split.
+        seed: as for `MultiTaskData.from_arrays`.
+        for_training: as for `MultiTaskData.from_arrays`.
+
+    Raises:
+        DataError: for an archive that cannot be used.
 
     Example:
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.savez(folder + "/toy.npz", x=np.ones((10, 3)), y=np.eye(2)[[0, 1] * 5])
-    ...     load_npz(folder + "/toy.npz")
-    MultiTaskData('toy', {'x': (3,)}, 2 tasks, 6 train, 2 val, 2 test)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(folder + "/toy.npz", x=np.ones((10, 3)), y=np.eye(2)[[0, 1] * 5])
+        ...     load_npz(folder + "/toy.npz")
+        MultiTaskData('toy', {'x': (3,)}, 2 tasks, 6 train, 2 val, 2 test)
     """
     fields = read_npz(path)
     if test is not None:

@@ -22,11 +22,19 @@ def partition(groups: IntArray, shares: Sequence[float], seed: int) -> IntArray:
     order comes from the raw stream of PCG64, which numpy keeps the same on every platform and in
     every version.
 
-    Example:
+    Args:
+        groups: (N,) ids; each sample is its own group where all differ.
+        shares: the parts' shares of the samples.
+        seed: draws the order.
 
-    >>> parts = partition(np.arange(10), [0.2, 0.2], seed=0)
-    >>> np.bincount(parts).tolist()
-    [2, 2, 6]
+    Raises:
+        TypeError: for a seed that is no integer.
+        ValueError: for a negative seed.
+
+    Example:
+        >>> parts = partition(np.arange(10), [0.2, 0.2], seed=0)
+        >>> np.bincount(parts).tolist()
+        [2, 2, 6]
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed: expected an integer >= 0, got {seed!r}")

@@ -24,14 +24,13 @@ class Standardizer:
     the population standard deviation, and 1 for a feature that is constant. Sums are float64.
 
     Example:
-
-    >>> from fastmtl.data import synthetic
-    >>> data = synthetic.disaster(100, 5, 8)
-    >>> standardizer = Standardizer().fit(data)
-    >>> standardizer.transform(data).subset("train").x.mean().abs().item() < 1e-5
-    True
-    >>> sorted(standardizer.state_dict())
-    ['x.mean', 'x.scale']
+        >>> from fastmtl.data import synthetic
+        >>> data = synthetic.disaster(100, 5, 8)
+        >>> standardizer = Standardizer().fit(data)
+        >>> standardizer.transform(data).subset("train").x.mean().abs().item() < 1e-5
+        True
+        >>> sorted(standardizer.state_dict())
+        ['x.mean', 'x.scale']
     """
 
     def __init__(self) -> None:
@@ -46,10 +45,14 @@ class Standardizer:
     ) -> Standardizer:
         """Measure mean and scale, and return self.
 
-        `data` is a data set, or features (N, D) or (N, L, D), or a dict of them; `rows` are the
-        rows to measure, by default the training split of a data set and all rows of features;
-        `lengths` (N,) leaves padded steps out (a data set brings its own). Raises ValueError for
-        features that are NaN or infinite and for no rows.
+        Args:
+            data: a data set, or features (N, D) or (N, L, D), or a dict of them.
+            rows: the rows to measure, by default the training split of a data set and all rows of
+                features.
+            lengths: (N,), leaves padded steps out; a data set brings its own.
+
+        Raises:
+            ValueError: for features that are NaN or infinite, and for no rows.
         """
         parts, lengths = _unpack(data, lengths)
         if rows is None and isinstance(data, MultiTaskData):
@@ -84,8 +87,15 @@ class Standardizer:
     ) -> MultiTaskData | Tensor | dict[str, Tensor]:
         """Standardised features, in the form that came: data set, tensor or dict.
 
-        Padded steps become 0. `inplace=True` overwrites the features that came instead of making
-        a second array. Raises ValueError if modalities or feature counts are not the fitted ones.
+        Padded steps become 0.
+
+        Args:
+            data: a data set, or features, of the kind that was fitted.
+            lengths: (N,), the valid steps; a data set brings its own.
+            inplace: overwrite the features that came instead of making a second array.
+
+        Raises:
+            ValueError: if modalities or feature counts are not the fitted ones.
         """
         parts, lengths = _unpack(data, lengths)
         if set(parts) != set(self._mean):
@@ -117,7 +127,14 @@ class Standardizer:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Standardizer:
-        """Take over what `state_dict` gave, and return self. Raises ValueError if it is not."""
+        """Take over the state of another one, and return self.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            ValueError: for anything else.
+        """
         names = [key.removesuffix(".mean") for key in state if key.endswith(".mean")]
         expected = {f"{name}.{part}" for name in names for part in ("mean", "scale")}
         if not names or set(state) != expected:

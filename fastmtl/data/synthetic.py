@@ -62,25 +62,31 @@ def disaster(
     direction in one contiguous window of its frames, under autocorrelated noise, a background that
     stays through the clip, and distractors that come and go like the concepts.
 
-    - `positives`: number of positive clips of each concept; by default 150, 338, 971, 273, 371,
-      311, 811 of 1540, in proportion for other numbers of clips;
-    - `signal`: mean strength of a concept, in standard deviations of the noise; concepts differ by
-      the factors 1 - `difficulty` to 1 + `difficulty`;
-    - `overlap`: expected cosine of two concepts' (or distractors') directions;
-    - `cooccurrence`: share of the labels' latent variance that concepts have in common;
-    - `clutter`: strength of the distractors; `background`: of the clip's constant background;
-    - `persistence`: correlation of the noise of successive frames;
-    - `min_frames`: with it, clips have from `min_frames` to `frames` frames, and `lengths`;
-    - `missing`: share of the labels that is hidden (NaN);
-    - `seed` draws the clips and `split_seed` the split.
+    Args:
+        clips: N.
+        frames: L.
+        features: D; 2048 is the size of Inception features, 505 MB.
+        positives: number of positive clips of each concept; by default 150, 338, 971, 273, 371,
+            311, 811 of 1540, in proportion for other numbers of clips.
+        signal: mean strength of a concept, in standard deviations of the noise.
+        difficulty: concepts differ in strength by factors from 1 - difficulty to 1 + difficulty.
+        overlap: expected cosine of two concepts' (or distractors') directions.
+        cooccurrence: share of the labels' latent variance that concepts have in common.
+        clutter: strength of the distractors.
+        background: strength of the clip's constant background.
+        persistence: correlation of the noise of successive frames.
+        min_frames: with it, clips have from `min_frames` to `frames` frames, and `lengths`.
+        missing: share of the labels that is hidden (NaN).
+        seed: draws the clips.
+        split_seed: draws the split.
 
-    `features=2048` is the size of Inception features: 505 MB. Raises DataError.
+    Raises:
+        DataError: for an argument out of range.
 
     Example:
-
-    >>> data = disaster(clips=154, frames=8, features=16)
-    >>> data.x.shape, data.y.sum(0).int().tolist()
-    (torch.Size([154, 8, 16]), [15, 34, 97, 27, 37, 31, 81])
+        >>> data = disaster(clips=154, frames=8, features=16)
+        >>> data.x.shape, data.y.sum(0).int().tolist()
+        (torch.Size([154, 8, 16]), [15, 34, 97, 27, 37, 31, 81])
     """
     name = "synthetic:disaster"
     _check_sizes(name, clips=clips, frames=frames, features=features)
@@ -129,22 +135,26 @@ def disaster_multimodal(
 ) -> MultiTaskData:
     """The same clips in three modalities: `text` (N, D), `audio` (N, D) and `video` (N, L, D).
 
-    The arguments of `disaster` mean the same here. In addition:
+    The arguments of `disaster` mean the same here; those that it does not have are listed.
 
-    - `text`, `audio`, `video`: features of each modality;
-    - `visibility`: a concept's strength in a modality is `signal` times a factor drawn from
-      1 - `visibility` to 1 + `visibility`, so concepts differ in where they show;
-    - `joint`: number of concepts (0 to 7, drawn at random) that also show in how two modalities go
-      together: in each of the two, one more direction appears with a random sign, and the signs
-      agree in positive clips and differ in negative ones, so neither modality alone tells;
-    - `interaction`: strength of these directions.
+    Args:
+        text: features of this modality.
+        audio: features of this modality.
+        video: features of this modality.
+        visibility: a concept's strength in a modality is `signal` times a factor drawn from
+            1 - visibility to 1 + visibility, so concepts differ in where they show.
+        joint: number of concepts (0 to 7, drawn at random) that also show in how two modalities go
+            together: in each of the two, one more direction appears with a random sign, and the
+            signs agree in positive clips and differ in negative ones, so neither modality alone
+            tells.
+        interaction: strength of these directions.
 
-    Raises DataError.
+    Raises:
+        DataError: for an argument out of range.
 
     Example:
-
-    >>> disaster_multimodal(clips=154, frames=8).modalities
-    {'text': (100,), 'audio': (73,), 'video': (8, 128)}
+        >>> disaster_multimodal(clips=154, frames=8).modalities
+        {'text': (100,), 'audio': (73,), 'video': (8, 128)}
     """
     name = "synthetic:disaster-multimodal"
     sizes = {"text": text, "audio": audio, "video": video}

@@ -56,6 +56,10 @@ class Comparison:
     table's figures; `unit` is what the rows' `seconds` are of, "epoch" or "fit". `p_value` is that
     of Wilcoxon's signed-rank test, two-sided, of the row's runs and the best row's, paired by seed
     or fold: None for the best row, with fewer than two runs, or without scipy.
+
+    Args:
+        plan: the table.
+        results: what `run_all` gave.
     """
 
     def __init__(self, plan: Plan, results: Results) -> None:

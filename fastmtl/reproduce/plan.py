@@ -45,14 +45,24 @@ class Run:
 class Plan:
     """A table of a paper, to be filled from data.
 
-    table: "mtmlan", "hgfn" or "mtdnn". data, test, xml, modalities: as `fastmtl.data.load` takes
-    them. seeds: runs of each row, seeds 0, 1, ...; a file without a split is split by the seed.
-    systems: names of rows; by default those of the paper. folds: for "mtdnn" the number of folds of
-    a cross-validation over all samples, which then takes the place of seeds; 1 for the file's
-    split. options: changes of `TrainConfig`, or of the estimators' parameters, for all rows that
-    have them. device, threads: of each run.
+    Args:
+        table: "mtmlan", "hgfn" or "mtdnn".
+        data: a file or `synthetic:...`; this, `test`, `xml` and `modalities` are as for
+            `fastmtl.data.load`.
+        test: a second file, the test split.
+        xml: the labels of an .arff file.
+        modalities: those to keep, or columns to cut.
+        seeds: runs of each row, seeds 0, 1, ...; a file without a split is split by the seed.
+        systems: names of rows; by default those of the paper.
+        folds: for "mtdnn" the number of folds of a cross-validation over all samples, which then
+            takes the place of seeds; 1 for the file's split.
+        options: changes of `TrainConfig`, or of the estimators' parameters, for all rows that have
+            them.
+        device: of each run.
+        threads: of each run.
 
-    Raises ValueError naming what does not fit.
+    Raises:
+        ValueError: naming what does not fit.
 
     Example:
         >>> plan = Plan("mtmlan", data="synthetic:disaster", seeds=2, systems=["ewmtc"])
@@ -170,6 +180,12 @@ class Plan:
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     """Options from NAME=VALUE, the value in JSON or else a string.
+
+    Args:
+        texts: what was typed.
+
+    Raises:
+        ValueError: for a text without a name or a value.
 
     Example:
         >>> parse_options(["epochs=5", "monitor=map", "hidden_sizes=[64, 32]"])

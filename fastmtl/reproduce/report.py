@@ -16,7 +16,16 @@ LOSSES, WEIGHTS = "losses.png", "weights.png"
 
 
 def write_report(plan: Plan, results: Results, out: Path) -> Comparison:
-    """Write table.md and table.json, and for networks losses.png and weights.png."""
+    """Write table.md and table.json, and for networks losses.png and weights.png.
+
+    Args:
+        plan: the table.
+        results: what `run_all` gave.
+        out: the directory of the reproduction.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
     comparison = Comparison(plan, results)
     write_atomic(out / TABLE, markdown(comparison))
     write_json(out / NUMBERS, comparison.to_dict())

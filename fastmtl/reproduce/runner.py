@@ -29,14 +29,21 @@ def run_all(
 ) -> Results:
     """Do every run of a plan that is not done yet; return the results of each system by run.
 
-    `out` must be new, empty, or hold a reproduction of the same table, data and options: seeds and
-    systems may have been added. A finished run is not done again, a stopped one goes on from its
-    last epoch. With `jobs` above 1 that many processes work at a time, each with its share of the
-    CPU's threads. `say` gets a line after each run; `reporter` what happens in a run of this
-    process.
+    A finished run is not done again, a stopped one goes on from its last epoch.
 
-    Raises RunError if the directory does not fit, ValueError for `jobs` below 1, and what
-    `Trainer.fit` raises.
+    Args:
+        plan: the table to fill.
+        out: a directory that is new, empty, or holds a reproduction of the same table, data and
+            options; seeds and systems may have been added.
+        jobs: with more than 1 that many processes work at a time, each with its share of the CPU's
+            threads.
+        say: gets a line after each run.
+        reporter: is told what happens in a run of this process.
+
+    Raises:
+        RunError: if the directory does not fit.
+        ValueError: for `jobs` below 1.
+        Exception: what `Trainer.fit` raises.
     """
     check_count("jobs", jobs)
     out = Path(out)

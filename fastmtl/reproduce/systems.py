@@ -11,9 +11,12 @@ from typing import Any
 class System:
     """One row of a paper's table.
 
-    `name` is what `fastmtl reproduce --systems` takes, `row` what the table calls it, `parts` what
-    it is made of. `options` are the fields of `fastmtl.training.TrainConfig` that define it, or
-    `estimator` is the name of a class in `fastmtl.models`.
+    Args:
+        name: what `fastmtl reproduce --systems` takes.
+        row: what the table calls it.
+        parts: what it is made of.
+        options: the fields of `fastmtl.training.TrainConfig` that define it.
+        estimator: the name of a class in `fastmtl.models`, in place of options.
 
     Example:
         >>> from fastmtl.reproduce.systems import TABLES
@@ -33,8 +36,13 @@ class System:
 class PaperTable:
     """A comparison: the paper, its systems, those shown by default, and the figures reported.
 
-    `figures` are keys of `fastmtl.training.multilabel_metrics`; the first decides which row is best
-    and is the one tested for significance.
+    Args:
+        name: what `fastmtl reproduce` takes.
+        paper: where the table stands.
+        systems: every row.
+        default: the names of the rows shown by default.
+        figures: keys of `fastmtl.training.multilabel_metrics`; the first decides which row is best
+            and is the one tested for significance.
     """
 
     name: str

@@ -30,6 +30,10 @@ class Batches:
     The features are moved once; a batch is one gather per tensor, without worker processes or
     collation. Data larger than half of a GPU's free memory stays on the host.
 
+    Args:
+        data: the samples, in the model's layout (`arrange`).
+        device: where the batches are wanted.
+
     Example:
         >>> import fastmtl
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
@@ -50,7 +54,12 @@ class Batches:
         self.present = None if bool(present.all()) else present.to(device, data.y.dtype)
 
     def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """The samples `order` (n,), `batch_size` at a time; the last batch may be smaller."""
+        """Mini-batches of some samples; the last may be smaller.
+
+        Args:
+            order: (n,), the rows of the samples.
+            batch_size: samples in a mini-batch.
+        """
         order_device = order.to(self.device)
         for start in range(0, len(order), batch_size):
             host = order[start : start + batch_size]

@@ -21,9 +21,25 @@ def load_data(
     xml: str | None = None,
     for_training: bool = True,
 ) -> MultiTaskData:
-    """Load `spec` (see `fastmtl.data.load`) and arrange it for the run's model.
+    """Load a data set and arrange it for a run's model.
 
-    The split of a file that has none is drawn with the run's seed. Raises DataError.
+    The split of a file that has none is drawn with the run's seed.
+
+    Args:
+        config: the run, whose model, modalities and seed count.
+        spec: a file or `synthetic:...`; this, `test`, `xml` and `for_training` are as for
+            `fastmtl.data.load`.
+        test: a second file, the test split.
+        xml: the labels of an .arff file.
+        for_training: False for data that is only predicted or evaluated.
+
+    Raises:
+        DataError: for data that cannot be used.
+
+    Example:
+        >>> config = TrainConfig()
+        >>> load_data(config, "synthetic:disaster?clips=40&frames=3&features=8").modalities
+        {'x': (3, 8)}
     """
     data = fastmtl.data.load(
         spec,
@@ -41,7 +57,14 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
 
     "mtmlan" and "cmlc" read one tensor (N, L, D): flat features (N, D) become a sequence of one
     step (N, 1, D). "hgfn" and its baselines read a dictionary: a single tensor becomes the modality
-    "x". Raises DataError for several modalities at a model that reads one.
+    "x".
+
+    Args:
+        data: the samples; arranging them twice is arranging them once.
+        model: a name that `TrainConfig.model` takes.
+
+    Raises:
+        DataError: for several modalities at a model that reads one.
 
     Example:
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")

@@ -31,8 +31,7 @@ def multilabel_metrics(
 ) -> dict[str, Any]:
     """Micro-F1, Hamming loss, mean average precision, ranking figures, and accuracy by label.
 
-    `probabilities` (N, T) lie in [0, 1]; `targets` (N, T) are 0, 1, or NaN where the label is
-    missing: such entries count nowhere. With decisions p > 0.5 over all present entries,
+    With decisions p > 0.5 over all present entries,
 
         micro_f1     = 2 TP / (2 TP + FP + FN), 0 where nothing is positive or predicted so
         hamming_loss = (FP + FN) / (entries)
@@ -43,7 +42,15 @@ def multilabel_metrics(
     and `one_error`, `ranking_loss`, `coverage`, `lrap` of `ranking_metrics`.
 
     A figure with nothing to count (no present entry, no positive) is None, so that the result can
-    be stored as JSON. Raises ValueError on shapes that do not match.
+    be stored as JSON.
+
+    Args:
+        probabilities: (N, T), in [0, 1].
+        targets: (N, T) of 0, 1, or NaN where the label is missing: such entries count nowhere.
+        label_names: T names, "0", "1", ... by default.
+
+    Raises:
+        ValueError: for shapes that do not match.
 
     Example:
         >>> import torch
@@ -109,6 +116,10 @@ def ranking_metrics(
         lrap         = mean over i in P of (sum over j in P of g_ij) / sum_j g_ij
 
     None where there is no such sample.
+
+    Args:
+        probabilities: (N, T).
+        targets: (N, T) of 0, 1 and NaN.
 
     Example:
         >>> import torch

@@ -38,8 +38,15 @@ def plot_losses(
 ) -> bytes:
     """A PNG of the training and validation loss over the epochs: the mean, then task by task.
 
-    A vertical line marks `best_epoch`. With more than 15 tasks, those with the highest last
-    validation losses are drawn. Raises ValueError if there is no record.
+    With more than 15 tasks, those with the highest last validation losses are drawn.
+
+    Args:
+        records: the epochs.
+        label_names: names of the T tasks.
+        best_epoch: marked by a vertical line.
+
+    Raises:
+        ValueError: if there is no record.
 
     Example:
         >>> records = [EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)]
@@ -98,7 +105,14 @@ def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> 
     """A PNG of every task's weight over the epochs, each line named at its end.
 
     With more than 12 tasks the ones that end highest and lowest are named and coloured, the others
-    are grey. Raises ValueError if there is no record.
+    are grey.
+
+    Args:
+        records: the epochs.
+        label_names: names of the T tasks.
+
+    Raises:
+        ValueError: if there is no record.
 
     Example:
         >>> records = [EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)]

@@ -29,6 +29,13 @@ class Predictor:
     Made by `Predictor.load(directory)`. `data` is always in the model's layout (`arrange`), on the
     original scale.
 
+    Args:
+        model: with its best weights.
+        config: the options of the run.
+        description: what data must share with the training data (`describe`).
+        standardizer: fitted on the training split, None for a run without.
+        device: where it computes.
+
     Example:
         >>> predictor = Predictor.load("runs/disaster")  # doctest: +SKIP
         >>> data = load_data(predictor.config, "new.npz", for_training=False)  # doctest: +SKIP
@@ -59,8 +66,15 @@ class Predictor:
     ) -> Predictor:
         """Read config.json and model.safetensors of a run.
 
-        A model of your own, that is neither MTMLAN nor HGFN, is given as `model` to receive the
-        weights. Raises RunError naming the file that is absent, damaged, or does not fit the other.
+        Args:
+            directory: what `Trainer` got as `out_dir`.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            model: an instance of your own model's class, for a run that trained it; it receives
+                the weights.
+
+        Raises:
+            RunError: naming the file that is absent, damaged, or does not fit the other.
+            ValueError: for a device that this machine has not.
         """
         stored = files.read(directory)
         if model is None and stored.model is None:
@@ -92,9 +106,14 @@ class Predictor:
         check_fits(data, self.description)
 
     def probabilities(self, data: MultiTaskData, split: str = "all") -> Tensor:
-        """sigmoid(logit) of every sample of a split ("train", "val", "test" or "all"), (n, T).
+        """sigmoid(logit) of every sample of a split, (n, T) float64 on the CPU.
 
-        float64, on the CPU. Raises DataError if the data is not of the training data's kind.
+        Args:
+            data: the samples.
+            split: "train", "val", "test" or "all".
+
+        Raises:
+            DataError: if the data is not of the training data's kind.
         """
         self.check(data)
         if self.standardizer is not None:
@@ -106,7 +125,7 @@ class Predictor:
         return logits.double().sigmoid().cpu()
 
     def evaluate(self, data: MultiTaskData, split: str = "all") -> dict[str, Any]:
-        """`multilabel_metrics` over the samples of a split."""
+        """`multilabel_metrics` over the samples of a split; arguments as for `probabilities`."""
         probabilities = self.probabilities(data, split)
         return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
 

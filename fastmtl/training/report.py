@@ -119,7 +119,11 @@ class BarReporter(LineReporter):
 def results_table(metrics: Mapping[str, Any], title: str) -> Table:
     """A table of figures (rows) by split (columns), accuracies by label last.
 
-    `metrics` is what metrics.json holds. Of more than 24 labels only the mean accuracy is shown.
+    Of more than 24 labels only the mean accuracy is shown.
+
+    Args:
+        metrics: what metrics.json holds.
+        title: the table's.
     """
     splits = [name for name in metrics if name != "training"]
     table = Table(title=title, title_justify="left")

@@ -56,16 +56,23 @@ class Trainer:
     unweighted losses on the validation split are measured, and training stops when their mean has
     not fallen for `config.patience` epochs. The weights of the best epoch are kept.
 
-    `data` is in the model's layout (`arrange`). `model` is called as `model(x, lengths)` and gives
-    logits (B, T). With `config.standardize` the features are standardised by the training split.
-    On the CPU of one machine, with one thread count, a run is the same bit for bit, interrupted and
-    resumed or not: shuffling and dropout of an epoch are a function of `config.seed` and the epoch.
+    With `config.standardize` the features are standardised by the training split. On the CPU of one
+    machine, with one thread count, a run is the same bit for bit, interrupted and resumed or not:
+    shuffling and dropout of an epoch are a function of `config.seed` and the epoch.
 
-    `out_dir` gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
-    state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is replaced
-    as a whole, so that none is ever half written.
+    Args:
+        model: called as `model(x, lengths)`, gives logits (B, T).
+        balancer: weighs the tasks' losses; any of `fastmtl.balancing`.
+        data: in the model's layout (`arrange`).
+        config: the options; those that name or build a model, a balancer or data are only stored.
+        out_dir: gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
+            state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is
+            replaced as a whole, so that none is ever half written.
+        reporter: is told what happens; by default nobody is.
 
-    Raises DataError if a split to train or validate on is empty.
+    Raises:
+        DataError: if a split to train or validate on is empty.
+        ValueError: for a device that this machine has not.
 
     Example:
         >>> import tempfile
@@ -122,9 +129,17 @@ class Trainer:
         *,
         reporter: Reporter | None = None,
     ) -> Trainer:
-        """The trainer of the model and balancer that `config` names, on `data` or `config.data`.
+        """The trainer of the model and balancer that a configuration names.
 
-        Raises DataError for data that cannot be used, ValueError for options that do not fit it.
+        Args:
+            config: the options.
+            out_dir: the directory of the run.
+            data: the samples; by default those that `config.data` names.
+            reporter: is told what happens.
+
+        Raises:
+            DataError: for data that cannot be used.
+            ValueError: for options that do not fit it.
         """
         if data is None:
             data = load_data(config, config.data, test=config.test, xml=config.xml)
@@ -137,12 +152,18 @@ class Trainer:
     def fit(self, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
         """Train to the end and return what metrics.json holds.
 
-        The directory must be new or empty; with `overwrite` a run in it is replaced, with `resume`
-        it is continued from its last completed epoch, and left as it is if it had finished.
+        Without either option the directory must be new or empty.
 
-        Raises RunError if the directory or the run in it does not fit, Interrupted on SIGINT or
-        SIGTERM once the last completed epoch is stored, DivergedError if a loss is not finite, and
-        OSError if a file cannot be written.
+        Args:
+            resume: continue the run in the directory from its last completed epoch, and leave it as
+                it is if it had finished.
+            overwrite: replace the run in the directory.
+
+        Raises:
+            RunError: if the directory or the run in it does not fit.
+            Interrupted: on SIGINT or SIGTERM, once the last completed epoch is stored.
+            DivergedError: if a loss is not finite.
+            OSError: if a file cannot be written.
         """
         if self.progress.epoch and not resume:
             raise RuntimeError("fit: this trainer has trained already; make a new one, or resume")
