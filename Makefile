@@ -56,7 +56,7 @@ SDIST := build/sdist
 SITE := -c "import site; print(site.getsitepackages()[0])"
 sdist: $(STAMP)
 	rm -rf $(SDIST)
-	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(SDIST)')"
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(SDIST)')" > /dev/null
 	$(BIN)/python -m venv $(SDIST)/venv
 	$(BIN)/python $(SITE) > "$$($(SDIST)/venv/bin/python $(SITE))/borrowed.pth"
 	FASTMTL_NATIVE=on $(SDIST)/venv/bin/python -m pip --quiet --disable-pip-version-check \

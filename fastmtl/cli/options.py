@@ -12,13 +12,18 @@ from fastmtl.training import TrainConfig
 from fastmtl.training.config import option_help
 from fastmtl.training.options import Declared, declared
 
+
+def _described(name: str) -> Any:
+    """The option of a command that has the meaning of one of `train`."""
+    unset = declared(TrainConfig)[name].option.unset
+    return typer.Option(help=option_help(name), show_default=unset or True)
+
+
 Data = Annotated[str, typer.Option(help="The data: what train's --data takes.")]
-Test = Annotated[str | None, typer.Option(help=option_help("test"))]
-Xml = Annotated[str | None, typer.Option(help=option_help("xml"))]
-Device = Annotated[str, typer.Option(help=option_help("device"))]
-Threads = Annotated[
-    int | None, typer.Option(help=option_help("threads"), show_default="torch's choice")
-]
+Test = Annotated[str | None, _described("test")]
+Xml = Annotated[str | None, _described("xml")]
+Device = Annotated[str, _described("device")]
+Threads = Annotated[int | None, _described("threads")]
 
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,7 +36,7 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     required = [each for each in own if each.default is each.empty]
     optional = [each for each in own if each.default is not each.empty]
-    options = [_parameter(each) for each in declared(TrainConfig)]
+    options = [_parameter(each) for each in declared(TrainConfig).values()]
     shown: Any = command
     shown.__signature__ = signature.replace(parameters=[*required, *options, *optional])
     return command

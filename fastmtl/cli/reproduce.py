@@ -46,9 +46,7 @@ def reproduce(
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 1,
     device: options.Device = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a run.", show_default="torch's choice")
-    ] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Train every row of a paper's table and compare; the same command goes on where it stopped.
 

@@ -138,8 +138,7 @@ def option_help(name: str) -> str:
         >>> option_help("theta")
         'hgfn: offset of the similarity in the edge weights.'
     """
-    (found,) = (each for each in declared(TrainConfig) if each.name == name)
-    text = found.option.help
+    text = declared(TrainConfig)[name].option.help
     if name not in ONLY_FOR:
         return text
     return f"{', '.join(ONLY_FOR[name][1])}: {text[0].lower()}{text[1:]}"
@@ -195,9 +194,9 @@ def resolve_device(name: str) -> torch.device:
 def _arguments() -> str:
     """The Args section of TrainConfig's docstring."""
     lines = ["    Args:"]
-    for each in declared(TrainConfig):
+    for name, each in declared(TrainConfig).items():
         default = each.option.unset or repr(each.default)
-        text = f"{each.name}: {option_help(each.name)} Default: {default}."
+        text = f"{name}: {option_help(name)} Default: {default}."
         lines += textwrap.wrap(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
     return "\n".join(lines) + "\n\n"
 

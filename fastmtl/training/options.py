@@ -92,15 +92,15 @@ def option(default: _T, help: str, panel: str = "", **facts: Any) -> _T:
 
 
 @cache
-def declared(cls: Any) -> tuple[Declared, ...]:
-    """The options that a dataclass declares, in order."""
-    return tuple(_declared(cls))
+def declared(cls: Any) -> dict[str, Declared]:
+    """The options that a dataclass declares, by name and in order."""
+    return {each.name: each for each in _declared(cls)}
 
 
 def check_options(instance: Any) -> None:
     """Raise ValueError naming the first option of a dataclass instance that is out of range."""
-    for each in declared(instance.__class__):
-        each.check(getattr(instance, each.name))
+    for name, each in declared(instance.__class__).items():
+        each.check(getattr(instance, name))
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -81,15 +81,14 @@ def test_an_option_without_effect_is_refused(name):
 
 
 def test_every_option_is_checked_described_and_typed():
-    assert [each.name for each in declared(TrainConfig)] == [
-        field.name for field in dataclasses.fields(TrainConfig)
-    ]
-    for each in declared(TrainConfig):
+    options = declared(TrainConfig)
+    assert list(options) == [field.name for field in dataclasses.fields(TrainConfig)]
+    for each in options.values():
         assert each.option.help
         assert each.option.panel
         assert f"    {each.name}: {option_help(each.name)[:20]}" in TrainConfig.__doc__
         each.check(each.default)
-    assert set(ONLY_FOR) <= {each.name for each in declared(TrainConfig)}
+    assert set(ONLY_FOR) <= set(options)
 
 
 @pytest.mark.parametrize(
