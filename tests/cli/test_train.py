@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastmtl.training import TrainConfig
 from fastmtl.training.checkpoint import load_tensors, read_json
 from fastmtl.training.recipes import BALANCERS
 from tests.cli.cases import CPU, FLAT, MODALITIES, SMALL, npz
@@ -103,6 +105,8 @@ def test_a_flat_file_with_a_test_file(call, tmp_path):
         (["--data", MODALITIES], "use hgfn, or keep one with --modalities"),
         (["--modalities", "left=0:99"], "modalities: expected columns from 0 to 5"),
         (["--modalities", "left=0-9"], "modalities"),
+        (["--standardize", "yes"], "yes"),
+        (["--resume", "--overwrite"], "--resume: expected either resume or overwrite, got both"),
         (["--frobnicate"], "No such option"),
         (["surplus"], "surplus"),
     ],
@@ -115,6 +119,17 @@ def test_a_wrong_option_is_one_line_and_touches_nothing(call, tmp_path, options,
     assert err.startswith("fastmtl: ")
     assert named in err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_has_every_option_with_its_default(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = call("train", "--help")
+    assert code == 0
+    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│ --")}
+    for field in dataclasses.fields(TrainConfig):
+        line = lines[f"--{field.name.replace('_', '-')}"]
+        if field.default is not None and not isinstance(field.default, bool):
+            assert f"[default: ({field.default})]" in line
 
 
 def test_a_used_directory_is_left_alone(call, run_dir):
