@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from fastmtl.ops import focal_loss
-from tests.gpu.problems import (
+from fastmtl.ops import focal_loss, graph_fusion, task_grad_gramian, task_grad_norms
+from tests.problems import (
     Problem,
-    focal_problem,
-    fusion_problem,
-    grads_problem,
-    grouped_problem,
-    gru_problem,
-    norms_problem,
-    reference,
+    exact,
+    focal_loss_problem,
+    graph_fusion_problem,
+    grouped_focal_loss_problem,
     solve,
+    stacked_norms_problem,
+    task_grads_problem,
+    task_gru_problem,
 )
 from tests.tolerances import assert_close
 
@@ -32,36 +31,36 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
 ]
 
-PROBLEMS = {
-    "focal": lambda: focal_problem(3000, 7, torch.float32),
-    "grouped": lambda: grouped_problem(900, [3, 4], torch.float32),
-    "norms": lambda: norms_problem((3, 20_000), torch.float32),
-    "grads": lambda: grads_problem(5, 64, 40, 30, torch.float32),
-    "fusion": lambda: fusion_problem(70, 5, 64, 16, torch.float32),
-    "gru": lambda: gru_problem(7, 2, 128, [40, 31, 7] * 7, torch.float32),
-    "large gru": lambda: gru_problem(3, 2, 512, [9, 4, 1, 5], torch.float32, shared=False),
+BOTH: dict[str, Callable[[], Problem]] = {
+    "focal": lambda: focal_loss_problem(3000, 7),
+    "grouped": lambda: grouped_focal_loss_problem(900, [3, 4]),
+    "norms": lambda: stacked_norms_problem((3, 20_000), (3, 3)),
+    "grad norms": lambda: task_grads_problem(task_grad_norms, (5, 64, 40, 30)),
+    "gramian": lambda: task_grads_problem(task_grad_gramian, (5, 64, 40, 30)),
+    "fusion": lambda: graph_fusion_problem(graph_fusion, (70, 5, 64, 16)),
 }
+# Triton has no kernel for it.
+CUDA: dict[str, Callable[[], Problem]] = {
+    "gru": lambda: task_gru_problem(7, 2, 128, [40, 31, 7] * 7),
+    "large gru": lambda: task_gru_problem(3, 2, 512, [9, 4, 1, 5], shared=False),
+}
+everything = pytest.mark.parametrize(
+    ("device", "name"),
+    [("cuda", name) for name in BOTH | CUDA] + [("triton", name) for name in BOTH],
+    indirect=["device"],
+)
 
 
-@pytest.fixture(params=list(PROBLEMS))
-def problem(request: pytest.FixtureRequest, device: torch.device) -> Problem:
-    if "gru" in request.param and request.node.callspec.params["device"] == "triton":
-        pytest.skip("Triton has no kernel for it")
-    return PROBLEMS[request.param]()
-
-
-def step_of(problem: Problem, device: torch.device) -> tuple[list[Tensor], Callable[[], None]]:
-    """Leaves on the device, and a step that writes their gradients."""
-    function, leaves, constants = problem
-    leaves = [leaf.to(device).requires_grad_() for leaf in leaves]
-    constants = [constant.to(device) for constant in constants]
+def step_of(name: str, device: torch.device) -> tuple[Problem, Callable[[], None]]:
+    """A problem on the device, and a step that writes the gradients of its leaves."""
+    problem = (BOTH | CUDA)[name]().to(device).differentiable()
 
     def step() -> None:
-        for leaf in leaves:
+        for leaf in problem.leaves.values():
             leaf.grad = None
-        torch.stack([out.sum() for out in function(leaves, constants)]).sum().backward()
+        torch.stack([out.sum() for out in problem.outputs()]).sum().backward()
 
-    return leaves, step
+    return problem, step
 
 
 def kernels_of(step: Callable[[], object]) -> list[str]:
@@ -75,8 +74,10 @@ def kernels_of(step: Callable[[], object]) -> list[str]:
     return [event.name for event in trace.events() if event.device_type == cuda]
 
 
-def test_captured_in_a_graph(device: torch.device, problem: Problem) -> None:
-    leaves, step = step_of(problem, device)
+@everything
+def test_captured_in_a_graph(device: torch.device, name: str) -> None:
+    problem, step = step_of(name, device)
+    leaves = list(problem.leaves.values())
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -93,14 +94,15 @@ def test_captured_in_a_graph(device: torch.device, problem: Problem) -> None:
             for leaf in leaves:
                 leaf.copy_(torch.randn_like(leaf))
         graph.replay()
-        wanted = solve((problem[0], leaves, problem[2]), device)[-len(leaves) :]
+        wanted = solve(problem)[-len(leaves) :]
         for one, other in zip(captured, wanted, strict=True):
             assert one is not None
             assert_close(one.cpu(), other, scale=2)
 
 
-def test_never_waits_for_the_device(device: torch.device, problem: Problem) -> None:
-    _, step = step_of(problem, device)
+@everything
+def test_never_waits_for_the_device(device: torch.device, name: str) -> None:
+    _, step = step_of(name, device)
     step()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -109,20 +111,19 @@ def test_never_waits_for_the_device(device: torch.device, problem: Problem) -> N
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_runs_on_the_current_stream(device: torch.device, problem: Problem) -> None:
-    function, leaves, constants = problem
-    leaves = [leaf.to(device) for leaf in leaves]
-    constants = [constant.to(device) for constant in constants]
-    late = [torch.zeros_like(leaf) for leaf in leaves]
+@everything
+def test_runs_on_the_current_stream(device: torch.device, name: str) -> None:
+    problem = (BOTH | CUDA)[name]().to(device)
+    late = problem.changed(torch.zeros_like)
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream), torch.no_grad():
         torch.cuda._sleep(50_000_000)
-        for leaf, value in zip(late, leaves, strict=True):
+        for leaf, value in zip(late.leaves.values(), problem.leaves.values(), strict=True):
             leaf.copy_(value)
-        outputs = function(late, constants)
+        outputs = late.outputs()
     stream.synchronize()
-    for one, other in zip(outputs, function(leaves, constants), strict=True):
+    for one, other in zip(outputs, problem.outputs(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
@@ -152,10 +153,9 @@ def test_more_than_two_to_the_31_elements(device: torch.device) -> None:
     logits.requires_grad_()
     loss = focal_loss(logits, targets, reduction="none")
     (grad,) = torch.autograd.grad(loss, logits, torch.ones_like(loss))
-    function, _, (_, mask, _) = focal_problem(2, 8, torch.float32, reduction="none")
-    ends = torch.tensor([[0.0], [3.0]]).expand(2, 8)
-    labels = torch.tensor([[0.0], [1.0]]).expand(2, 8)
-    wanted = reference((function, [ends.clone()], [labels, mask | True, torch.ones(8)]))
+    ends = {"logits": torch.tensor([[0.0], [3.0]]).expand(2, 8)}
+    labels = {"targets": torch.tensor([[0.0], [1.0]]).expand(2, 8), "reduction": "none"}
+    wanted = exact(Problem(focal_loss, ends, labels))
     assert_close(loss[[0, -1]].detach().cpu(), wanted[0])
     assert_close(grad[[0, -1]].cpu(), wanted[1])
     assert bool((loss[:-1] == loss[0, 0]).all())
@@ -164,14 +164,13 @@ def test_more_than_two_to_the_31_elements(device: torch.device) -> None:
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 def test_gru_at_the_papers_size(device: torch.device) -> None:
-    problem = gru_problem(7, 2, 128, [40 - i % 9 for i in range(20)], torch.float32, inputs=2048)
-    for one, other in zip(solve(problem, device), reference(problem), strict=True):
+    lengths = [40 - i % 9 for i in range(20)]
+    problem = task_gru_problem(7, 2, 128, lengths, inputs=2048).to(device)
+    for one, other in zip(solve(problem), exact(problem), strict=True):
         assert_close(one, other)
     # The product, the rows that no sequence has, and one launch for all steps.
-    function, leaves, _ = problem
     with torch.no_grad():
-        leaves = [leaf.to(device) for leaf in leaves]
-        assert len(kernels_of(lambda: function(leaves, []))) <= 6
+        assert len(kernels_of(problem.outputs)) <= 6
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])

@@ -25,14 +25,32 @@ POINTERS = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
-# Dtypes and compute capabilities; every pair takes long.
+# Dtypes and compute capabilities. Every one takes long, so that most are slow, and a test of two
+# ways takes one of the quick ones for each.
 QUICK = [(torch.float32, 80), (torch.bfloat16, 90)]
 TARGETS = [
-    pytest.param((dtype, capability), marks=[] if quick else pytest.mark.slow)
+    (dtype, capability)
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     for capability in (80, 90)
-    for quick in [(dtype, capability) in QUICK]
 ]
+
+
+def quick_or_slow(target: tuple[torch.dtype, int], *quick: tuple[torch.dtype, int]) -> Any:
+    return [] if target in quick else [pytest.mark.slow]
+
+
+def two_ways(name: str, *ways: Any) -> Any:
+    """Parametrises a test by the target and one more argument."""
+    cases = [
+        pytest.param(target, way, marks=quick_or_slow(target, quick))
+        for way, quick in zip(ways, QUICK, strict=True)
+        for target in TARGETS
+    ]
+    return pytest.mark.parametrize(("dtype", name), cases, indirect=["dtype"], ids=_name)
+
+
+def _name(value: Any) -> str:
+    return f"{value[0]}-sm_{value[1]}" if isinstance(value, tuple) else str(value)
 
 
 def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> bytes:
@@ -59,7 +77,10 @@ def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> byte
     return code
 
 
-@pytest.fixture(params=TARGETS, ids=lambda target: f"{target[0]}-sm_{target[1]}")
+@pytest.fixture(
+    params=[pytest.param(target, marks=quick_or_slow(target, *QUICK)) for target in TARGETS],
+    ids=_name,
+)
 def dtype(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> Iterator[torch.dtype]:
@@ -77,7 +98,7 @@ def dtype(
     assert min(sizes) > 1000
 
 
-@pytest.mark.parametrize("reduction", ["task", "none"])
+@two_ways("reduction", "task", "none")
 def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
     logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(7)
     mask, weight = logits == 0, scale + 1
@@ -104,7 +125,7 @@ def test_norms(dtype: torch.dtype) -> None:
     kernels.backward(norms, norms, [stacked])
 
 
-@pytest.mark.parametrize("count", [3, 12])
+@two_ways("count", 12, 3)
 def test_graph_fusion(dtype: torch.dtype, count: int) -> None:
     edges = torch.tensor(list(combinations(range(count), 2)))
     vertices, importance = torch.zeros(2, count, 64, dtype=dtype), torch.zeros(2, count).to(dtype)
@@ -117,7 +138,7 @@ def test_graph_fusion(dtype: torch.dtype, count: int) -> None:
     kernels.backward(weights, stats, vertices, importance, edges, 0.5)
 
 
-@pytest.mark.parametrize("tasks", [7, 100])
+@two_ways("tasks", 100, 7)
 def test_least_norm(dtype: torch.dtype, tasks: int) -> None:
     if dtype not in (torch.float32, torch.float64):
         dtype = torch.float32

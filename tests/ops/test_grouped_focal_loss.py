@@ -4,183 +4,187 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import fastmtl
-from fastmtl.backends.reference import grouped_focal_loss as reference
 from fastmtl.ops import focal_loss, grouped_focal_loss
+from tests.axes import one_at_a_time
+from tests.problems import (
+    Problem,
+    check,
+    closed_form,
+    exact,
+    grouped_focal_loss_problem,
+    seeds_for,
+    solve,
+)
 from tests.tolerances import assert_close
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-SIZES = [[2, 5, 3], [2], [40, 2], [2, 2, 2, 2, 1200]]
-NAN = float("nan")
+F64 = torch.float64
+NARROW = [torch.bfloat16, torch.float16]
+WIDE = [2, 2, 2, 2, 1200]
+
+CASES = one_at_a_time(
+    # Several tiles of rows, the last one started.
+    {"rows": 301, "sizes": [2, 5, 3], "dtype": torch.float32},
+    {
+        "rows": [0, 1, 20, 64],
+        "sizes": [[2], [40, 2], WIDE],
+        "dtype": [F64, *NARROW],
+        "reduction": ["sum", "mean", "none"],
+        "gamma": [0, 0.5, 1, 3.7],
+    },
+    # Several chunks of rows.
+    *({"sizes": WIDE, "dtype": dtype} for dtype in (F64, *NARROW)),
+    *({"sizes": WIDE, "reduction": reduction} for reduction in ("sum", "mean", "none")),
+    *({"rows": 0, "reduction": reduction} for reduction in ("sum", "mean", "none")),
+    *({"dtype": dtype, "reduction": "none"} for dtype in (F64, *NARROW)),
+    *({"dtype": F64, "gamma": gamma} for gamma in (0, 3.7)),
+)
 
 
-def problem(rows: int, sizes: list[int], dtype: torch.dtype) -> dict[str, Any]:
-    """Logits, labels of which some are missing, and class weights."""
-    targets = torch.stack([torch.randint(size, (rows,)) for size in sizes], 1)
-    targets[torch.rand(rows, len(sizes)) > 0.85] = -100
-    if len(sizes) > 1:
-        targets[:, 1] = -100
-    return {
-        "logits": (3 * torch.randn(rows, sum(sizes), dtype=torch.float64)).to(dtype),
-        "targets": targets,
-        "group_sizes": sizes,
-        "weight": torch.rand(sum(sizes), dtype=torch.float64) + 0.5,
-    }
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_float64(kernels: str, case: dict[str, Any]) -> None:
+    (dtype,) = check(grouped_focal_loss_problem(**case))
+    assert dtype == (F64 if case["dtype"] == F64 else torch.float32)
 
 
-def run(logits: Tensor, grad: Tensor | None = None, **arguments: Any) -> tuple[Tensor, Tensor]:
-    logits = logits.detach().requires_grad_()
-    loss = grouped_focal_loss(logits, **arguments)
-    loss.backward(torch.ones_like(loss) if grad is None else grad.to(loss.dtype))
-    assert logits.grad is not None
-    return loss.detach(), logits.grad
+@pytest.mark.parametrize(
+    ("reduction", "gamma"), [("task", 2), ("sum", 0), ("mean", 1), ("none", 2.5)]
+)
+def test_gradcheck(backend: str, reduction: str, gamma: float) -> None:
+    problem = grouped_focal_loss_problem(5, [2, 4], F64, reduction=reduction, gamma=gamma)
+    problem = problem.differentiable()
+    torch.autograd.gradcheck(lambda z: problem.put(logits=z).outputs(), problem.leaves["logits"])
 
 
-def expected(logits: Tensor, grad: Tensor | None = None, **arguments: Any) -> tuple[Tensor, Tensor]:
-    with fastmtl.use_backend("reference"):
-        return run(logits.double(), grad, **arguments)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("rows", [0, 1, 20, 301])
 @pytest.mark.parametrize("reduction", ["task", "sum", "mean", "none"])
-def test_agrees_with_float64(
-    backend: str, rows: int, sizes: list[int], dtype: torch.dtype, reduction: str
-) -> None:
-    arguments = problem(rows, sizes, dtype) | {"reduction": reduction}
-    grad = torch.randn(grouped_focal_loss(**arguments).shape, dtype=torch.float64)
-    loss, slope = run(grad=grad, **arguments)
-    loss64, slope64 = expected(grad=grad, **arguments)
-    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert slope.dtype == dtype
-    assert_close(loss, loss64, torch.float64 if dtype == torch.float64 else torch.float32)
-    assert_close(slope, slope64, dtype)
-
-
-@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 3.7])
-def test_every_gamma(backend: str, gamma: float) -> None:
-    arguments = problem(50, [2, 5, 3], torch.float32) | {"gamma": gamma}
-    for actual, wanted in zip(run(**arguments), expected(**arguments), strict=True):
-        assert_close(actual, wanted, torch.float32)
+@pytest.mark.parametrize("gamma", [0, 1, 2, 3.5])
+def test_closed_form_of_the_reference_is_its_derivative(gamma: float, reduction: str) -> None:
+    problem = grouped_focal_loss_problem(30, [2, 5, 3], F64, gamma=gamma, reduction=reduction)
+    seeds = seeds_for(problem)
+    for one, other in zip(closed_form(problem, seeds), exact(problem, seeds), strict=True):
+        assert_close(one, other)
 
 
 def test_gamma_zero_is_cross_entropy(backend: str) -> None:
-    arguments = problem(50, [4, 2, 3], torch.float64) | {"weight": None, "gamma": 0}
+    problem = grouped_focal_loss_problem(50, [4, 2, 3], F64, gamma=0).put(class_weight=None)
+    logits, targets = problem.leaves["logits"], problem.others["targets"]
     wanted = [
         cross_entropy(scores, labels) if (labels >= 0).any() else torch.zeros(()).double()
-        for scores, labels in zip(
-            arguments["logits"].split([4, 2, 3], 1), arguments["targets"].unbind(1), strict=True
-        )
+        for scores, labels in zip(logits.split([4, 2, 3], 1), targets.unbind(1), strict=True)
     ]
-    assert_close(grouped_focal_loss(**arguments), torch.stack(wanted))
+    assert_close(problem.outputs()[0], torch.stack(wanted))
+
+
+def test_class_weight_is_that_of_the_label(backend: str) -> None:
+    problem = grouped_focal_loss_problem(50, [4, 2, 3], F64, reduction="none")
+    weight, targets = problem.others["class_weight"], problem.others["targets"]
+    own = weight[targets.clamp(min=0) + torch.tensor([0, 4, 6])]
+    assert_close(problem.outputs()[0], own * problem.put(class_weight=None).outputs()[0])
 
 
 @pytest.mark.parametrize("gamma", [0, 1.5, 2])
 def test_pairs_are_the_binary_loss_of_the_margin(backend: str, gamma: float) -> None:
-    logits, targets = torch.randn(30, 8, dtype=torch.float64), torch.randint(2, (30, 4))
+    logits, targets = torch.randn(30, 8, dtype=F64), torch.randint(2, (30, 4))
     wanted = focal_loss(logits[:, 1::2] - logits[:, ::2], targets, gamma=gamma)
     assert_close(grouped_focal_loss(logits, targets, [2, 2, 2, 2], gamma=gamma), wanted)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 70), st.integers(2, 9), st.integers(0, 1000))
-def test_shifting_a_group_changes_nothing(rows: int, classes: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    arguments = problem(rows, [classes, 3], torch.float64)
-    shifted = arguments["logits"] + torch.tensor([5.0] * classes + [-70.0] * 3)
+sizes = st.tuples(st.integers(1, 70), st.lists(st.integers(2, 9), min_size=1, max_size=4))
+
+
+@given(sizes)
+def test_shifting_a_group_changes_nothing(backend: str, size: tuple[int, list[int]]) -> None:
+    problem = grouped_focal_loss_problem(*size, F64)
+    shift = torch.cat([20 * torch.randn(()).expand(count) for count in size[1]])
+    loss, slope = solve(problem)
     for actual, wanted in zip(
-        run(**arguments | {"logits": shifted}), run(**arguments), strict=True
+        solve(problem.changed(lambda z: z + shift)), (loss, slope), strict=True
     ):
         torch.testing.assert_close(actual, wanted, rtol=1e-8, atol=1e-10)
-    _, slope = run(**arguments)
-    groups = torch.stack([part.sum(1) for part in slope.split([classes, 3], 1)])
-    torch.testing.assert_close(groups, torch.zeros_like(groups), rtol=0, atol=1e-12)
+    for part in slope.split(size[1], 1):
+        torch.testing.assert_close(part.sum(1), torch.zeros(size[0]).double(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("gamma", [0, 0.5, 2])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_finite_at_extreme_logits(backend: str, dtype: torch.dtype, gamma: float) -> None:
-    big = min(1e30, torch.finfo(dtype).max / 16)
-    logits = torch.tensor([[big, -big, 0], [200, -200, 200], [0, 0, 0]], dtype=torch.float64)
-    targets = torch.arange(3)[:, None]
-    loss, slope = run(
-        logits.repeat(1, 3).to(dtype).repeat(3, 1),
-        targets=torch.cat([targets.repeat(3, 1), targets.repeat_interleave(3, 0)], 1)[:, [0, 1, 0]],
-        group_sizes=[3, 3, 3],
-        gamma=gamma,
+@given(sizes)
+def test_samples_and_groups_can_be_permuted(backend: str, size: tuple[int, list[int]]) -> None:
+    problem = grouped_focal_loss_problem(*size, F64)
+    row, order = torch.randperm(size[0]), torch.randperm(len(size[1])).tolist()
+    groups = torch.arange(sum(size[1])).split(size[1])
+    column = torch.cat([groups[k] for k in order])
+    permuted = problem.put(
+        logits=problem.leaves["logits"][row][:, column],
+        targets=problem.others["targets"][row][:, order],
+        group_sizes=[size[1][k] for k in order],
+        class_weight=problem.others["class_weight"][column],
     )
+    (loss, slope), (other, other_slope) = solve(problem), solve(permuted)
+    assert_close(other, loss[order])
+    assert_close(other_slope, slope[row][:, column])
+
+
+@given(sizes)
+def test_missing_labels_are_as_deleted(backend: str, size: tuple[int, list[int]]) -> None:
+    problem = grouped_focal_loss_problem(*size, F64)
+    targets, loss = problem.others["targets"], problem.outputs()[0]
+    begin = 0
+    for group, count in enumerate(size[1]):
+        rows, own = targets[:, group] >= 0, slice(begin, begin + count)
+        alone = grouped_focal_loss(
+            problem.leaves["logits"][rows, own],
+            targets[rows, group, None],
+            [count],
+            class_weight=problem.others["class_weight"][own],
+        )
+        assert_close(alone[0], loss[group])
+        begin += count
+
+
+@given(sizes)
+def test_sum_is_mean_times_count(backend: str, size: tuple[int, list[int]]) -> None:
+    problem = grouped_focal_loss_problem(*size, F64)
+    present = problem.others["targets"] >= 0
+    by_reduction = {
+        reduction: problem.put(reduction=reduction).outputs()[0]
+        for reduction in ("task", "sum", "mean", "none")
+    }
+    total = by_reduction["sum"]
+    assert_close(by_reduction["none"].sum(), total)
+    assert (by_reduction["none"][~present] == 0).all()
+    assert_close((by_reduction["task"] * present.sum(0)).sum(), total)
+    assert_close(by_reduction["mean"] * present.sum(), total)
+
+
+EXTREMES = one_at_a_time(
+    {"dtype": torch.float32, "gamma": 2}, {"dtype": [F64, *NARROW], "gamma": [0, 0.5]}
+)
+
+
+@pytest.mark.parametrize("case", EXTREMES)
+def test_finite_at_extreme_logits(kernels: str, case: dict[str, Any]) -> None:
+    dtype = case["dtype"]
+    big = min(1e30, torch.finfo(dtype).max / 16)
+    logits = torch.tensor([[big, -big, 0], [200, -200, 200], [0, 0, 0]], dtype=F64)
+    targets = torch.arange(3)[:, None]
+    others = {
+        "targets": torch.cat([targets.repeat(3, 1), targets.repeat_interleave(3, 0)], 1)[:, [0, 1]],
+        "group_sizes": [3, 3],
+        "gamma": case["gamma"],
+    }
+    leaves = {"logits": logits.repeat(1, 2).to(dtype).repeat(3, 1)}
+    loss, slope = solve(Problem(grouped_focal_loss, leaves, others))
     assert loss.isfinite().all()
     assert slope.isfinite().all()
 
 
-@pytest.mark.parametrize("label", [-1, 3, 99])
-def test_a_label_that_is_no_class_makes_the_loss_nan(backend: str, label: int) -> None:
-    loss, _ = run(torch.randn(4, 5), targets=torch.tensor([[label, 0]] * 4), group_sizes=[3, 2])
+@pytest.mark.parametrize("label", [-1, 3, 99, -101])
+def test_a_label_that_is_no_class_makes_the_loss_nan(kernels: str, label: int) -> None:
+    others = {"targets": torch.tensor([[label, 0]] * 4), "group_sizes": [3, 2]}
+    loss, slope = solve(Problem(grouped_focal_loss, {"logits": torch.randn(4, 5)}, others))
     assert loss.isnan().tolist() == [True, False]
-
-
-def test_strides(backend: str) -> None:
-    arguments = problem(40, [2, 5], torch.float32)
-    strided = arguments | {
-        "logits": arguments["logits"].T.contiguous().T,
-        "targets": torch.stack([arguments["targets"]] * 2, 2)[:, :, 1],
-    }
-    for actual, wanted in zip(run(**strided), run(**arguments), strict=True):
-        assert_close(actual, wanted)
-
-
-@pytest.mark.parametrize("reduction", ["task", "sum", "mean", "none"])
-@pytest.mark.parametrize("gamma", [0, 2])
-def test_gradcheck(backend: str, reduction: str, gamma: float) -> None:
-    arguments = problem(5, [2, 4], torch.float64) | {"reduction": reduction, "gamma": gamma}
-    logits = arguments.pop("logits").requires_grad_()
-    torch.autograd.gradcheck(lambda z: grouped_focal_loss(z, **arguments), logits)
-
-
-def test_backward_twice_gives_the_same_gradient(backend: str) -> None:
-    arguments = problem(20, [2, 5, 3], torch.float32)
-    logits = arguments.pop("logits").requires_grad_()
-    loss = grouped_focal_loss(logits, **arguments).sum()
-    first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
-    torch.testing.assert_close(first, torch.autograd.grad(loss, logits)[0], rtol=0, atol=0)
-
-
-def test_closed_form_of_the_reference_is_its_derivative() -> None:
-    for reduction in ("task", "sum", "mean", "none"):
-        for gamma in (0.0, 1.0, 2.0, 3.5):
-            values = problem(30, [2, 5, 3], torch.float64)
-            logits = values.pop("logits")
-            targets, sizes, weight = values.values()
-            arguments = (targets, weight, sizes, -100, gamma, reduction)
-            loss, scale = reference.grouped_focal_loss_forward(logits, *arguments)
-            grad = torch.randn_like(loss)
-            slope = reference.grouped_focal_loss_backward(grad, scale, logits, *arguments)
-            _, wanted = expected(logits, grad, **values, gamma=gamma, reduction=reduction)
-            assert_close(slope, wanted)
-
-
-def test_registered_op(backend: str) -> None:
-    values = problem(6, [2, 3], torch.float64)
-    values["logits"].requires_grad_()
-    op = torch.ops.fastmtl.grouped_focal_loss.default
-    logits, targets, sizes, weight = values.values()
-    torch.library.opcheck(op, (logits, targets, weight, sizes, -100, 2.0, "task"))
-
-
-def test_compiled(backend: str) -> None:
-    values = problem(20, [2, 5, 3], torch.float32)
-    logits = values.pop("logits").requires_grad_()
-    compiled = torch.compile(
-        lambda z: grouped_focal_loss(z, **values).sum(), fullgraph=True, backend="aot_eager"
-    )
-    compiled(logits).backward()
-    torch.testing.assert_close(logits.grad, run(logits, **values)[1])
+    assert slope[:, 3:].isfinite().all()
 
 
 GOOD: dict[str, Any] = {
@@ -201,7 +205,7 @@ GOOD: dict[str, Any] = {
         ({"targets": torch.zeros(4, 3, dtype=torch.int64)}, ValueError, "targets"),
         ({"gamma": -0.5}, ValueError, "gamma"),
         ({"reduction": "batch"}, ValueError, "reduction"),
-        ({"weight": torch.ones(4)}, ValueError, "weight"),
+        ({"class_weight": torch.ones(4)}, ValueError, "class_weight"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -1,69 +1,76 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastmtl.ops import stacked_norms
+from tests.axes import one_at_a_time
+from tests.problems import check, closed_form, exact, seeds_for, solve, stacked_norms_problem
 from tests.tolerances import assert_close
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-SHAPES = [(7, 3, 5), (1, 1), (4,), (3, 70_001), (100, 33), (0, 4), (3, 0)]
+F64 = torch.float64
+
+CASES = one_at_a_time(
+    # Several chunks of a row, the last one started.
+    {"shapes": [(3, 70_001), (3, 3)], "dtype": torch.float32},
+    {
+        "shapes": [
+            [(7, 3, 5)],
+            [(1, 1)],
+            [(4,)],
+            [(100, 33)],
+            [(5, 3, 4), (5,), (5, 0), (5, 9)],
+            [(0, 4)],
+            [(3, 0)],
+        ],
+        "dtype": [F64, torch.bfloat16, torch.float16],
+    },
+)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_agrees_with_float64(backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    x = torch.randn(shape).to(dtype).requires_grad_()
-    norms = stacked_norms(x)
-    out = torch.float64 if dtype == torch.float64 else torch.float32
-    assert norms.dtype == out
-    x64 = x.detach().double().requires_grad_()
-    wanted = x64.reshape(shape[0], -1 if x.numel() else 0).square().sum(1).sqrt()
-    assert_close(norms, wanted.detach(), out)
-    if x.numel():
-        grad = torch.randn(shape[0])
-        norms.backward(grad.to(out))
-        wanted.backward(grad.double())
-        assert x.grad is not None
-        assert x64.grad is not None
-        assert_close(x.grad, x64.grad)
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_float64(kernels: str, case: dict[str, Any]) -> None:
+    (dtype,) = check(stacked_norms_problem(*case["shapes"], dtype=case["dtype"]))
+    assert dtype == (F64 if case["dtype"] == F64 else torch.float32)
 
 
-def test_list_is_the_concatenation(backend: str) -> None:
-    parts = [torch.randn(5, 3, 4), torch.randn(5), torch.randn(5, 0), torch.randn(5, 9)]
+def test_definition(backend: str) -> None:
+    parts = [torch.randn(5, 3, 4, dtype=F64), torch.randn(5, dtype=F64)]
     whole = torch.cat([part.reshape(5, -1) for part in parts], 1)
-    assert_close(stacked_norms(parts), stacked_norms(whole.double()), torch.float32)
+    assert_close(stacked_norms(parts), whole.square().sum(1).sqrt())
+    assert_close(stacked_norms(parts[0]), stacked_norms(parts[:1]))
 
 
-def test_strides(backend: str) -> None:
+def test_closed_form_of_the_reference_is_its_derivative() -> None:
+    problem = stacked_norms_problem((5, 3, 4), (5,), dtype=F64)
+    seeds = seeds_for(problem)
+    for one, other in zip(closed_form(problem, seeds), exact(problem, seeds), strict=True):
+        assert_close(one, other)
+
+
+@given(st.integers(1, 9), st.lists(st.integers(0, 40), min_size=1, max_size=4))
+def test_tasks_can_be_permuted_and_scaled(backend: str, tasks: int, widths: list[int]) -> None:
+    parts = [torch.randn(tasks, width, dtype=F64) for width in widths]
+    order, factor = torch.randperm(tasks), torch.randn(tasks, 1, dtype=F64)
+    norms = stacked_norms(parts)
+    assert_close(stacked_norms([part[order] for part in parts]), norms[order])
+    scaled = stacked_norms([factor * part for part in parts])
+    assert_close(scaled, factor[:, 0].abs() * norms)
+
+
+def test_expanded(backend: str) -> None:
     x = torch.randn(6, 4, 5)
-    assert_close(stacked_norms(x.permute(2, 0, 1)), stacked_norms(x.permute(2, 0, 1).contiguous()))
     assert_close(stacked_norms(x[:, :1].expand(6, 4, 5)), 2 * stacked_norms(x[:, 0]))
 
 
-def test_gradcheck(backend: str) -> None:
-    parts = [torch.randn(3, size, dtype=torch.float64, requires_grad=True) for size in (1, 4)]
-    torch.autograd.gradcheck(lambda *x: stacked_norms(list(x)), parts)
-
-
-def test_gradient_at_zero_is_zero(backend: str) -> None:
-    x = torch.zeros(2, 3, requires_grad=True)
-    stacked_norms(x).sum().backward()
-    assert x.grad is not None
-    assert (x.grad == 0).all()
-
-
-def test_registered_op(backend: str) -> None:
-    parts = [torch.randn(3, 4, requires_grad=True), torch.randn(3, requires_grad=True)]
-    torch.library.opcheck(torch.ops.fastmtl.stacked_norms.default, (parts,))
-
-
-def test_compiled(backend: str) -> None:
-    x = torch.randn(3, 40, requires_grad=True)
-    compiled = torch.compile(lambda x: stacked_norms(x).sum(), fullgraph=True, backend="aot_eager")
-    compiled(x).backward()
-    assert x.grad is not None
-    assert_close(x.grad, x.detach().double() / stacked_norms(x.detach().double())[:, None])
+def test_gradient_at_zero_is_zero(kernels: str) -> None:
+    norms, grad = solve(stacked_norms_problem((2, 3)).changed(torch.zeros_like))
+    assert (norms == 0).all()
+    assert (grad == 0).all()
 
 
 @pytest.mark.parametrize(

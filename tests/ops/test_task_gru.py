@@ -1,99 +1,107 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 
-import fastmtl
-from fastmtl.backends import gemm, native, parts, reference
+from fastmtl.backends import parts
 from fastmtl.ops.task_gru import task_gru_layer
+from tests.axes import one_at_a_time
+from tests.conftest import ON_GPUS, running_on
+from tests.problems import (
+    RAGGED,
+    Problem,
+    check,
+    closed_form,
+    exact,
+    seeds_for,
+    solve,
+    task_gru_problem,
+)
 from tests.tolerances import assert_close
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-# T, dirs, I, h and the lengths: tiles, blocks and vectors that are full, started and exceeded.
-SIZES: list[tuple[int, int, int, int, list[int]]] = [
-    (3, 2, 5, 4, [3, 6, 1, 4]),
-    (1, 1, 1, 1, [1]),
-    (2, 2, 7, 65, [5, 5, 5]),
-    (1, 2, 3, 37, [4] * 13 + [2] * 12),
-    (2, 1, 33, 128, list(range(1, 8))),
-]
-IDS = ["ragged", "one", "wide", "tiles", "chunks"]
+F64 = torch.float64
+# T, dirs, h and the lengths: tiles, blocks and vectors that are full, started and exceeded.
+SMALL = (3, 2, 4, RAGGED)
+ONE = (1, 1, 1, [1])
+WIDE = (2, 2, 65, [5, 5, 5])
+TILES = (1, 2, 37, [4] * 13 + [2] * 12)
+CHUNKS = (2, 1, 128, list(range(1, 8)))
+
+# Triton has no kernel for it.
+NATIVE = ["native", ON_GPUS[0]]
+native_alone = pytest.mark.parametrize("backend", NATIVE, indirect=True)
 
 
-@pytest.fixture
-def backend(backend: str) -> str:
+@pytest.fixture(params=["reference", *NATIVE])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The backends that have the op."""
-    reason = native.why_not("task_gru_layer", "cpu") if backend == "native" else ""
-    if reason:
-        pytest.skip(reason)
-    return backend
+    with running_on(request.param) as name:
+        yield name
 
 
-def problem(
-    sizes: tuple[int, int, int, int, list[int]], dtype: torch.dtype, shared: bool = True
-) -> tuple[Any, ...]:
-    """x, the weights and biases, starts and lengths; two rows between sequences belong to none."""
-    tasks, directions, inputs, hidden, lengths = sizes
-    ends = (torch.tensor(lengths, dtype=torch.int64) + 2).cumsum(0)
-    rows = int(ends[-1]) if lengths else 0
-    x = torch.randn((rows, inputs) if shared else (tasks, rows, inputs))
-    bound = hidden**-0.5
-    weights = [
-        torch.empty(tasks, directions, 3 * hidden, *tail).uniform_(-bound, bound)
-        for tail in ((inputs,), (hidden,), (), ())
+@pytest.fixture(params=["reference", "native-plain", "native-avx2", "native-avx512", ON_GPUS[0]])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Those, and every instruction set."""
+    with running_on(request.param) as name:
+        yield name
+
+
+def problem_of(sizes: tuple[Any, ...], dtype: torch.dtype, **options: Any) -> Problem:
+    return task_gru_problem(*sizes, dtype=dtype, **options)
+
+
+CASES = one_at_a_time(
+    {"sizes": TILES, "dtype": torch.float32, "shared": True, "recompute": False},
+    {
+        "sizes": [SMALL, ONE, WIDE, CHUNKS],
+        "dtype": [F64, torch.bfloat16, torch.float16],
+        "shared": [False],
+        "recompute": [True],
+        "gap": [0],
+        "inputs": [1, 33],
+    },
+    {"sizes": SMALL, "shared": False, "recompute": True},
+    *({"sizes": sizes, "dtype": F64, "shared": False} for sizes in (WIDE, CHUNKS)),
+    {"sizes": CHUNKS, "dtype": torch.bfloat16, "recompute": True},
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_torch_in_float64(kernels: str, case: dict[str, Any]) -> None:
+    assert check(problem_of(**case)) == (case["dtype"],)
+
+
+def test_definition(backend: str) -> None:
+    problem = task_gru_problem(2, 2, 4, RAGGED, F64)
+    (states,) = problem.outputs()
+    x = problem.leaves["x"]
+    rows = [
+        slice(int(start), int(start + length))
+        for start, length in zip(problem.others["starts"], problem.others["lengths"], strict=True)
     ]
-    count = torch.tensor(lengths, dtype=torch.int64)
-    return *(t.to(dtype) for t in (x, *weights)), ends - count - 2, count
-
-
-def derivatives(
-    arguments: tuple[Any, ...], seed: Tensor, recompute: bool = False
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The states and the gradients of all that has one."""
-    leaves = [argument.detach().requires_grad_() for argument in arguments[:5]]
-    output = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
-    return output, torch.autograd.grad((output * seed).sum(), leaves)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("sizes", SIZES, ids=IDS)
-def test_agrees_with_torch_in_float64(
-    backend: str, sizes: tuple[int, int, int, int, list[int]], shared: bool, dtype: torch.dtype
-) -> None:
-    arguments = problem(sizes, dtype, shared)
-    rows = arguments[0].shape[-2]
-    seed = torch.randn(sizes[0], rows, sizes[1] * sizes[3]).to(dtype)
-    output, grads = derivatives(arguments, seed)
-    assert output.dtype == dtype
-    with fastmtl.use_backend("reference"):
-        exact = tuple(argument.double() for argument in arguments[:5]) + arguments[5:]
-        wanted, wanted_grads = derivatives(exact, seed.double())
-    assert_close(output, wanted, dtype)
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert grad.dtype == dtype
-        assert_close(grad, wanted_grad, dtype)
+    for task in range(2):
+        gru = torch.nn.GRU(5, 4, bidirectional=True, dtype=F64)
+        for suffix, direction in (("", 0), ("_reverse", 1)):
+            for name, weight in list(problem.leaves.items())[1:]:
+                getattr(gru, f"{name}_l0{suffix}").data = weight[task, direction]
+        wanted, _ = gru(pack_sequence([x[own] for own in rows], enforce_sorted=False))
+        for own, sequence in zip(rows, torch.nn.utils.rnn.unpack_sequence(wanted), strict=True):
+            assert_close(states[task, own], sequence.detach())
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-def test_equations_of_the_reference(shared: bool) -> None:
-    arguments = problem(SIZES[0], torch.float64, shared)
-    leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    tail = arguments[5:]
-    wanted = reference.task_gru_layer(*leaves, *tail)
-    with torch.no_grad():
-        output, gates, hidden_n = reference.task_gru_layer_forward(*leaves, *tail, True)
-    assert_close(output, wanted)
-    seed = torch.randn_like(output)
-    wanted_grads = torch.autograd.grad((wanted * seed).sum(), leaves)
-    x, weight_ih, weight_hh = (leaf.detach() for leaf in leaves[:3])
-    saved = (output, gates, hidden_n, x, weight_ih, weight_hh, *tail)
-    grads = reference.task_gru_layer_backward(seed, *saved, [True, True, True])
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert_close(grad, wanted_grad)
+def test_closed_form_of_the_reference_is_its_derivative(shared: bool) -> None:
+    problem = task_gru_problem(*SMALL, dtype=F64, shared=shared)
+    seeds = seeds_for(problem)
+    for one, other in zip(closed_form(problem, seeds), exact(problem, seeds), strict=True):
+        assert_close(one, other)
 
 
 @pytest.fixture
@@ -102,44 +110,46 @@ def one_task_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("sizes", SIZES, ids=IDS)
+@pytest.mark.parametrize(
+    ("sizes", "shared", "recompute"),
+    [
+        (SMALL, True, False),
+        (SMALL, False, True),
+        (WIDE, True, True),
+        (WIDE, False, False),
+        (CHUNKS, True, True),
+        (CHUNKS, False, True),
+    ],
+    ids=str,
+)
+@native_alone
 @pytest.mark.usefixtures("one_task_at_a_time")
 def test_tasks_in_parts(
-    backend: str, sizes: tuple[int, int, int, int, list[int]], shared: bool, recompute: bool
+    backend: str, sizes: tuple[Any, ...], shared: bool, recompute: bool
 ) -> None:
-    arguments = problem(sizes, torch.float64, shared)
-    seed = torch.randn(sizes[0], arguments[0].shape[-2], sizes[1] * sizes[3]).double()
-    output, grads = derivatives(arguments, seed, recompute)
+    problem = problem_of(sizes, F64, shared=shared, recompute=recompute)
+    check(problem)
     with torch.no_grad():
-        assert_close(task_gru_layer(*arguments), output)
-    with fastmtl.use_backend("reference"):
-        wanted, wanted_grads = derivatives(arguments, seed)
-    assert_close(output, wanted)
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert_close(grad, wanted_grad)
+        assert_close(problem.outputs()[0], exact(problem)[0])
 
 
-@pytest.mark.parametrize(("threads", "tasks"), [(1, 1), (2, 1), (3, 3), (4, 2), (64, 7)])
-def test_parts_keep_the_threads_busy(
-    monkeypatch: pytest.MonkeyPatch, threads: int, tasks: int
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    weight = torch.empty(7, 2, 192, 64, device="meta")
-    found = parts.task_parts(torch.empty(6000, 1), weight)
-    assert [i for part in found for i in range(part.start, part.stop)] == list(range(7))
-    assert found[0].stop == tasks
-    assert len(parts.task_parts(torch.empty(10, 1), weight)) == 1
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@native_alone
+@pytest.mark.usefixtures("one_task_at_a_time")
+def test_no_gradient_in_parts_where_nobody_wants_one(backend: str, shared: bool) -> None:
+    for frozen in range(5):
+        problem = task_gru_problem(*SMALL, dtype=F64, shared=shared, recompute=True)
+        problem = problem.differentiable()
+        leaves = list(problem.leaves.values())
+        leaves[frozen].requires_grad_(False)
+        problem.outputs()[0].sum().backward()
+        assert [leaf.grad is None for leaf in leaves] == [i == frozen for i in range(5)]
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_what_backward_keeps(recompute: bool) -> None:
-    if fastmtl.backends.unavailable("native"):
-        pytest.skip("torch's own GRU keeps what it likes")
-    arguments = problem(SIZES[0], torch.float64)
-    for argument in arguments[:5]:
-        argument.requires_grad_()
+@native_alone
+def test_what_backward_keeps(backend: str, recompute: bool) -> None:
+    problem = task_gru_problem(*SMALL, dtype=F64, recompute=recompute).differentiable()
     kept: set[int] = set()
 
     def keep(tensor: Tensor) -> Tensor:
@@ -147,12 +157,12 @@ def test_what_backward_keeps(recompute: bool) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        task_gru_layer(*arguments, recompute=recompute)
-    kept -= {0, *(argument.data_ptr() for argument in arguments)}
+        problem.outputs()
+    kept -= {0, *(argument.data_ptr() for argument in problem.tensors().values())}
     assert len(kept) == (0 if recompute else 3)
 
 
-def test_small_and_large_gates_keep_their_accuracy(backend: str) -> None:
+def test_small_and_large_gates_keep_their_accuracy(kernels: str) -> None:
     # One step from a zero state: the states are z-weighted tanh(x), down to tiny x.
     x = torch.tensor([1e-30, -1e-20, 1e-8, -1e-4, 0.01, -0.3, 0.4, 3.0, -9.0, 50.0, -2e4])
     weight_ih = torch.tensor([0.0, 0.0, 1.0]).view(1, 1, 3, 1)
@@ -165,159 +175,91 @@ def test_small_and_large_gates_keep_their_accuracy(backend: str) -> None:
 
 
 def test_gradcheck(backend: str) -> None:
-    arguments = problem((2, 2, 3, 2, [3, 1]), torch.float64)
-    leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    torch.autograd.gradcheck(lambda *args: task_gru_layer(*args, *arguments[5:]), leaves)
+    problem = task_gru_problem(1, 2, 2, [3, 1], F64, inputs=2).differentiable()
+    torch.autograd.gradcheck(
+        lambda *leaves: problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs(),
+        tuple(problem.leaves.values()),
+    )
 
 
-def test_rows_of_no_sequence(backend: str) -> None:
-    arguments = problem(SIZES[0], torch.float32)
-    *_, starts, lengths = arguments
-    covered = torch.zeros(arguments[0].shape[0], dtype=torch.bool)
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+lengths_of = st.lists(st.integers(1, 6), min_size=1, max_size=6)
+
+
+@given(lengths_of)
+def test_rows_of_no_sequence_are_not_read(backend: str, lengths: list[int]) -> None:
+    problem = task_gru_problem(2, 2, 4, lengths)
+    x, others = problem.leaves["x"], problem.others
+    covered = torch.zeros(len(x), dtype=torch.bool)
+    for start, length in zip(others["starts"].tolist(), lengths, strict=True):
         covered[start : start + length] = True
-    output, grads = derivatives(arguments, torch.randn(3, len(covered), 8))
+    output, grad_x, *_ = solve(problem, seeds_for(problem))
     assert (output[:, ~covered] == 0).all()
-    assert (grads[0][~covered] == 0).all()
-    other = arguments[0].masked_fill(~covered[:, None], 7.0)
-    assert task_gru_layer(other, *arguments[1:]).equal(output)
+    assert (grad_x[~covered] == 0).all()
+    other = problem.put(x=x.masked_fill(~covered[:, None], 7.0))
+    assert other.outputs()[0].equal(output)
+
+
+@given(lengths_of)
+def test_sequences_do_not_see_each_other(backend: str, lengths: list[int]) -> None:
+    """Each alone gives what it gives among the others, in whatever order they stand."""
+    problem = task_gru_problem(2, 2, 4, lengths, F64)
+    starts, count = problem.others["starts"], problem.others["lengths"]
+    order = torch.randperm(len(lengths))
+    (states,) = problem.outputs()
+    assert_close(problem.put(starts=starts[order], lengths=count[order]).outputs()[0], states)
+    for start, length in zip(starts.tolist(), lengths, strict=True):
+        rows = slice(start, start + length)
+        alone = problem.put(
+            x=problem.leaves["x"][rows], starts=torch.tensor([0]), lengths=torch.tensor([length])
+        )
+        assert_close(alone.outputs()[0], states[:, rows])
+
+
+@given(lengths_of)
+def test_the_second_direction_is_the_first_in_reverse_time(
+    backend: str, lengths: list[int]
+) -> None:
+    problem = task_gru_problem(2, 2, 4, lengths, F64)
+    starts, count = problem.others["starts"], problem.others["lengths"]
+    row = torch.arange(len(problem.leaves["x"]))
+    for start, length in zip(starts.tolist(), count.tolist(), strict=True):
+        row[start : start + length] = row[start : start + length].flip(0)
+    turned = {
+        name: leaf[row] if name == "x" else leaf.flip(1) for name, leaf in problem.leaves.items()
+    }
+    seeds = seeds_for(problem)
+    states, *grads = solve(problem, seeds)
+    swapped = seeds[0].unflatten(2, (2, 4)).flip(2).flatten(2)[:, row]
+    reversed_states, *reversed_grads = solve(problem.put(**turned), [swapped])
+    assert_close(reversed_states[:, row].unflatten(2, (2, 4)).flip(2).flatten(2), states)
+    for name, one, other in zip(problem.leaves, reversed_grads, grads, strict=True):
+        assert_close(one[row] if name == "x" else one.flip(1), other)
+
+
+@given(lengths_of)
+def test_tasks_can_be_permuted(backend: str, lengths: list[int]) -> None:
+    problem = task_gru_problem(3, 1, 4, lengths, F64, shared=False)
+    order, seeds = torch.randperm(3), seeds_for(problem)
+    permuted = problem.changed(lambda leaf: leaf[order])
+    for one, other in zip(
+        solve(permuted, [seed[order] for seed in seeds]), solve(problem, seeds), strict=True
+    ):
+        assert_close(one, other[order])
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_no_sequences(backend: str, shared: bool) -> None:
-    arguments = problem((2, 2, 4, 3, []), torch.float32, shared)
-    assert task_gru_layer(*arguments).shape == (2, 0, 6)
+    problem = task_gru_problem(2, 2, 3, [], shared=shared)
+    assert problem.outputs()[0].shape == (2, 0, 6)
     if backend != "reference":
-        _, grads = derivatives(arguments, torch.zeros(2, 0, 6))
-        assert all((grad == 0).all() for grad in grads)
+        assert all((grad == 0).all() for grad in solve(problem)[1:])
 
 
-def test_order_of_sequences(backend: str) -> None:
-    arguments = problem(SIZES[3], torch.float64)
-    *values, starts, lengths = arguments
-    order = torch.randperm(len(starts))
-    assert_close(task_gru_layer(*values, starts[order], lengths[order]), task_gru_layer(*arguments))
-
-
-def test_strides(backend: str) -> None:
-    arguments = problem(SIZES[2], torch.float64, shared=False)
-    seed = torch.randn(130, 21, 2, dtype=torch.float64).permute(2, 1, 0)
-    strided = tuple(argument.mT.contiguous().mT for argument in arguments[:4])
-    strided += (arguments[4].transpose(0, 2).contiguous().transpose(0, 2), *arguments[5:])
-    output, grads = derivatives(strided, seed)
-    wanted, wanted_grads = derivatives(arguments, seed.contiguous())
-    assert_close(output, wanted)
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert_close(grad, wanted_grad)
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("frozen", range(5))
-@pytest.mark.usefixtures("one_task_at_a_time")
-def test_no_gradient_where_nobody_wants_one(
-    backend: str, frozen: int, shared: bool, recompute: bool
-) -> None:
-    arguments = problem(SIZES[0], torch.float64, shared)
-    leaves = [argument.requires_grad_(i != frozen) for i, argument in enumerate(arguments[:5])]
-    task_gru_layer(*leaves, *arguments[5:], recompute=recompute).sum().backward()
-    assert [leaf.grad is None for leaf in leaves] == [i == frozen for i in range(5)]
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_twice_on_a_retained_graph_and_from_run_to_run(backend: str, recompute: bool) -> None:
-    arguments = problem(SIZES[3], torch.float32)
-    leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    output = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
-    first = torch.autograd.grad(output.square().sum(), leaves, retain_graph=True)
-    second = torch.autograd.grad(output.square().sum(), leaves)
-    again = task_gru_layer(*leaves, *arguments[5:], recompute=recompute)
-    third = torch.autograd.grad(again.square().sum(), leaves)
-    assert again.equal(output)
-    for a, b, c in zip(first, second, third, strict=True):
-        assert a.equal(b)
-        assert a.equal(c)
-
-
-def test_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(gemm, "_mkl_is_held_back", lambda: True)
-    monkeypatch.setattr(gemm, "_SMALL", 0)
-    monkeypatch.setattr(gemm, "_LARGE", 1000)
-    wide = torch.randn(3, 40, 64)
-    for a, b in ((wide[:, :, :32], wide[:, :32]), (wide.mT, wide), (wide, wide.mT)):
-        for product, wanted in (
-            (gemm.bmm(a, b), torch.bmm(a.double(), b.double())),
-            (gemm.matmul(a[0], b[0]), a[0].double() @ b[0].double()),
-        ):
-            assert_close(product, wanted)
-
-
-def test_checkpointed(backend: str) -> None:
-    arguments = problem(SIZES[0], torch.float64)
-    leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    output = torch.utils.checkpoint.checkpoint(
-        task_gru_layer, *leaves, *arguments[5:], use_reentrant=False
-    )
-    grads = torch.autograd.grad(output.square().sum(), leaves)
-    wanted = task_gru_layer(*leaves, *arguments[5:])
-    for grad, other in zip(grads, torch.autograd.grad(wanted.square().sum(), leaves), strict=True):
-        assert_close(grad, other)
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_second_derivative(recompute: bool) -> None:
-    if fastmtl.backends.unavailable("native"):
-        pytest.skip("the reference differentiates twice")
-    arguments = problem(SIZES[0], torch.float64)
-    x = arguments[0].requires_grad_()
-    output = task_gru_layer(*arguments, recompute=recompute)
-    (grad,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivative"):
-        grad.sum().backward()
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("differentiated", [True, False])
-def test_registered_op(backend: str, differentiated: bool, keep: bool, shared: bool) -> None:
-    arguments = problem(SIZES[0], torch.float64, shared)
-    if differentiated:
-        for argument in arguments[:5]:
-            argument.requires_grad_()
-    torch.library.opcheck(torch.ops.fastmtl.task_gru_layer.default, (*arguments, keep))
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-def test_compiled(backend: str, shared: bool, recompute: bool) -> None:
-    arguments = problem(SIZES[0], torch.float64, shared)
-    leaves = [argument.requires_grad_() for argument in arguments[:5]]
-    compiled = torch.compile(task_gru_layer, fullgraph=True, backend="aot_eager")
-    output, wanted = (
-        function(*leaves, *arguments[5:], recompute=recompute)
-        for function in (compiled, task_gru_layer)
-    )
-    assert_close(output, wanted)
-    grads, wanted_grads = (
-        torch.autograd.grad(states.square().sum(), leaves) for states in (output, wanted)
-    )
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert_close(grad, wanted_grad)
-    with torch.no_grad():
-        assert_close(compiled(*leaves, *arguments[5:]), wanted)
-
-
-def test_autocast_computes_in_the_widest_dtype(backend: str) -> None:
-    x, *others = problem(SIZES[0], torch.float32)
-    narrow = x.bfloat16()
-    if backend != "reference":
-        with torch.autocast("cpu", torch.bfloat16):
-            output = task_gru_layer(narrow, *others)
-        assert_close(output, task_gru_layer(narrow.float(), *others).double(), torch.float32)
-    with pytest.raises(TypeError, match="weight_ih: expected the dtype of x"):
-        task_gru_layer(narrow, *others)
+def test_hidden_states_of_both_directions_lie_side_by_side(backend: str) -> None:
+    problem = task_gru_problem(2, 2, 3, RAGGED, F64)
+    (both,) = problem.outputs()
+    (first,) = problem.changed(lambda leaf: leaf if leaf.dim() == 2 else leaf[:, :1]).outputs()
+    assert_close(both[..., :3], first)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,353 @@
+"""What all ops have in common. An op joins by its entry in `tests.problems.PROBLEMS`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import fastmtl
+from tests.conftest import ON_GPUS
+from tests.problems import (
+    CUDA_ALONE,
+    NOT_DIFFERENTIABLE,
+    PROBLEMS,
+    seeds_for,
+    solve,
+)
+from tests.tolerances import assert_close
+
+F64 = torch.float64
+
+
+def on_backends(*names: str, without: frozenset[str] = frozenset()) -> Any:
+    """Parametrises a test by the name of a problem and the `backend` that it runs on."""
+    cases = []
+    for name in (name for name in PROBLEMS if name not in without):
+        for case in (*names, *ON_GPUS):
+            where, marks = (case, []) if isinstance(case, str) else (case.values[0], case.marks)
+            if where != "triton" or name.split("-")[0] not in CUDA_ALONE:
+                cases.append(pytest.param(name, where, id=f"{name}-{where}", marks=marks))
+    return pytest.mark.parametrize(("name", "backend"), cases, indirect=["backend"])
+
+
+everywhere = on_backends("reference", "native")
+differentiated = on_backends("reference", "native", without=NOT_DIFFERENTIABLE)
+UNREGISTERED = frozenset(
+    name for name in PROBLEMS if not hasattr(torch.ops.fastmtl, name.split("-")[0])
+)
+registered = on_backends("reference", "native", without=UNREGISTERED)
+
+
+def assert_same(actual: list[Tensor], wanted: list[Tensor], scale: float = 1) -> None:
+    for one, other in zip(actual, wanted, strict=True):
+        assert_close(one, other.double(), one.dtype, scale)
+
+
+def assert_same_bits(actual: list[Tensor], wanted: list[Tensor]) -> None:
+    for one, other in zip(actual, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def other_than(x: Tensor) -> Tensor:
+    """Values that a view must not reach."""
+    return ~x if x.dtype == torch.bool else x + 1
+
+
+# Views of the values of a tensor: with strides of all kinds, and at an address of no alignment.
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda x: (
+        x.permute(*range(x.dim())[::-1]).contiguous().permute(*range(x.dim())[::-1])
+    ),
+    "interleaved": lambda x: torch.stack([other_than(x), x], -1)[..., 1],
+    "padded": lambda x: torch.cat([x, other_than(x)], -1)[..., : x.shape[-1]],
+    "every-other": lambda x: torch.stack([x, other_than(x)], 1)[:, 0],
+    "offset": lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape),
+}
+DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16, torch.float32]
+
+
+@pytest.mark.parametrize(("view", "dtype"), list(zip(VIEWS, DTYPES, strict=True)), ids=VIEWS)
+@everywhere
+def test_strides(name: str, backend: str, view: str, dtype: torch.dtype) -> None:
+    problem = PROBLEMS[name](dtype)
+    seeds = seeds_for(problem)
+    strided = problem.put(**{k: VIEWS[view](v) for k, v in problem.tensors().items()})
+    views = [torch.empty_like(seed).copy_(seed) for seed in map(VIEWS[view], seeds)]
+    assert_same(solve(strided, views), solve(problem, seeds))
+
+
+@differentiated
+def test_broadcast_gradient(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).differentiable()
+    leaves = list(problem.leaves.values())
+    outputs = problem.outputs()
+    broadcast = torch.autograd.grad(outputs, leaves, [torch.ones(()).expand_as(o) for o in outputs])
+    dense = torch.autograd.grad(problem.outputs(), leaves, [torch.ones_like(o) for o in outputs])
+    assert_same_bits(list(broadcast), list(dense))
+
+
+@differentiated
+def test_gradcheck(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64)
+    # The norm of a zero gradient has no derivative.
+    leaves = [leaf + 0.01 for leaf in problem.leaves.values()]
+
+    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
+        return tuple(problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs())
+
+    torch.autograd.gradcheck(function, [x.requires_grad_() for x in leaves], fast_mode=True)
+
+
+@differentiated
+def test_backward_twice_and_from_run_to_run(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](torch.float32).differentiable()
+    leaves = list(problem.leaves.values())
+    outputs = problem.outputs()
+    total = sum(out.square().sum() for out in outputs)
+    first = torch.autograd.grad(total, leaves, retain_graph=True)
+    assert_same_bits(list(torch.autograd.grad(total, leaves)), list(first))
+    again = problem.outputs()
+    assert_same_bits(again, outputs)
+    total = sum(out.square().sum() for out in again)
+    assert_same_bits(list(torch.autograd.grad(total, leaves)), list(first))
+
+
+# The reference differentiates twice.
+@on_backends("native", without=NOT_DIFFERENTIABLE)
+def test_second_derivative_raises(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).differentiable()
+    leaves = list(problem.leaves.values())
+    (out, *_), weight = problem.outputs(), torch.ones((), dtype=F64, requires_grad=True)
+    for total in (out.sum(), (weight * out).sum()):
+        grads = torch.autograd.grad(total, leaves, create_graph=True, allow_unused=True)
+        for grad in (grad for grad in grads if grad is not None):
+            with pytest.raises(RuntimeError, match="second derivative"):
+                grad.sum().backward(retain_graph=True)
+
+
+@differentiated
+def test_only_wanted_gradients(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).differentiable()
+    total = sum(out.square().sum() for out in problem.outputs())
+    wanted = dict(
+        zip(problem.leaves, torch.autograd.grad(total, problem.leaves.values()), strict=True)
+    )
+    for frozen in problem.leaves:
+        one_less = problem.changed(torch.detach).differentiable()
+        one_less.leaves[frozen].requires_grad_(False)
+        if len(problem.leaves) > 1:
+            sum(out.square().sum() for out in one_less.outputs()).backward()
+        for leaf, tensor in one_less.leaves.items():
+            assert (tensor.grad is None) == (leaf == frozen)
+            if leaf != frozen:
+                assert_close(tensor.grad, wanted[leaf])
+
+
+@everywhere
+def test_inference_needs_no_graph(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](torch.float32)
+    wanted = problem.outputs()
+    for context in (torch.inference_mode(), torch.no_grad()):
+        with context:
+            outputs = problem.differentiable().outputs()
+        assert not any(out.requires_grad for out in outputs)
+        assert_same(outputs, wanted)
+
+
+@everywhere
+def test_threads_change_no_bit_from_run_to_run(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](torch.float32)
+    seeds, before = seeds_for(problem), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = solve(problem, seeds)
+        torch.set_num_threads(3)
+        three, again = solve(problem, seeds), solve(problem, seeds)
+    finally:
+        torch.set_num_threads(before)
+    assert_same(three, one)
+    assert_same_bits(again, three)
+
+
+@on_backends("reference", "native")
+def test_many_threads_at_once(name: str, backend: str) -> None:
+    if backend == "triton":
+        pytest.skip("Triton's interpreter serves one thread at a time")
+    problem = PROBLEMS[name](torch.float32)
+    seeds = seeds_for(problem)
+    wanted = solve(problem, seeds)
+    results: list[list[Tensor]] = []
+
+    def work() -> None:
+        with fastmtl.use_backend(backend):
+            results.extend(solve(problem, seeds) for _ in range(3))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 12
+    for result in results:
+        assert_same(result, wanted)
+
+
+@differentiated
+def test_checkpointed(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).differentiable()
+    leaves = list(problem.leaves.values())
+
+    def total() -> Tensor:
+        return torch.stack([out.square().sum() for out in problem.outputs()]).sum()
+
+    again = torch.autograd.grad(checkpoint(total, use_reentrant=False), leaves)
+    assert_same_bits(list(again), list(torch.autograd.grad(total(), leaves)))
+
+
+@registered
+def test_autocast(name: str, backend: str) -> None:
+    """Operands of several dtypes are computed in the widest, which autocast does not narrow."""
+    problem = PROBLEMS[name](torch.float32)
+    first = next(iter(problem.leaves))
+    if name in NOT_DIFFERENTIABLE:
+        mixed = problem
+    elif name.startswith("stacked"):
+        mixed = problem.changed(Tensor.bfloat16)
+    else:
+        mixed = problem.put(**{first: problem.leaves[first].bfloat16()})
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = mixed.outputs()
+    assert_same(outputs, mixed.changed(Tensor.float).outputs())
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if len(PROBLEMS[name](F64).leaves) > 1])
+def test_mixed_dtypes_raise(name: str) -> None:
+    problem = PROBLEMS[name](torch.float32)
+    first = next(iter(problem.leaves))
+    with pytest.raises(TypeError, match="expected the dtype of"):
+        problem.put(**{first: problem.leaves[first].bfloat16()}).outputs()
+
+
+class Calls(TorchDispatchMode):
+    """Keeps the calls of registered ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace == "fastmtl":
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@registered
+def test_registered_op_is_the_eager_one(name: str, backend: str) -> None:
+    """On the reference: the closed form of the gradient is what autograd makes of the formula."""
+    problem = PROBLEMS[name](F64)
+    seeds = seeds_for(problem)
+    with Calls() as recorder:
+        results = solve(problem.registered(), seeds)
+    assert recorder.calls
+    assert_same(results, solve(problem, seeds))
+
+
+# The fakes have to agree with every backend, the rest is the same for all.
+QUICK_CHECKS = ("test_schema", "test_faketensor")
+
+
+@registered
+def test_opcheck(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).registered()
+    with Calls() as recorder:
+        problem.outputs()
+        solve(problem)
+    assert recorder.calls
+    for op, args, kwargs in recorder.calls:
+        plain = torch.utils._pytree.tree_map(_plain, (args, kwargs))
+        torch.library.opcheck(op, *plain, test_utils=QUICK_CHECKS)
+
+
+@on_backends("native", without=UNREGISTERED)
+def test_opcheck_of_autograd(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).registered()
+    with Calls() as recorder:
+        (problem if name in NOT_DIFFERENTIABLE else problem.differentiable()).outputs()
+    for op, args, kwargs in recorder.calls:
+        torch.library.opcheck(op, *torch.utils._pytree.tree_map(_plain, (args, kwargs)))
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().as_subclass(Tensor).requires_grad_(value.requires_grad)
+
+
+@registered
+def test_without_memory(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](torch.bfloat16)
+    for out, wanted in zip(problem.to("meta").outputs(), problem.outputs(), strict=True):
+        assert out.is_meta
+        assert (out.shape, out.dtype) == (wanted.shape, wanted.dtype)
+
+
+@on_backends("native", without=UNREGISTERED)
+def test_compiled(name: str, backend: str) -> None:
+    """The first problem of an op with sizes that may change, the others with sizes that may not."""
+    problem = PROBLEMS[name](F64)
+    compiled = torch.compile(
+        problem.op, fullgraph=True, dynamic="-" not in name, backend="aot_eager"
+    )
+    seeds = seeds_for(problem)
+    assert_same(solve(replace(problem, op=compiled), seeds), solve(problem, seeds))
+
+
+@on_backends("native", without=UNREGISTERED)
+def test_exported(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64)
+
+    class Module(torch.nn.Module):
+        def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+            return tuple(problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs())
+
+    leaves = tuple(problem.leaves.values())
+    program = torch.export.export(Module(), leaves)
+    assert "fastmtl" in str(program.graph)
+    assert_same(list(program.module()(*leaves)), problem.outputs())
+
+
+# An argument that is wrong in a way that has nothing to do with the op.
+WRONG: dict[str, tuple[Callable[[Tensor], Any], type[Exception]]] = {
+    "list": (Tensor.tolist, TypeError),
+    "complex": (lambda x: x * 1j, TypeError),
+    "dimensions": (lambda x: x[None, None, None], ValueError),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_wrong_tensors(name: str, wrong: str) -> None:
+    problem = PROBLEMS[name](torch.float32)
+    change, error = WRONG[wrong]
+    for argument, value in problem.tensors().items():
+        # Where an argument gives a size, another is found not to have it.
+        with pytest.raises(error, match=r"^\w+(\[\d\])?: .*got"):
+            problem.put(**{argument: change(value)}).outputs()
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if len(PROBLEMS[name](F64).leaves) > 1])
+def test_another_device_raises(name: str) -> None:
+    problem = PROBLEMS[name](torch.float32)
+    for argument, value in problem.leaves.items():
+        with pytest.raises(ValueError, match="expected the device of"):
+            problem.put(**{argument: value.to("meta")}).outputs()
