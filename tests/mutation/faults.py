@@ -1,0 +1,337 @@
+"""Small faults, such as a tired engineer makes, and the tests that should notice them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A text of a file, found in it exactly once, and what stands there by mistake."""
+
+    name: str
+    path: str
+    before: str
+    after: str
+    tests: tuple[str, ...]  # for pytest
+    excuse: str = ""  # why it is not noticed, if that is known
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the native core has to be built for it."""
+        return self.path.startswith("csrc/")
+
+
+FOCAL = ("tests/ops/test_focal_loss.py",)
+GROUPED = ("tests/ops/test_grouped_focal_loss.py",)
+FUSION = ("tests/ops/test_graph_fusion.py",)
+GRADS = ("tests/backends/test_gram.py", "tests/ops/test_task_grads.py")
+NORMS = ("tests/ops/test_stacked_norms.py",)
+LEAST_NORM = ("tests/ops/test_least_norm.py",)
+GRU = ("tests/ops/test_task_gru.py",)
+CONTRACT = ("tests/ops/test_contract.py",)
+
+KERNELS = [
+    Fault(
+        "negatives-weighed-as-positives",
+        "csrc/cpu/focal_loss.cpp",
+        "const Real weighed = positive ? loss * weight : loss;",
+        "const Real weighed = loss * weight;",
+        FOCAL,
+    ),
+    Fault(
+        "slope-of-negatives-has-wrong-sign",
+        "csrc/cpu/focal_loss.cpp",
+        "const Real weighed = positive ? slope * factor : -slope;",
+        "const Real weighed = positive ? slope * factor : slope;",
+        FOCAL,
+    ),
+    Fault(
+        "mean-over-all-labels",
+        "csrc/cpu/loss_tiles.h",
+        "loss[j] = Real(present > 0 ? sum / present : 0);",
+        "loss[j] = Real(present > 0 ? sum / double(rows) : 0);",
+        FOCAL,
+    ),
+    Fault(
+        "short-last-tile-ends-the-sums",
+        "csrc/cpu/loss_tiles.h",
+        "used_ = std::max(used_, count);",
+        "used_ = count;",
+        FOCAL,
+    ),
+    Fault(
+        "class-weights-of-the-first-group",
+        "csrc/cpu/grouped_focal_loss.cpp",
+        "find_margin(weights ? weights + offset : nullptr, tile);",
+        "find_margin(weights, tile);",
+        GROUPED,
+    ),
+    Fault(
+        "label-among-its-competitors",
+        "csrc/cpu/grouped_focal_loss.cpp",
+        "sum[r] += own ? Real(0) : term;",
+        "sum[r] += term;",
+        GROUPED,
+    ),
+    Fault(
+        "length-of-the-wrong-vertex",
+        "csrc/cpu/graph_fusion.cpp",
+        "grad.mixing[j * vertices + j] -= slope * cosine[e] / squares[j];",
+        "grad.mixing[j * vertices + j] -= slope * cosine[e] / squares[i];",
+        FUSION,
+    ),
+    Fault(
+        "edge-gradient-overwritten",
+        "csrc/cpu/graph_fusion.cpp",
+        "grad.edge[e] += dot(sample.edge_vertex(e), fused, width);",
+        "grad.edge[e] = dot(sample.edge_vertex(e), fused, width);",
+        FUSION,
+    ),
+    Fault(
+        "last-chunk-of-a-row-dropped",
+        "csrc/cpu/rows.cpp",
+        "std::max<std::int64_t>((args.columns + chunk - 1) / chunk, 1)",
+        "std::max<std::int64_t>(args.columns / chunk, 1)",
+        NORMS,
+    ),
+    Fault(
+        "diagonal-not-halved",
+        "csrc/cpu/gram_triangle.cpp",
+        "+= row == column ? sum / 2 : sum;",
+        "+= sum;",
+        GRADS,
+    ),
+    Fault(
+        "float32-sum-of-float64",
+        "csrc/cpu/gram_squares.cpp",
+        "sum += double(sum_lanes<Real>(total));",
+        "sum += float(sum_lanes<Real>(total));",
+        GRADS,
+    ),
+    Fault(
+        "tile-of-tasks-one-short",
+        "csrc/cpu/gram_pairs.cpp",
+        "if (i + r < tasks && j + c < tasks)",
+        "if (i + r < tasks && j + c < tasks - 1)",
+        GRADS,
+    ),
+    Fault(
+        "more-weight-moved-than-there-is",
+        "csrc/cpu/least_norm.cpp",
+        "return std::min(std::max(best, 0.0), p.weights[a]);",
+        "return std::max(best, 0.0);",
+        LEAST_NORM,
+    ),
+    Fault(
+        "stale-state-between-tiles",
+        "csrc/cpu/task_gru.cpp",
+        "std::fill_n(state_.at(0, chunk, 0), state_.stride(), Real(0));",
+        "if (tile.count == tiles_.largest())\n"
+        "        std::fill_n(state_.at(0, chunk, 0), state_.stride() / 2, Real(0));",
+        GRU,
+    ),
+    Fault(
+        "reset-gate-for-update-gate",
+        "csrc/cpu/task_gru.cpp",
+        "state[c] = n + z * (state[c] - n);",
+        "state[c] = n + r * (state[c] - n);",
+        GRU,
+    ),
+    Fault(
+        "bias-gradient-without-reset-gate",
+        "csrc/cpu/task_gru.cpp",
+        "sums[3 * h + c] += dn * r;",
+        "sums[3 * h + c] += dn;",
+        GRU,
+    ),
+]
+
+BACKENDS = [
+    Fault(
+        "rank-one-norms-summed-over-tasks",
+        "fastmtl/backends/gram.py",
+        "squares *= x.to(dtype).square().sum((-2, -1))",
+        "squares *= x.to(dtype).square().sum()",
+        GRADS,
+    ),
+    Fault(
+        "closed-form-forgets-gamma",
+        "fastmtl/backends/reference/focal_loss.py",
+        "slope = torch.exp(gamma * log_q) * (gamma * p * log_p - q) if gamma else -q",
+        "slope = torch.exp(gamma * log_q) * (p * log_p - q) if gamma else -q",
+        FOCAL,
+    ),
+    Fault(
+        "reference-divides-by-all-rows",
+        "fastmtl/backends/reference/focal_loss.py",
+        "return loss.sum(0) / present.sum(0).clamp(min=1)",
+        "return loss.mean(0)",
+        FOCAL,
+    ),
+    Fault(
+        "closed-form-of-the-gru-skips-the-carry",
+        "fastmtl/backends/reference/task_gru.py",
+        "(own @ weight_hh[:, d] + dh * z) * started",
+        "(own @ weight_hh[:, d]) * started",
+        GRU,
+    ),
+]
+
+BALANCING = [
+    Fault(
+        "gradnorm-away-from-its-target",
+        "fastmtl/balancing/grad_norm.py",
+        "(norms - target).sign()",
+        "(target - norms).sign()",
+        ("tests/balancing/test_grad_norm.py",),
+    ),
+    Fault(
+        "absent-tasks-pay-for-the-others",
+        "fastmtl/balancing/grad_norm.py",
+        "room = self.num_tasks - torch.where(present, 0, self.weights).sum()",
+        "room = self.num_tasks",
+        ("tests/balancing/test_grad_norm.py",),
+    ),
+    Fault(
+        "penalty-upside-down",
+        "fastmtl/balancing/task_dynamic.py",
+        "factors = samples / counts.clamp(min=1)",
+        "factors = counts.clamp(min=1) / samples",
+        ("tests/balancing/test_task_dynamic.py",),
+    ),
+    Fault(
+        "counts-of-the-last-cycle",
+        "fastmtl/balancing/cycle.py",
+        "        self.counts.zero_()\n",
+        "",
+        ("tests/balancing/test_dynamic_multi_task.py", "tests/balancing/test_loss_only.py"),
+    ),
+    Fault(
+        "nan-of-an-absent-task-gets-in",
+        "fastmtl/balancing/base.py",
+        "losses = torch.where(present, losses, 0)",
+        "losses = losses * present",
+        ("tests/balancing/test_base.py",),
+    ),
+    Fault(
+        "rows-normalised-columns-not",
+        "fastmtl/balancing/mgda.py",
+        "inverse * gramian * inverse.unsqueeze(1)",
+        "inverse * gramian",
+        ("tests/balancing/test_mgda.py",),
+    ),
+    Fault(
+        "one-decay-for-both-moments",
+        "fastmtl/balancing/famo.py",
+        "scale = (second / (1 - _BETA2**steps)).sqrt() + _EPSILON",
+        "scale = (second / (1 - _BETA1**steps)).sqrt() + _EPSILON",
+        ("tests/balancing/test_loss_only.py",),
+    ),
+]
+
+DATA = [
+    Fault(
+        "test-rows-drawn-for-validation",
+        "fastmtl/data/splits.py",
+        "split[train[drawn == 0]] = VAL",
+        "split[np.flatnonzero(drawn == 0)] = VAL",
+        ("tests/data/test_splits.py", "tests/data/test_dataset.py"),
+    ),
+    Fault(
+        "standardised-by-all-rows",
+        "fastmtl/data/standardize.py",
+        'rows = data.indices("train")',
+        "rows = torch.arange(len(data))",
+        ("tests/data/test_standardize.py",),
+    ),
+    Fault(
+        "padded-steps-counted",
+        "fastmtl/data/standardize.py",
+        "count += len(part) - (0 if padded is None else int(padded.sum()))",
+        "count += len(part)",
+        ("tests/data/test_standardize.py",),
+    ),
+    Fault(
+        "missing-labels-are-positives",
+        "fastmtl/data/dataset.py",
+        "return (self.y[self.indices(split)] == 1).sum(0)",
+        "return (self.y[self.indices(split)] != 0).sum(0)",
+        ("tests/data/test_dataset.py",),
+    ),
+    Fault(
+        "lengths-of-the-whole-set",
+        "fastmtl/data/dataset.py",
+        "lengths=None if self.lengths is None else self.lengths[rows],",
+        "lengths=self.lengths,",
+        ("tests/data/test_dataset.py",),
+    ),
+    Fault(
+        "columns-of-the-test-table-as-they-come",
+        "fastmtl/data/arff.py",
+        "order = [position[name] for name in names]",
+        "order = list(position.values())",
+        ("tests/data/test_arff.py",),
+    ),
+]
+
+TRAINING = [
+    Fault(
+        "missing-labels-evaluated",
+        "fastmtl/training/metrics.py",
+        "    present = ~targets.isnan()\n",
+        "    present = torch.ones_like(targets, dtype=torch.bool)\n",
+        ("tests/training/test_metrics.py",),
+    ),
+    Fault(
+        "ties-in-the-better-order",
+        "fastmtl/training/metrics.py",
+        "above = scores.unsqueeze(1) >= scores.unsqueeze(2)",
+        "above = scores.unsqueeze(1) > scores.unsqueeze(2)",
+        ("tests/training/test_metrics.py",),
+    ),
+    Fault(
+        "lengths-of-the-first-batch",
+        "fastmtl/training/batches.py",
+        "None if self.lengths is None else self.lengths.index_select(0, host),",
+        "None if self.lengths is None else self.lengths[: len(host)],",
+        ("tests/training/test_batches.py",),
+    ),
+    Fault(
+        "left-in-training-mode",
+        "fastmtl/training/predictor.py",
+        "        model.train(training)\n",
+        "        model.train()\n",
+        ("tests/training",),
+    ),
+    Fault(
+        "one-epoch-of-patience-too-many",
+        "fastmtl/training/state.py",
+        "self.epoch - self.best_epoch >= patience",
+        "self.epoch - self.best_epoch > patience",
+        ("tests/training/test_state.py",),
+    ),
+    Fault(
+        "threads-not-given-back",
+        "fastmtl/training/reproducible.py",
+        "        torch.set_num_threads(before)\n",
+        "        pass\n",
+        ("tests/training/test_reproducible.py",),
+    ),
+    Fault(
+        "best-weights-train-on",
+        "fastmtl/training/trainer.py",
+        "self.best = _copies(self.model.state_dict())",
+        "self.best = self.model.state_dict()",
+        ("tests/training/test_trainer.py",),
+    ),
+    Fault(
+        "batches-count-alike",
+        "fastmtl/training/trainer.py",
+        "totals.addcmul_(losses.detach(), batch.counts)",
+        "totals.add_(losses.detach() * len(batch.targets))",
+        ("tests/training/test_trainer.py",),
+    ),
+]
+
+FAULTS = KERNELS + BACKENDS + BALANCING + DATA + TRAINING
