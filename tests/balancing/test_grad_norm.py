@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -110,7 +110,6 @@ magnitudes = st.floats(-6, 6).map(lambda exponent: 10.0**exponent)
 positive = st.one_of(st.just(0.0), magnitudes)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
     num_tasks=st.integers(1, 6),

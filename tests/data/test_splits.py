@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmtl.data.splits import TEST, TRAIN, VAL, complete_split, partition
 
 
-@settings(max_examples=60, deadline=None)
 @given(groups=st.lists(st.integers(0, 9), min_size=1, max_size=60), seed=st.integers(0, 2**64))
 def test_partition_keeps_groups_whole_and_no_part_empty(groups: list[int], seed: int) -> None:
     ids = np.array(groups)

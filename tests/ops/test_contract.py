@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from tests.problems import (
     CUDA_ALONE,
     NOT_DIFFERENTIABLE,
     PROBLEMS,
+    Problem,
     seeds_for,
     solve,
 )
@@ -44,6 +46,15 @@ UNREGISTERED = frozenset(
     name for name in PROBLEMS if not hasattr(torch.ops.fastmtl, name.split("-")[0])
 )
 registered = on_backends("reference", "native", without=UNREGISTERED)
+
+
+def of_leaves(problem: Problem) -> Callable[..., tuple[Tensor, ...]]:
+    """A problem as a function of its leaves."""
+
+    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
+        return tuple(problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs())
+
+    return function
 
 
 def assert_same(actual: list[Tensor], wanted: list[Tensor], scale: float = 1) -> None:
@@ -99,11 +110,8 @@ def test_gradcheck(name: str, backend: str) -> None:
     problem = PROBLEMS[name](F64)
     # The norm of a zero gradient has no derivative.
     leaves = [leaf + 0.01 for leaf in problem.leaves.values()]
-
-    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
-        return tuple(problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs())
-
-    torch.autograd.gradcheck(function, [x.requires_grad_() for x in leaves], fast_mode=True)
+    inputs = [leaf.requires_grad_() for leaf in leaves]
+    torch.autograd.gradcheck(of_leaves(problem), inputs, fast_mode=True)
 
 
 @differentiated
@@ -318,12 +326,41 @@ def test_exported(name: str, backend: str) -> None:
 
     class Module(torch.nn.Module):
         def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-            return tuple(problem.put(**dict(zip(problem.leaves, leaves, strict=True))).outputs())
+            return of_leaves(problem)(*leaves)
 
     leaves = tuple(problem.leaves.values())
     program = torch.export.export(Module(), leaves)
     assert "fastmtl" in str(program.graph)
     assert_same(list(program.module()(*leaves)), problem.outputs())
+
+
+@on_backends("native")
+def test_a_tracer_follows_or_it_raises(name: str, backend: str) -> None:
+    """Other values than the traced ones must not be given the traced results."""
+    problem = PROBLEMS[name](F64)
+    function, leaves = of_leaves(problem), tuple(problem.leaves.values())
+    others = tuple(leaf + 0.5 for leaf in leaves)
+    with warnings.catch_warnings(action="ignore"):
+        traced = torch.jit.trace(function, leaves, check_trace=False)
+    assert_same(list(traced(*others)), list(function(*others)))
+
+
+TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "vmap": lambda function, leaves: torch.func.vmap(function)(
+        *(torch.stack([x, x]) for x in leaves)
+    ),
+    "grad": lambda function, leaves: torch.func.grad(lambda *x: function(*x)[0].sum())(*leaves),
+    "jvp": lambda function, leaves: torch.func.jvp(function, leaves, leaves),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@on_backends("native")
+def test_functorch_raises(name: str, backend: str, transform: str) -> None:
+    problem = PROBLEMS[name](F64)
+    with pytest.raises(RuntimeError):
+        TRANSFORMS[transform](of_leaves(problem), tuple(problem.leaves.values()))
 
 
 # An argument that is wrong in a way that has nothing to do with the op.

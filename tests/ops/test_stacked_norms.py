@@ -73,6 +73,16 @@ def test_gradient_at_zero_is_zero(kernels: str) -> None:
     assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_are_rounded_to_nearest(isa: str, dtype: torch.dtype) -> None:
+    problem = stacked_norms_problem((3, 5000), dtype=dtype)
+    seed = torch.tensor([1.0, 1e-2, 1e-4])  # the last one's are subnormal in float16
+    norms, grad = solve(problem, [seed])
+    wanted = ((seed / norms)[:, None] * problem.leaves["stacked[0]"].float()).to(dtype)
+    # Products of float32 that are on the verge of two values.
+    assert (grad != wanted).float().mean() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("stacked", "error", "message"),
     [
