@@ -25,8 +25,8 @@ from fastmtl.ops import (
     stacked_norms,
     task_grad_gramian,
     task_grad_norms,
+    task_gru_layer,
 )
-from fastmtl.ops.task_gru import task_gru_layer
 from tests.tolerances import assert_close
 
 NAN = float("nan")
@@ -160,7 +160,7 @@ def grouped_focal_loss_problem(
     others = {
         "targets": targets,
         "group_sizes": sizes,
-        "class_weight": torch.rand(sum(sizes), dtype=torch.float64) + 0.5,
+        "weight": torch.rand(sum(sizes), dtype=torch.float64) + 0.5,
     }
     logits = 3 * torch.randn(rows, sum(sizes), dtype=torch.float64)
     return Problem(grouped_focal_loss, {"logits": logits.to(dtype)}, others | options)

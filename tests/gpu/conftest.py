@@ -21,7 +21,7 @@ BACKENDS = {"cuda": "native", "triton": "triton"}
 
 def _why_not(kernels: str) -> str:
     if ON_A_GPU:
-        return (native if kernels == "cuda" else triton).why_not("focal_loss", "cuda")
+        return (native if kernels == "cuda" else triton).why_not("cuda")
     if kernels == "triton" and not triton.INTERPRETED:
         return "no GPU, and Triton's interpreter is not on (TRITON_INTERPRET=1)"
     return ""

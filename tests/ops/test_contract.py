@@ -42,10 +42,6 @@ def on_backends(*names: str, without: frozenset[str] = frozenset()) -> Any:
 
 everywhere = on_backends("reference", "native")
 differentiated = on_backends("reference", "native", without=NOT_DIFFERENTIABLE)
-UNREGISTERED = frozenset(
-    name for name in PROBLEMS if not hasattr(torch.ops.fastmtl, name.split("-")[0])
-)
-registered = on_backends("reference", "native", without=UNREGISTERED)
 
 
 def of_leaves(problem: Problem) -> Callable[..., tuple[Tensor, ...]]:
@@ -220,7 +216,7 @@ def test_checkpointed(name: str, backend: str) -> None:
     assert_same_bits(list(again), list(torch.autograd.grad(total(), leaves)))
 
 
-@registered
+@everywhere
 def test_autocast(name: str, backend: str) -> None:
     """Operands of several dtypes are computed in the widest, which autocast does not narrow."""
     problem = PROBLEMS[name](torch.float32)
@@ -259,7 +255,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@registered
+@everywhere
 def test_registered_op_is_the_eager_one(name: str, backend: str) -> None:
     """On the reference: the closed form of the gradient is what autograd makes of the formula."""
     problem = PROBLEMS[name](F64)
@@ -274,7 +270,7 @@ def test_registered_op_is_the_eager_one(name: str, backend: str) -> None:
 QUICK_CHECKS = ("test_schema", "test_faketensor")
 
 
-@registered
+@everywhere
 def test_opcheck(name: str, backend: str) -> None:
     problem = PROBLEMS[name](F64).registered()
     with Calls() as recorder:
@@ -286,7 +282,7 @@ def test_opcheck(name: str, backend: str) -> None:
         torch.library.opcheck(op, *plain, test_utils=QUICK_CHECKS)
 
 
-@on_backends("native", without=UNREGISTERED)
+@on_backends("native")
 def test_opcheck_of_autograd(name: str, backend: str) -> None:
     problem = PROBLEMS[name](F64).registered()
     with Calls() as recorder:
@@ -301,7 +297,7 @@ def _plain(value: Any) -> Any:
     return value.detach().as_subclass(Tensor).requires_grad_(value.requires_grad)
 
 
-@registered
+@everywhere
 def test_without_memory(name: str, backend: str) -> None:
     problem = PROBLEMS[name](torch.bfloat16)
     for out, wanted in zip(problem.to("meta").outputs(), problem.outputs(), strict=True):
@@ -309,7 +305,7 @@ def test_without_memory(name: str, backend: str) -> None:
         assert (out.shape, out.dtype) == (wanted.shape, wanted.dtype)
 
 
-@on_backends("native", without=UNREGISTERED)
+@on_backends("native")
 def test_compiled(name: str, backend: str) -> None:
     """The first problem of an op with sizes that may change, the others with sizes that may not."""
     problem = PROBLEMS[name](F64)
@@ -320,7 +316,7 @@ def test_compiled(name: str, backend: str) -> None:
     assert_same(solve(replace(problem, op=compiled), seeds), solve(problem, seeds))
 
 
-@on_backends("native", without=UNREGISTERED)
+@on_backends("native")
 def test_exported(name: str, backend: str) -> None:
     problem = PROBLEMS[name](F64)
 
@@ -330,7 +326,8 @@ def test_exported(name: str, backend: str) -> None:
 
     leaves = tuple(problem.leaves.values())
     program = torch.export.export(Module(), leaves)
-    assert "fastmtl" in str(program.graph)
+    graphs = [str(m.graph) for m in program.graph_module.modules() if hasattr(m, "graph")]
+    assert "fastmtl" in " ".join(graphs)
     assert_same(list(program.module()(*leaves)), problem.outputs())
 
 
@@ -357,10 +354,44 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @on_backends("native")
-def test_functorch_raises(name: str, backend: str, transform: str) -> None:
+def test_transforms_follow_the_reference_or_raise(name: str, backend: str, transform: str) -> None:
     problem = PROBLEMS[name](F64)
-    with pytest.raises(RuntimeError):
-        TRANSFORMS[transform](of_leaves(problem), tuple(problem.leaves.values()))
+    if name in NOT_DIFFERENTIABLE and transform != "vmap":
+        pytest.skip("has no gradient")
+
+    def transformed() -> list[Tensor]:
+        results = TRANSFORMS[transform](of_leaves(problem), tuple(problem.leaves.values()))
+        return torch.utils._pytree.tree_leaves(results)
+
+    if name.startswith("task_gru"):
+        with pytest.raises(RuntimeError, match="cannot follow it; take the network out of torch"):
+            transformed()
+        return
+    with fastmtl.use_backend("reference"):
+        wanted = transformed()
+    assert_same(transformed(), wanted)
+
+
+@on_backends("native", without=NOT_DIFFERENTIABLE)
+def test_batched_backward(name: str, backend: str) -> None:
+    problem = PROBLEMS[name](F64).differentiable()
+    output, *_ = problem.outputs()
+    leaf = next(iter(problem.leaves.values()))
+    seeds = torch.randn(3, *output.shape, dtype=F64)
+    wanted = [torch.autograd.grad(output, leaf, seed, retain_graph=True)[0] for seed in seeds]
+
+    def pull(seed: Tensor) -> Tensor:
+        return torch.autograd.grad(output, leaf, seed, retain_graph=True)[0]
+
+    def batched() -> Tensor:
+        return torch.autograd.grad(output, leaf, seeds, is_grads_batched=True, retain_graph=True)[0]
+
+    for at_once in (lambda: torch.func.vmap(pull)(seeds), batched):
+        if name.startswith("task_gru"):
+            with pytest.raises(RuntimeError, match="cannot follow it"):
+                at_once()
+        else:
+            assert_same([at_once()], [torch.stack(wanted)])
 
 
 # An argument that is wrong in a way that has nothing to do with the op.

@@ -69,7 +69,7 @@ def test_closed_form_of_the_reference_is_its_derivative(gamma: float, reduction:
 
 
 def test_gamma_zero_is_cross_entropy(backend: str) -> None:
-    problem = grouped_focal_loss_problem(50, [4, 2, 3], F64, gamma=0).put(class_weight=None)
+    problem = grouped_focal_loss_problem(50, [4, 2, 3], F64, gamma=0).put(weight=None)
     logits, targets = problem.leaves["logits"], problem.others["targets"]
     wanted = [
         cross_entropy(scores, labels) if (labels >= 0).any() else torch.zeros(()).double()
@@ -78,11 +78,11 @@ def test_gamma_zero_is_cross_entropy(backend: str) -> None:
     assert_close(problem.outputs()[0], torch.stack(wanted))
 
 
-def test_class_weight_is_that_of_the_label(backend: str) -> None:
+def test_weight_is_that_of_the_label(backend: str) -> None:
     problem = grouped_focal_loss_problem(50, [4, 2, 3], F64, reduction="none")
-    weight, targets = problem.others["class_weight"], problem.others["targets"]
+    weight, targets = problem.others["weight"], problem.others["targets"]
     own = weight[targets.clamp(min=0) + torch.tensor([0, 4, 6])]
-    assert_close(problem.outputs()[0], own * problem.put(class_weight=None).outputs()[0])
+    assert_close(problem.outputs()[0], own * problem.put(weight=None).outputs()[0])
 
 
 @pytest.mark.parametrize("gamma", [0, 1.5, 2])
@@ -118,7 +118,7 @@ def test_samples_and_groups_can_be_permuted(backend: str, size: tuple[int, list[
         logits=problem.leaves["logits"][row][:, column],
         targets=problem.others["targets"][row][:, order],
         group_sizes=[size[1][k] for k in order],
-        class_weight=problem.others["class_weight"][column],
+        weight=problem.others["weight"][column],
     )
     (loss, slope), (other, other_slope) = solve(problem), solve(permuted)
     assert_close(other, loss[order])
@@ -136,7 +136,7 @@ def test_missing_labels_are_as_deleted(backend: str, size: tuple[int, list[int]]
             problem.leaves["logits"][rows, own],
             targets[rows, group, None],
             [count],
-            class_weight=problem.others["class_weight"][own],
+            weight=problem.others["weight"][own],
         )
         assert_close(alone[0], loss[group])
         begin += count
@@ -205,9 +205,34 @@ GOOD: dict[str, Any] = {
         ({"targets": torch.zeros(4, 3, dtype=torch.int64)}, ValueError, "targets"),
         ({"gamma": -0.5}, ValueError, "gamma"),
         ({"reduction": "batch"}, ValueError, "reduction"),
-        ({"class_weight": torch.ones(4)}, ValueError, "class_weight"),
+        ({"weight": torch.ones(4)}, ValueError, "weight"),
+        ({"ignore_index": 1.0}, TypeError, "ignore_index: expected an int"),
+        ({"weight": torch.ones(5), "class_weight": torch.ones(5)}, TypeError, "class_weight"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         grouped_focal_loss(**GOOD | wrong)
+
+
+@pytest.mark.parametrize("ignored", [-1, 0, 7, -100, 2**40])
+def test_the_ignored_label_is_missing(kernels: str, ignored: int) -> None:
+    problem = grouped_focal_loss_problem(40, [3, 2], F64)
+    targets = problem.others["targets"]
+    labels = targets.clamp(min=0)
+    # A label that is one of the classes is missing all the same.
+    missing = (torch.rand(targets.shape) > 0.5) | (labels == ignored)
+    given = problem.put(targets=torch.where(missing, ignored, labels), ignore_index=ignored)
+    wanted = problem.put(targets=torch.where(missing, -100, labels))
+    for actual, expected in zip(solve(given), solve(wanted), strict=True):
+        assert_close(actual, expected)
+
+
+def test_the_former_name_of_weight() -> None:
+    problem = grouped_focal_loss_problem(10, [3, 2], F64)
+    options = problem.leaves | problem.others
+    weight = options.pop("weight")
+    with pytest.warns(DeprecationWarning, match="class_weight given as in an older version") as w:
+        loss = grouped_focal_loss(**options, class_weight=weight)
+    assert w[0].filename == __file__
+    assert torch.equal(loss, problem.outputs()[0])

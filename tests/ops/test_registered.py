@@ -1,4 +1,4 @@
-"""The registered ops check their arguments too: a graph gives them any, and a kernel trusts them."""
+"""The registered ops check their arguments too: a graph gives them any, and kernels trust them."""
 
 from __future__ import annotations
 

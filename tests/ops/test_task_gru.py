@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from fastmtl.backends import parts
+from fastmtl.backends import task_gru as parts
 from fastmtl.ops.task_gru import task_gru_layer
 from tests.axes import one_at_a_time
 from tests.conftest import ON_GPUS, running_on

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastmtl.backends import gram
-from fastmtl.backends.native import grads as native
+from fastmtl.backends import task_grads as gram
+from fastmtl.backends.native import task_grads as native
 from fastmtl.ops import task_grad_gramian, task_grad_norms
 from tests.axes import one_at_a_time
 from tests.problems import check, task_grads_problem
@@ -75,7 +75,7 @@ TRIANGLES = one_at_a_time(
 def test_triangle(isa: str, case: dict[str, Any]) -> None:
     x = torch.randn(case["shape"]).to(case["dtype"])
     with threads(case["count"]):
-        triangle, again = native._gram_triangle(x), native._gram_triangle(x)
+        triangle, again = native._triangle(x), native._triangle(x)
     wanted = (x.double() @ x.double().mT).tril()
     wanted.diagonal(dim1=-2, dim2=-1).mul_(0.5)
     assert triangle.dtype == (F64 if x.dtype == F64 else torch.float32)
@@ -105,7 +105,7 @@ def test_squares(isa: str, case: dict[str, Any], own: bool) -> None:
     triangle = (x @ x.mT).tril().to(F64 if d.dtype == F64 else torch.float32)
     squares = torch.empty(tasks, dtype=triangle.dtype)
     with threads(case["count"]):
-        native._gram_squares(d, triangle, squares)
+        native._squares(d, triangle, squares)
     d = d.double()
     assert_close(squares, 2 * (d * (triangle.double() @ d)).sum((1, 2)))
 
@@ -129,7 +129,7 @@ def test_pairs(isa: str, case: dict[str, Any]) -> None:
     d = torch.randn(case["shape"]).to(case["dtype"])
     triangle = lower_triangle(d.shape[1], like=d)
     with threads(case["count"]):
-        pairs, again = native._gram_pairs(d, triangle), native._gram_pairs(d, triangle)
+        pairs, again = native._pairs(d, triangle), native._pairs(d, triangle)
     assert torch.equal(pairs, again)
     products = triangle.double() @ d.double()
     assert_close(pairs, d.double().flatten(1) @ products.flatten(1).T)

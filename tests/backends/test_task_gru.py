@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastmtl.backends import parts
+from fastmtl.backends import task_gru as parts
 
 
 @pytest.mark.parametrize(("threads", "tasks"), [(1, 1), (2, 1), (3, 3), (4, 2), (64, 7)])
