@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastmtl.backends.precision import full_precision
+
 
 def least_norm_weights(gramian: Tensor, iterations: int) -> Tensor:
     """argmin over the simplex of c^T S c, (T,), without the tasks whose gradient is 0; NaN where S
@@ -24,7 +26,8 @@ def least_norm_weights(gramian: Tensor, iterations: int) -> Tensor:
     weights = present.to(gramian.dtype) / present.sum().clamp(min=1)
     tasks = torch.arange(len(weights), device=weights.device)
     for _ in range(iterations):
-        slope = gramian @ weights
+        with full_precision(gramian.device):
+            slope = gramian @ weights
         drop = slope - slope.unsqueeze(1)  # [b, a]
         # Equal gradients are 0 / 0, with nothing to gain.
         length = (drop / distances).nan_to_num(0.0).clamp(min=0).minimum(weights)

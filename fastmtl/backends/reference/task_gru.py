@@ -45,19 +45,10 @@ def task_gru_layer(
             w for kinds in zip(*(w[task].unbind() for w in weights), strict=True) for w in kinds
         ]
         data = packed if x.dim() == 2 else packed[task]
-        outputs.append(
-            torch._VF.gru(
-                data,
-                batch_sizes,
-                state,
-                flat,
-                True,
-                1,
-                0.0,
-                torch.is_grad_enabled(),
-                directions == 2,
-            )[0]
-        )
+        train, both = torch.is_grad_enabled(), directions == 2
+        with full_precision(x.device):
+            states, _ = torch._VF.gru(data, batch_sizes, state, flat, True, 1, 0.0, train, both)
+        outputs.append(states)
     return x.new_zeros(shape).index_copy(1, rows, torch.stack(outputs))
 
 
