@@ -1,101 +1,19 @@
 // The recurrence of GRUs, all tasks and directions in one call.
 //
 // A thread takes a (task, direction) and a tile of its sequences through all time steps: a product
-// with the recurrent weights, packed once, then the gates. The tiles take the sequences in the
-// order of their lengths, so that those still running at a step are a prefix of the tile. Step s
-// is time step s of a sequence, or in reverse the s-th from its own end.
+// with the recurrent weights, packed once, then the gates.
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
-#include <vector>
 
 #include "cpu/block_product.h"
 #include "cpu/memory.h"
-#include "cpu/parallel.h"
+#include "cpu/task_gru_tiles.h"
 #include "gates.h"
 #include "table.h"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
-
-constexpr std::int64_t tile_rows = 24;  // a multiple of the rows of a register block
-constexpr std::int64_t products_per_exp = 64;
-
-// Sequences of one tile, longest first.
-struct Tile {
-  const std::int64_t* order;
-  std::int64_t count;
-};
-
-// The work of a call, in tiles.
-class Tiles {
- public:
-  explicit Tiles(const TaskGRU& args) : args_(args), order_(args.batch) {
-    std::iota(order_.begin(), order_.end(), 0);
-    std::stable_sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) {
-      return args.lengths[a] > args.lengths[b];
-    });
-    count_ = (args.batch + tile_rows - 1) / tile_rows;
-  }
-
-  std::int64_t per_pair() const { return count_; }
-  std::int64_t largest() const { return count_ ? (args_.batch + count_ - 1) / count_ : 0; }
-
-  Tile operator[](std::int64_t tile) const {
-    const std::int64_t begin = args_.batch * tile / count_;
-    return {order_.data() + begin, args_.batch * (tile + 1) / count_ - begin};
-  }
-
-  // Calls body(begin, end) for runs of items, each a pair and a tile of it, on the threads.
-  template <class Body>
-  void in_parallel(const Body& body) const {
-    const std::int64_t items = args_.tasks * args_.directions * count_;
-    const std::int64_t runs = std::min<std::int64_t>(items, args_.threads);
-    if (!runs) return;
-    const std::int64_t products = 3 * args_.hidden * args_.hidden * args_.rows * args_.tasks *
-                                  args_.directions / products_per_exp;
-    parallel_for(runs, args_.threads, products / runs,
-                 [&](std::int64_t run) { body(items * run / runs, items * (run + 1) / runs); });
-  }
-
- private:
-  const TaskGRU& args_;
-  std::vector<std::int64_t> order_;
-  std::int64_t count_;
-};
-
-// Where the values of a (task, direction) lie.
-struct Pair {
-  Pair(const TaskGRU& args, std::int64_t index)
-      : args(args), index(index), task(index / args.directions), reverse(index % args.directions) {}
-
-  // The row of sequence b at step s.
-  std::int64_t row(std::int64_t b, std::int64_t s) const {
-    return args.starts[b] + (reverse ? args.lengths[b] - 1 - s : s);
-  }
-  // (3h,) of `gates` or its gradient.
-  std::int64_t gates(std::int64_t row) const {
-    return task * args.gates_task_stride + row * args.gates_row_stride + reverse * 3 * args.hidden;
-  }
-  // (h,) of an output or its gradient, (T, R, dirs * h).
-  std::int64_t output(std::int64_t row) const {
-    return ((task * args.rows + row) * args.directions + reverse) * args.hidden;
-  }
-  // `width` values of an array (T, dirs, R, width).
-  std::int64_t own(std::int64_t row, std::int64_t width) const {
-    return (index * args.rows + row) * width;
-  }
-  // How many of a tile's sequences run at step s.
-  std::int64_t running(const Tile& tile, std::int64_t s) const {
-    std::int64_t count = tile.count;
-    while (count && args.lengths[tile.order[count - 1]] <= s) --count;
-    return count;
-  }
-
-  const TaskGRU& args;
-  std::int64_t index, task, reverse;
-};
 
 // 64 columns, or as many as there are, of one sequence's step forward.
 template <bool saves, class Real>
@@ -121,7 +39,7 @@ void forward_gates(std::int64_t count, std::int64_t h, const Real* __restrict pr
 template <class Real>
 class Forward {
  public:
-  Forward(const TaskGRUForward& args, const Tiles& tiles)
+  Forward(const TaskGRUForward& args, const SequenceTiles& tiles)
       : args_(args),
         tiles_(tiles),
         weight_(args.hidden, 3 * args.hidden),
@@ -149,7 +67,7 @@ class Forward {
     input_bias_ = input + 2 * h;
   }
 
-  void sequences(const Pair& pair, const Tile& tile) {
+  void sequences(const Pair& pair, const SequenceTile& tile) {
     const std::int64_t columns = weight_.padded_columns();
     const std::int64_t steps = args_.lengths[tile.order[0]];
     for (std::int64_t chunk = 0; chunk < state_.chunks(); ++chunk)
@@ -183,7 +101,7 @@ class Forward {
   }
 
   const TaskGRUForward& args_;
-  const Tiles& tiles_;
+  const SequenceTiles& tiles_;
   PackedMatrix<Real> weight_;         // (h, 3h)
   ChunkedRows<Real> state_;           // (rows, h)
   Scratch<Real> bias_, product_;      // (3h,), (rows, 3h), padded
@@ -192,7 +110,7 @@ class Forward {
 
 template <class Real>
 void forward(const TaskGRUForward& args) {
-  const Tiles tiles(args);
+  const SequenceTiles tiles(args);
   tiles.in_parallel(
       [&](std::int64_t begin, std::int64_t end) { Forward<Real>(args, tiles).run(begin, end); });
 }
@@ -229,7 +147,7 @@ void backward_gates(std::int64_t count, std::int64_t h, const Real* __restrict g
 template <class Real>
 class Backward {
  public:
-  Backward(const TaskGRUBackward& args, const Tiles& tiles, Real* sums)
+  Backward(const TaskGRUBackward& args, const SequenceTiles& tiles, Real* sums)
       : args_(args),
         tiles_(tiles),
         sums_(sums),
@@ -251,7 +169,7 @@ class Backward {
   }
 
  private:
-  void sequences(const Pair& pair, const Tile& tile, Real* sums) {
+  void sequences(const Pair& pair, const SequenceTile& tile, Real* sums) {
     std::fill_n(sums, 4 * args_.hidden, Real(0));
     std::fill_n(carry_.get(), tile.count * weight_.padded_columns(), Real(0));
     for (std::int64_t s = args_.lengths[tile.order[0]] - 1; s >= 0; --s) {
@@ -295,7 +213,7 @@ class Backward {
   }
 
   const TaskGRUBackward& args_;
-  const Tiles& tiles_;
+  const SequenceTiles& tiles_;
   Real* sums_;                   // (items, 4h)
   PackedMatrix<Real> weight_;    // (3h, h)
   ChunkedRows<Real> grads_;      // (rows, 3 * h) of the recurrent product
@@ -304,7 +222,7 @@ class Backward {
 
 template <class Real>
 void backward(const TaskGRUBackward& args) {
-  const Tiles tiles(args);
+  const SequenceTiles tiles(args);
   const std::int64_t pairs = args.tasks * args.directions, width = 4 * args.hidden;
   Scratch<Real> sums(pairs * tiles.per_pair() * width);
   tiles.in_parallel([&](std::int64_t begin, std::int64_t end) {
