@@ -197,9 +197,6 @@ int lanes_for(std::int64_t groups, std::int64_t classes) {
   return classes <= 64 * groups ? 8 : warp_size;
 }
 
-template <int value>
-using Constant = std::integral_constant<int, value>;
-
 // Calls body(T{}, lanes, V, groups, tiles).
 template <class Body>
 void with_items(const GroupedFocalLoss& args, const Body& body) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
@@ -73,6 +74,10 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int thre
   config.stream = static_cast<cudaStream_t>(stream);
   check(name, cudaLaunchKernelEx(&config, kernel, Parameters(args)...));
 }
+
+// A number that a kernel is compiled for, as an argument of generic lambdas.
+template <int value>
+using Constant = std::integral_constant<int, value>;
 
 inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

@@ -15,167 +15,22 @@
 // it. The paper's layer (B 20, L 40, T 7, 2 directions) makes 98 such blocks, which an H100's 132
 // multiprocessors run at once: 27 us and 40 times that latency in either direction of time. Its
 // 46 MB forward and 69 MB backward take 15 and 23 us at 3 TB/s, meanwhile.
-#include <type_traits>
-
 #include "cuda/reduce.cuh"
 #include "cuda/task_gru.cuh"
+#include "cuda/task_gru_plan.cuh"
+#include "cuda/task_gru_weights.cuh"
 #include "cuda/vector.cuh"
 
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// How the lanes of a warp share the products of a step: `lanes` neighbours have `units` outputs
-// together, and 32 / lanes such teams the 16 outputs of a warp. A lane sums over four consecutive
-// inputs of every 4 * lanes.
-template <int lanes_, int units_, int gates_>
-struct Shape {
-  static constexpr int lanes = lanes_, units = units_, gates = gates_;
-  static constexpr int span = 4 * lanes;             // inputs of a chunk
-  static constexpr int weights = 4 * units * gates;  // of a thread in a chunk
-  static constexpr int warp_units = warp_size / lanes * units;
-  // Chunks that a thread may hold in registers beside the sums of four sequences.
-  static constexpr int held[3] = {48 / weights, 96 / weights, 160 / weights};
-};
-using ForwardShape = Shape<8, 4, 3>;    // from h states to the gates of four units
-using BackwardShape = Shape<16, 8, 1>;  // from 3h gradients of gates to the states of eight
-static_assert(ForwardShape::warp_units == BackwardShape::warp_units, "one unit and half a lane");
-constexpr int warp_units = ForwardShape::warp_units;
-
-// How a block's weights are kept. A chunk's are `weights` a thread.
-struct Layout {
-  std::int32_t pairs;
-  std::int32_t rows_bytes;         // of the two halves of a tile's rows
-  std::int32_t width;              // of a tile's rows in shared memory: whole chunks
-  std::int32_t chunks, in_shared;  // chunks of all inputs, and those of them in shared memory
-  bool wide;                       // weights may be read in 16-byte accesses
-};
-
-// A thread's place: its team's outputs, its share of their inputs, and the unit that it finishes.
-template <class Shape>
-struct Place {
-  int lane;   // in its team
-  int first;  // output of the team
-  int own;    // unit
-  int half;   // of the sequences
-
-  __device__ Place() {
-    const int in_warp = threadIdx.x % warp_size;
-    lane = in_warp % Shape::lanes;
-    first = (threadIdx.x / warp_size) * warp_units + in_warp / Shape::lanes * Shape::units;
-    own = first + lane % Shape::units;
-    half = lane / Shape::units;
-  }
-};
-
-// Sequences of a tile that one lane finishes.
-template <int S>
-constexpr int lane_sequences = (S + 1) / 2;
-
-// Adds up a team's sums: lane l gets those of unit l % units, for the first half of the sequences
-// where l < units and for the others elsewhere. Each exchange halves what is left to sum.
-template <class Shape, int S, class Real>
-__device__ void add_lanes(Real (&sums)[Shape::units][S], Real (&own)[lane_sequences<S>]) {
-  const int lane = threadIdx.x;
-#pragma unroll
-  for (int half = Shape::units / 2; half > 0; half /= 2) {
-    const bool upper = lane & half;
-#pragma unroll
-    for (int k = 0; k < half; ++k)
-#pragma unroll
-      for (int q = 0; q < S; ++q) {
-        const Real low = sums[k][q], high = sums[k + half][q];
-        sums[k][q] = (upper ? high : low) + __shfl_xor_sync(all_lanes, upper ? low : high, half);
-      }
-  }
-  constexpr int first = lane_sequences<S>;
-  const bool upper = lane & Shape::units;
-#pragma unroll
-  for (int i = 0; i < first; ++i) {
-    const Real low = sums[0][i], high = first + i < S ? sums[0][(first + i) % S] : Real(0);
-    own[i] = (upper ? high : low) + __shfl_xor_sync(all_lanes, upper ? low : high, Shape::units);
-  }
-}
-
-// The weights of a thread, chunk by chunk: the first `held` in registers.
-template <class Real, int size, int held>
-class Weights {
- public:
-  // read(chunk, weights) reads a chunk's from global memory.
-  template <class Read>
-  __device__ Weights(const Layout& layout, Real* shared, const Read& read)
-      : layout_(layout), shared_(shared) {
-#pragma unroll
-    for (int c = 0; c < held; ++c) read(c, held_[c]);
-#pragma unroll 1
-    for (int c = 0; c < layout.in_shared; ++c) {
-      Real weights[size];
-      read(held + c, weights);
-#pragma unroll
-      for (int i = 0; i < size / V; ++i) {
-        Pack<Real, V> pack;
-#pragma unroll
-        for (int v = 0; v < V; ++v) pack.element[v] = weights[i * V + v];
-        pack.write(at(c, i));
-      }
-    }
-  }
-
-  // Calls use(chunk, weights) for all chunks.
-  template <class Read, class Use>
-  __device__ void each(const Read& read, const Use& use) const {
-#pragma unroll
-    for (int c = 0; c < held; ++c) use(c, held_[c]);
-#pragma unroll 1
-    for (int c = 0; c < layout_.in_shared; ++c) {
-      Real weights[size];
-#pragma unroll
-      for (int i = 0; i < size / V; ++i) {
-        const Pack<Real, V> pack = Pack<Real, V>::read(at(c, i));
-#pragma unroll
-        for (int v = 0; v < V; ++v) weights[i * V + v] = pack.element[v];
-      }
-      use(held + c, weights);
-    }
-#pragma unroll 1
-    for (int c = held + layout_.in_shared; c < layout_.chunks; ++c) {
-      Real weights[size];
-      read(c, weights);
-      use(c, weights);
-    }
-  }
-
- private:
-  static constexpr int V = widest<Real>;
-
-  // Only its own thread reads what lies there; neighbours' lie side by side.
-  __device__ Real* at(int c, int i) const {
-    return shared_ + ((c * (size / V) + i) * int(blockDim.x) + int(threadIdx.x)) * V;
-  }
-
-  const Layout& layout_;
-  Real* shared_;
-  Real held_[held ? held : 1][size];
-};
-
-// Four consecutive weights, those beyond the first `count` 0.
-template <class Real>
-__device__ void read_four(const Real* from, std::int64_t count, bool wide, Real* to) {
-  Real part[4] = {};
-  if (wide) {
-    if (count > 0) load(from, 4, Real(0), part);
-  } else {
-    load<4>(from, count < 3 ? count : 3, Real(0), part);
-    if (count > 3) part[3] = from[3];
-  }
-#pragma unroll
-  for (int e = 0; e < 4; ++e) to[e] = part[e];
-}
+using gru::BackwardShape, gru::ForwardShape, gru::Layout, gru::Place, gru::Weights;
 
 // The tile of a block, and those of its sequences that one lane finishes.
 template <int S>
 struct Tile {
-  static constexpr int mine = lane_sequences<S>;
+  static constexpr int mine = gru::lane_sequences<S>;
   std::int32_t steps;
   int first;                               // the lane's first sequence, in the tile
   std::int32_t start[mine], length[mine];  // length 0: none
@@ -219,7 +74,8 @@ __global__ void __launch_bounds__(threads, 1)
 #pragma unroll
     for (int i = 0; i < Shape::weights / 4; ++i) {
       const std::int64_t gate = i / Shape::units, unit = place.first + i % Shape::units;
-      read_four(weight + (gate * h + unit) * h + k, unit < h ? h - k : 0, layout.wide, to + 4 * i);
+      gru::read_four(weight + (gate * h + unit) * h + k, unit < h ? h - k : 0, layout.wide,
+                     to + 4 * i);
     }
   };
   const Weights<Real, Shape::weights, held> weights(layout, states + 2 * S * layout.width, read);
@@ -253,7 +109,7 @@ __global__ void __launch_bounds__(threads, 1)
 #pragma unroll
       for (int gate = 0; gate < 3; ++gate) {
         Real own[tile.mine];
-        add_lanes<Shape, S>(sums[gate], own);
+        gru::add_lanes<Shape, S>(sums[gate], own);
 #pragma unroll
         for (int i = 0; i < tile.mine; ++i) product[i][gate] = own[i];
       }
@@ -291,7 +147,7 @@ __global__ void __launch_bounds__(threads, 1)
     for (int i = 0; i < Shape::weights / 4; ++i) {
       const std::int64_t j = chunk * Shape::span + 4 * place.lane + i / 2;
       const std::int64_t unit = place.first + i % 2 * 4;
-      read_four(weight + j * h + unit, j < 3 * h ? h - unit : 0, layout.wide, to + 4 * i);
+      gru::read_four(weight + j * h + unit, j < 3 * h ? h - unit : 0, layout.wide, to + 4 * i);
     }
   };
   const Weights<Real, Shape::weights, held> weights(layout, grads + 2 * S * layout.width, read);
@@ -342,7 +198,7 @@ __global__ void __launch_bounds__(threads, 1)
           for (int q = 0; q < S; ++q) products[u][q] += w[Shape::units * e + u] * j[q].element[e];
     });
     Real own[tile.mine];
-    add_lanes<Shape, S>(products, own);
+    gru::add_lanes<Shape, S>(products, own);
 #pragma unroll
     for (int i = 0; i < tile.mine; ++i) carry[i] += own[i];
   }
@@ -372,136 +228,18 @@ __global__ void __launch_bounds__(finish_threads)
   out[i] = sum;
 }
 
-// Threads of a block: its warps have 16 units each.
-int threads_for(std::int64_t hidden) { return int(divide_up(hidden, warp_units)) * warp_size; }
-
-constexpr int few_threads = 256, most_threads = 384, most_tile = 4;
-
-// Sequences of a block, so that the launch ends soonest: a wave of blocks takes about the time of
-// the sequences of one, and of one more for what does not depend on their number.
-int tile_for(DType dtype, std::int64_t pairs, std::int64_t batch, std::int64_t hidden) {
-  if (dtype == DType::f64) return 2;
-  const std::int64_t at_once = multiprocessors() * std::max(few_threads / threads_for(hidden), 1);
-  int best = 0;
-  std::int64_t least = 0;
-  for (int tile = 1; tile <= most_tile; ++tile) {
-    const std::int64_t waves = divide_up(pairs * divide_up(batch, tile), at_once);
-    const std::int64_t cost = waves * (tile + 1);
-    if (best && cost > least) continue;
-    best = tile;
-    least = cost;
-  }
-  return best;
-}
-
-template <class Shape>
-std::int64_t chunks_for(std::int64_t hidden) {
-  return divide_up(Shape::gates == 3 ? hidden : 3 * hidden, Shape::span);
-}
-
-// Bytes of a chunk of weights.
-template <class Shape>
-std::int64_t chunk_bytes(std::int64_t element, std::int64_t hidden) {
-  return element * Shape::weights * threads_for(hidden);
-}
-
-template <class Shape>
-Layout layout_for(std::int64_t element, std::int64_t pairs, std::int64_t hidden, int tile,
-                  int held) {
-  Layout layout = {};
-  layout.pairs = int(pairs);
-  layout.chunks = int(std::max<std::int64_t>(chunks_for<Shape>(hidden), held));
-  layout.width = layout.chunks * Shape::span;
-  layout.rows_bytes = int(2 * tile * layout.width * element);
-  const std::int64_t left = most_shared_bytes() - layout.rows_bytes;
-  layout.in_shared =
-      int(std::min<std::int64_t>(layout.chunks - held, left / chunk_bytes<Shape>(element, hidden)));
-  return layout;
-}
-
-// Chunks that a thread holds in registers.
-template <class Shape>
-int held_for(DType dtype, std::int64_t hidden) {
-  if (dtype == DType::f64) return 0;
-  int held = Shape::held[0];
-  if (threads_for(hidden) > few_threads) return held;
-  for (int i = 1; i < 3 && held < chunks_for<Shape>(hidden); ++i) held = Shape::held[i];
-  return held;
-}
-
-// Whether a block can do with its weights: what it has to read again at every step must take it no
-// longer than the launches of a step would take that has its own.
-template <class Shape>
-bool holds_weights(DType dtype, std::int64_t hidden) {
-  constexpr std::int64_t most_read_again = 192 << 10;
-  if (threads_for(hidden) > most_threads) return false;
-  const std::int64_t element = dtype == DType::f64 ? sizeof(double) : sizeof(float);
-  const int held = held_for<Shape>(dtype, hidden);
-  const Layout layout = layout_for<Shape>(element, 1, hidden, most_tile, held);
-  const std::int64_t again = layout.chunks - held - layout.in_shared;
-  return layout.in_shared >= 0 && again * chunk_bytes<Shape>(element, hidden) <= most_read_again;
-}
-
-template <int value>
-using Constant = std::integral_constant<int, value>;
-
-// Calls body(Real, tile, held, threads): the sequences of a block, the chunks that it holds in
-// registers, and the most threads that leave enough of them.
-template <class Shape, class Body>
-void with_sizes(const TaskGRU& args, const Body& body) {
-  const int held = held_for<Shape>(args.dtype, args.hidden);
-  const auto with_held = [&](auto tile) {
-    using Few = Constant<few_threads>;
-    if (threads_for(args.hidden) > few_threads)
-      body(float{}, tile, Constant<Shape::held[0]>{}, Constant<most_threads>{});
-    else if (held == Shape::held[0])
-      body(float{}, tile, Constant<Shape::held[0]>{}, Few{});
-    else if (held == Shape::held[1])
-      body(float{}, tile, Constant<Shape::held[1]>{}, Few{});
-    else
-      body(float{}, tile, Constant<Shape::held[2]>{}, Few{});
-  };
-  if (args.dtype == DType::f64)
-    return body(double{}, Constant<2>{}, Constant<0>{}, Constant<most_threads>{});
-  switch (tile_for(args.dtype, args.tasks * args.directions, args.batch, args.hidden)) {
-    case 1:
-      return with_held(Constant<1>{});
-    case 2:
-      return with_held(Constant<2>{});
-    case 3:
-      return with_held(Constant<3>{});
-    default:
-      return with_held(Constant<most_tile>{});
-  }
-}
-
-// Calls run(part, grid, layout, shared bytes) for all sequences, `tile` of which a block takes.
-template <class Shape, class Run>
-void in_launches(const TaskGRU& args, std::int64_t element, int tile, int held, const Run& run) {
-  Layout layout = layout_for<Shape>(element, args.tasks * args.directions, args.hidden, tile, held);
-  layout.wide = args.hidden % 4 == 0 && aligned(args.weight_hh);
-  const std::int64_t bytes =
-      layout.rows_bytes + layout.in_shared * chunk_bytes<Shape>(element, args.hidden);
-  for (const Sequences& part : in_parts(args, most_sequences / tile * tile)) {
-    run(part, dim3(unsigned(layout.pairs * divide_up(part.count, tile))), layout, bytes);
-  }
-}
-
 }  // namespace
 
 void task_gru_forward(const TaskGRUForward& args) {
   const DeviceGuard guard(args.device);
   if (!args.tasks) return;
-  with_sizes<ForwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
-    using Real = decltype(real);
-    constexpr int S = decltype(tile)::value;
-    const auto kernel = forward<Real, S, decltype(held)::value, decltype(threads)::value>;
-    in_launches<ForwardShape>(
-        args, sizeof(Real), S, held,
-        [&](const Sequences& part, dim3 grid, const Layout& layout, std::int64_t bytes) {
-          launch("task_gru_forward", kernel, grid, threads_for(args.hidden), bytes, args.stream,
-                 args, part, layout);
-        });
+  gru::with_sizes<ForwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
+    const auto kernel = forward<decltype(real), decltype(tile)::value, decltype(held)::value,
+                                decltype(threads)::value>;
+    const gru::Plan plan = gru::plan_for<ForwardShape>(args, tile, held);
+    for (const Sequences& part : plan.parts(args))
+      launch("task_gru_forward", kernel, plan.grid(part), plan.threads, plan.shared_bytes,
+             args.stream, args, part, plan.layout);
   });
 }
 
@@ -509,24 +247,23 @@ void task_gru_backward(const TaskGRUBackward& args) {
   const DeviceGuard guard(args.device);
   if (!args.tasks) return;
   const char* name = "task_gru_backward";
-  with_sizes<BackwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
+  gru::with_sizes<BackwardShape>(args, [&](auto real, auto tile, auto held, auto threads) {
     using Real = decltype(real);
-    constexpr int S = decltype(tile)::value;
-    const auto kernel = backward<Real, S, decltype(held)::value, decltype(threads)::value>;
+    const auto kernel =
+        backward<Real, decltype(tile)::value, decltype(held)::value, decltype(threads)::value>;
+    const gru::Plan plan = gru::plan_for<BackwardShape>(args, tile, held);
     const std::int64_t count = args.tasks * args.directions * 4 * args.hidden;
-    const std::int64_t tiles = divide_up(args.batch, S);
+    const std::int64_t tiles = divide_up(args.batch, plan.tile);
     if (tiles > 1 && !args.workspace)
       throw std::logic_error("fastmtl: task_gru_backward without its workspace");
     Real* out = static_cast<Real*>(args.grad_bias);
     Real* sums = tiles > 1 ? static_cast<Real*>(args.workspace) : out;
     Real* of_part = sums;
-    in_launches<BackwardShape>(
-        args, sizeof(Real), S, held,
-        [&](const Sequences& part, dim3 grid, const Layout& layout, std::int64_t bytes) {
-          launch(name, kernel, grid, threads_for(args.hidden), bytes, args.stream, args, part,
-                 layout, of_part);
-          of_part += divide_up(part.count, S) * count;
-        });
+    for (const Sequences& part : plan.parts(args)) {
+      launch(name, kernel, plan.grid(part), plan.threads, plan.shared_bytes, args.stream, args,
+             part, plan.layout, of_part);
+      of_part += plan.tiles(part) * count;
+    }
     if (tiles != 1)
       launch(name, add_tiles<Real>, dim3(unsigned(divide_up(count, finish_threads))),
              finish_threads, 0, args.stream, sums, tiles, count, out);
@@ -537,15 +274,14 @@ std::int64_t task_gru_workspace(int device, int dtype, std::int64_t pairs, std::
                                 std::int64_t hidden) {
   const DeviceGuard guard(device);
   if (!pairs) return 0;
-  const std::int64_t tiles = divide_up(batch, tile_for(DType(dtype), pairs, batch, hidden));
-  const std::int64_t element = DType(dtype) == DType::f64 ? sizeof(double) : sizeof(float);
-  return tiles > 1 ? tiles * pairs * 4 * hidden * element : 0;
+  const std::int64_t tiles = divide_up(batch, gru::tile_for(DType(dtype), pairs, batch, hidden));
+  return tiles > 1 ? tiles * pairs * 4 * hidden * gru::element_size(DType(dtype)) : 0;
 }
 
 bool task_gru_in_one_launch(int device, int dtype, std::int64_t hidden) {
   const DeviceGuard guard(device);
-  return holds_weights<ForwardShape>(DType(dtype), hidden) &&
-         holds_weights<BackwardShape>(DType(dtype), hidden);
+  return gru::holds_weights<ForwardShape>(DType(dtype), hidden) &&
+         gru::holds_weights<BackwardShape>(DType(dtype), hidden);
 }
 
 }  // namespace FASTMTL_ISA
