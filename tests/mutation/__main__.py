@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def _print(fault: Fault, outcome: Outcome) -> None:
 def _try(fault: Fault) -> Outcome:
     start = time.monotonic()
     with _applied(fault):
-        killed_by = _failing_test(fault.tests)
+        killed_by = _failing_test(fault.tests, SECONDS)
     return Outcome(killed_by, time.monotonic() - start)
 
 
@@ -139,8 +139,8 @@ def _build() -> None:
         raise CannotTry(f"the native core does not build:\n{result.stdout}{result.stderr}")
 
 
-def _failing_test(tests: list[str] | tuple[str, ...]) -> str:
-    """The first of the tests that fails, or empty."""
+def _failing_test(tests: Sequence[str], seconds: float | None = None) -> str:
+    """The first of the tests that fails or, if it is given, is not done in time; or empty."""
     try:
         result = subprocess.run(
             [*PYTEST, *tests],
@@ -148,10 +148,10 @@ def _failing_test(tests: list[str] | tuple[str, ...]) -> str:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return f"the clock ({SECONDS} s)"
+        return f"the clock ({seconds} s)"
     if result.returncode == 0:
         return ""
     if found := re.search(r"^(?:FAILED|ERROR) (\S+)", result.stdout, re.MULTILINE):

@@ -302,7 +302,7 @@ TRAINING = [
         "fastmtl/training/predictor.py",
         "        model.train(training)\n",
         "        model.train()\n",
-        ("tests/training",),
+        ("tests/training/test_trainer.py",),
     ),
     Fault(
         "one-epoch-of-patience-too-many",
