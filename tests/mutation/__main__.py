@@ -60,7 +60,7 @@ def main() -> int:
     faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
     if options.list:
         for fault in faults:
-            print(f"{fault.name:32}{fault.path}")
+            print(f"{fault.name:40} {fault.path}")
         return 0
     try:
         return _try_all(faults)
@@ -92,7 +92,7 @@ def _try_all(faults: list[Fault]) -> int:
 
 def _print(fault: Fault, outcome: Outcome) -> None:
     fate = f"killed by {outcome.killed_by}" if outcome.killed_by else "SURVIVED"
-    print(f"{fault.name:32}{fault.path:44}{outcome.seconds:5.0f} s  {fate}", flush=True)
+    print(f"{fault.name:40} {fault.path:44} {outcome.seconds:4.0f} s  {fate}", flush=True)
 
 
 def _try(fault: Fault) -> Outcome:
