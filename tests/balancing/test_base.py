@@ -90,6 +90,24 @@ def test_absent_tasks_have_no_part_in_the_sum(method: type[Balancer]) -> None:
     assert net.last.weight.grad[0].ne(0).any()
 
 
+@every_method
+def test_loss_of_an_absent_task_is_not_looked_at(method: type[Balancer]) -> None:
+    present = torch.tensor([True, False, True, True])
+    results = []
+    for value in (1.0, float("nan"), float("inf")):
+        torch.manual_seed(0)
+        net, x = Net(), batch()
+        balancer = make(method, net)
+        losses = net(x)
+        losses = torch.where(present, losses, losses.detach() * 0 + value)
+        total = balancer.backward(losses, present=present)
+        results.append([total, balancer.weights.clone(), net.shared.weight.grad])
+    for result in results[1:]:
+        for one, other in zip(result, results[0], strict=True):
+            assert one.isfinite().all()
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 @weighted_sums
 def test_gradients_accumulate(method: type[Balancer]) -> None:
     net, x = Net(), batch()

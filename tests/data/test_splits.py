@@ -77,6 +77,14 @@ def test_validation_comes_out_of_training_by_group() -> None:
     assert (split[:50] == TRAIN).all(), "the split that came was changed"
 
 
+@given(st.lists(st.sampled_from([TRAIN, TEST]), min_size=5, max_size=60), st.integers(0, 9))
+def test_validation_comes_out_of_training_alone(codes: list[int], seed: int) -> None:
+    split = np.array(codes)
+    full = complete_split(split, None, len(split), seed)
+    assert ((full == TEST) == (split == TEST)).all()
+    assert abs((full == VAL).sum() - 0.2 * (split == TRAIN).sum()) <= 1
+
+
 def test_a_full_split_stays_as_it_is() -> None:
     split = np.array([TRAIN, VAL, TEST, TRAIN])
     assert (complete_split(split, None, 4, 0) == split).all()
