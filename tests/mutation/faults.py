@@ -25,11 +25,13 @@ class Fault:
 FOCAL = ("tests/ops/test_focal_loss.py",)
 GROUPED = ("tests/ops/test_grouped_focal_loss.py",)
 FUSION = ("tests/ops/test_graph_fusion.py",)
-GRADS = ("tests/backends/test_gram.py", "tests/ops/test_task_grads.py")
+GRADS = ("tests/backends/test_task_grads.py", "tests/ops/test_task_grads.py")
 NORMS = ("tests/ops/test_stacked_norms.py",)
 LEAST_NORM = ("tests/ops/test_least_norm.py",)
 GRU = ("tests/ops/test_task_gru.py",)
 CONTRACT = ("tests/ops/test_contract.py",)
+OP = ("tests/ops/test_op.py",)
+REGISTERED = ("tests/ops/test_registered.py",)
 
 KERNELS = [
     Fault(
@@ -90,28 +92,28 @@ KERNELS = [
     ),
     Fault(
         "last-chunk-of-a-row-dropped",
-        "csrc/cpu/rows.cpp",
+        "csrc/cpu/stacked_norms.cpp",
         "std::max<std::int64_t>((args.columns + chunk - 1) / chunk, 1)",
         "std::max<std::int64_t>(args.columns / chunk, 1)",
         NORMS,
     ),
     Fault(
         "diagonal-not-halved",
-        "csrc/cpu/gram_triangle.cpp",
+        "csrc/cpu/task_grads_triangle.cpp",
         "+= row == column ? sum / 2 : sum;",
         "+= sum;",
         GRADS,
     ),
     Fault(
         "float32-sum-of-float64",
-        "csrc/cpu/gram_squares.cpp",
+        "csrc/cpu/task_grads_squares.cpp",
         "sum += double(sum_lanes<Real>(total));",
         "sum += float(sum_lanes<Real>(total));",
         GRADS,
     ),
     Fault(
         "tile-of-tasks-one-short",
-        "csrc/cpu/gram_pairs.cpp",
+        "csrc/cpu/task_grads_pairs.cpp",
         "if (i + r < tasks && j + c < tasks)",
         "if (i + r < tasks && j + c < tasks - 1)",
         GRADS,
@@ -150,7 +152,7 @@ KERNELS = [
 BACKENDS = [
     Fault(
         "rank-one-norms-summed-over-tasks",
-        "fastmtl/backends/gram.py",
+        "fastmtl/backends/task_grads.py",
         "squares *= x.to(dtype).square().sum((-2, -1))",
         "squares *= x.to(dtype).square().sum()",
         GRADS,
@@ -164,7 +166,7 @@ BACKENDS = [
     ),
     Fault(
         "reference-divides-by-all-rows",
-        "fastmtl/backends/reference/focal_loss.py",
+        "fastmtl/backends/reference/_reduction.py",
         "return loss.sum(0) / present.sum(0).clamp(min=1)",
         "return loss.mean(0)",
         FOCAL,
@@ -175,6 +177,86 @@ BACKENDS = [
         "(own @ weight_hh[:, d] + dh * z) * started",
         "(own @ weight_hh[:, d]) * started",
         GRU,
+    ),
+]
+
+OPS = [
+    Fault(
+        "only-the-last-argument-is-differentiated",
+        "fastmtl/ops/_op.py",
+        "differentiated |= tensor.requires_grad",
+        "differentiated = tensor.requires_grad",
+        OP + CONTRACT,
+    ),
+    Fault(
+        "zeros-without-memory-are-read",
+        "fastmtl/ops/_op.py",
+        "return tensor.is_neg() or tensor._is_zerotensor()",
+        "return tensor.is_neg()",
+        OP,
+    ),
+    Fault(
+        "zeros-in-place-of-none",
+        "fastmtl/ops/_op.py",
+        "ctx.set_materialize_grads(False)",
+        "pass",
+        OP + FUSION,
+    ),
+    Fault(
+        "gradients-nobody-wants",
+        "fastmtl/ops/_law.py",
+        "every = backward(*arguments, list(wanted))",
+        "every = backward(*arguments, [True] * self.gradients)",
+        OP,
+    ),
+    Fault(
+        "dtype-of-the-last-operand",
+        "fastmtl/ops/_autocast.py",
+        "dtype = torch.promote_types(dtype, tensor.dtype)",
+        "dtype = tensor.dtype",
+        CONTRACT,
+    ),
+    Fault(
+        "an-edge-to-one-vertex-too-many",
+        "fastmtl/ops/_edges.py",
+        "<= int(edges.max()) < vertex_count:",
+        "<= int(edges.max()) <= vertex_count:",
+        FUSION,
+    ),
+    Fault(
+        "edges-that-others-change",
+        "fastmtl/ops/_edges.py",
+        "return edges.contiguous().clone()",
+        "return edges.contiguous()",
+        REGISTERED,
+    ),
+    Fault(
+        "sequences-must-not-touch",
+        "fastmtl/ops/task_gru.py",
+        "bool((ends[:-1] > begins[1:]).any())",
+        "bool((ends[:-1] >= begins[1:]).any())",
+        GRU,
+    ),
+    Fault(
+        "rows-of-no-sequence-are-garbage",
+        "fastmtl/backends/native/_recurrence.py",
+        "return like.new_empty(shape) if covered else like.new_zeros(shape)",
+        "return like.new_empty(shape)",
+        GRU,
+    ),
+    Fault(
+        "gradient-of-the-last-part-of-tasks",
+        "fastmtl/backends/task_gru.py",
+        "total += value",
+        "total.copy_(value)",
+        GRU,
+    ),
+    Fault(
+        "gradient-broadcast-along-the-wrong-axis",
+        "fastmtl/backends/native/_losses.py",
+        "*(0,) * (2 - len(strides)), *strides)",
+        "*strides, *(0,) * (2 - len(strides)))",
+        FOCAL,
     ),
 ]
 
@@ -334,4 +416,4 @@ TRAINING = [
     ),
 ]
 
-FAULTS = KERNELS + BACKENDS + BALANCING + DATA + TRAINING
+FAULTS = KERNELS + BACKENDS + OPS + BALANCING + DATA + TRAINING
