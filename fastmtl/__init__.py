@@ -8,7 +8,7 @@ from fastmtl import balancing, data, models, nn, ops
 from fastmtl.backends import use_backend
 
 try:
-    __version__ = version("fastmtl")
+    __version__ = version("fastmtl-torch")
 except PackageNotFoundError:
     __version__ = "0+unknown"
 

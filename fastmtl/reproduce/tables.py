@@ -86,7 +86,7 @@ def notes(comparison: Comparison) -> str:
         smallest = 2.0 ** (1 - comparison.runs)
         text += f" (at least {smallest:.3g} with {comparison.runs} runs)."
         if all(row.p_value is None for row in comparison.rows) and len(comparison.rows) > 1:
-            text += " It needs scipy: pip install 'fastmtl[statistics]'."
+            text += " It needs scipy: pip install 'fastmtl-torch[statistics]'."
     return text
 
 
