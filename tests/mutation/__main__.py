@@ -31,6 +31,7 @@ ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     "PYTHONPATH": str(ROOT),
+    "FASTMTL_NATIVE": "on",  # what does not compile is an error
     # A file is changed back within the second that Python tells versions of it apart by.
     "PYTHONDONTWRITEBYTECODE": "1",
 }

@@ -52,7 +52,7 @@ KERNELS = [
         "mean-over-all-labels",
         "csrc/cpu/loss_tiles.h",
         "loss[j] = Real(present > 0 ? sum / present : 0);",
-        "loss[j] = Real(present > 0 ? sum / double(rows) : 0);",
+        "loss[j] = Real(present > 0 ? sum / double(args.rows) : 0);",
         FOCAL,
     ),
     Fault(
