@@ -26,24 +26,18 @@ def traced(tensor: Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
         or type(tensor) not in _PLAIN
-        or tensor.is_meta
+        or (not tensor.is_cpu and tensor.is_meta)
         or torch._C._is_tracing()
     )
 
 
-def transformed(tensor: Tensor) -> bool:
-    """Whether a transform of torch.func, a batched backward pass or forward-mode differentiation
-    follows what is done to a tensor, and a kernel would lose it."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._functorch.is_legacy_batchedtensor(tensor)
+def transformed(*tensors: Tensor | None) -> bool:
+    """Whether a transform of torch.func or a batched backward pass follows what is done to
+    tensors: no kernel can read them."""
+    return torch._C._are_functorch_transforms_active() or any(
+        tensor is not None and torch._C._functorch.is_legacy_batchedtensor(tensor)
+        for tensor in tensors
     )
-
-
-def unreadable(tensor: Tensor) -> bool:
-    """Whether the memory of a tensor is not what it stands for: minus that, or nothing at all."""
-    return tensor.is_neg() or tensor._is_zerotensor()
 
 
 class FusedOp(Generic[P, R]):
@@ -87,75 +81,78 @@ class FusedOp(Generic[P, R]):
         self._law = law
         self._formula = formula
         self._transformable = transformable
-        self._kept = kept or (lambda results, _: results[len(results) - law.kept :])
+        self._kept = kept
         self._own: Callable[[Any], R] = lambda results: results[own] if law.results > 1 else results
         self._apply: Callable[..., R] | None = self._function().apply if backward else None
         self._registered = self._register(forward, fake or forward, guard)
         if backward is not None:
             self._register_backward(backward, guard)
 
+    # What a small input waits for is this method: it asks what is not usual where that costs
+    # nothing, once a kernel has refused a tensor.
     def __call__(self, *arguments: P.args, **nothing: P.kwargs) -> R:
         law = self._law
-        flat = law.flat(arguments)
-        lead: Tensor = flat[0]
+        flat: tuple[Any, ...] = law.flat(arguments) if law.listed else arguments
+        lead = flat[0]
         if traced(lead):
             return self._own(self._registered(*arguments))
-        kernels = self._kernels(lead)
+        kernels = backends.kernels(self.name, "cpu" if lead.is_cpu else lead.device.type)
+        if forward_ad._current_level >= 0:
+            kernels = self._reference()
         if kernels.backend == "reference":
             return self._formula(*arguments, **nothing)
         differentiated = False
-        for index in range(len(flat) - law.settings):
-            tensor = flat[index]
+        for tensor in flat[law.tensors]:
             if tensor is not None:
-                if unreadable(tensor):
-                    tensor = tensor.clone()
-                    flat = (*flat[:index], tensor, *flat[index + 1 :])
-                differentiated |= tensor.requires_grad
-        if differentiated and self._apply is not None and torch.is_grad_enabled():
-            return self._apply(kernels, *flat)
-        return self._own(kernels.forward(*law.nested(flat)))
-
-    def _kernels(self, lead: Tensor) -> backends.Kernels:
-        """What serves a call."""
-        if transformed(lead):
-            return self._reference()
-        # The property of the tensor costs a tenth of its device.
-        return backends.kernels(self.name, "cpu" if lead.is_cpu else lead.device.type)
+                differentiated = differentiated or tensor.requires_grad
+                if tensor.is_neg():
+                    flat = tuple(a.resolve_neg() if isinstance(a, Tensor) else a for a in flat)
+        try:
+            if differentiated and self._apply is not None and torch.is_grad_enabled():
+                return self._apply(kernels, *flat)
+            return self._own(kernels.forward(*law.nested(flat) if law.listed else flat))
+        except RuntimeError:
+            if not transformed(*flat[law.tensors]):
+                raise
+        self._reference()
+        return self._formula(*arguments, **nothing)
 
     def _reference(self) -> backends.Kernels:
         """What serves a call that is `transformed`."""
         if not self._transformable:
             raise RuntimeError(
-                f"fastmtl.ops.{self.name}: transforms of torch.func and batched backward passes "
-                "cannot follow it; take the network out of torch.nn that a layer's or model's "
-                "to_torch() gives"
+                f"fastmtl.ops.{self.name}: transforms of torch.func, batched backward passes and "
+                "forward-mode differentiation cannot follow it; take the network out of torch.nn "
+                "that a layer's or model's to_torch() gives"
             )
         return self._pair
 
     def _function(self) -> Any:
         """The eager autograd function, named after the op."""
-        law = self._law
+        law, choose = self._law, self._kept
 
         def forward(ctx: Any, kernels: backends.Kernels, *flat: Any) -> Any:
-            arguments = law.nested(flat)
+            arguments = law.nested(flat) if law.listed else flat
             found = kernels.forward(*arguments)
             results = found if law.results > 1 else (found,)
-            law.save(ctx, self._kept(results, arguments), flat)
+            law.save(ctx, choose(results, arguments) if choose else results[law.last], flat)
             ctx.kernels = kernels
             if law.takes_none:
                 ctx.set_materialize_grads(False)
             return self._own(found)
 
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            needs, kernels = ctx.needs_input_grad[1:], ctx.kernels
-            given = [grad for grad in grads if grad is not None]
-            if not given:
-                return None, *(None for _ in needs)
-            if transformed(given[0]):
-                kernels = self._reference()
-            elif any(unreadable(grad) for grad in given):
-                grads = tuple(grad if grad is None else grad.clone() for grad in grads)
-            return None, *law.differentiate(kernels.backward, ctx, grads, needs)
+            for grad in grads:
+                if grad is not None and grad.is_neg():
+                    grads = tuple(g if g is None else g.resolve_neg() for g in grads)
+            kernels: Any = ctx.kernels if forward_ad._current_level < 0 else self._reference()
+            try:
+                return None, *law.differentiate(kernels.backward, ctx, grads, 1)
+            except RuntimeError:
+                if not transformed(*grads):
+                    raise
+            kernels = self._reference()
+            return None, *law.differentiate(kernels.backward, ctx, grads, 1)
 
         name = "".join(part.capitalize() for part in self.name.split("_"))
         body = {
@@ -187,7 +184,7 @@ class FusedOp(Generic[P, R]):
         self, backward: Callable[..., Any], guard: Callable[..., None] | None
     ) -> None:
         """NAME_backward in torch.library, as the derivative of NAME."""
-        law, name = self._law, f"{self.name}_backward"
+        law, choose, name = self._law, self._kept, f"{self.name}_backward"
 
         def run(*arguments: Any) -> Any:
             if guard is not None:
@@ -210,13 +207,12 @@ class FusedOp(Generic[P, R]):
 
         def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             results = output if law.results > 1 else (output,)
-            law.save(ctx, self._kept(results, inputs), law.flat(inputs))
+            kept = choose(results, inputs) if choose else results[law.last]
+            law.save(ctx, kept, law.flat(inputs))
             ctx.mark_non_differentiable(*results[law.outputs :])
 
         def differentiate(ctx: Any, *grads: Tensor) -> Any:
-            return law.nested(
-                law.differentiate(op, ctx, grads[: law.outputs], ctx.needs_input_grad)
-            )
+            return law.nested(law.differentiate(op, ctx, grads[: law.outputs], 0))
 
         self._registered.register_autograd(differentiate, setup_context=setup)
 

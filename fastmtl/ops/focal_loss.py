@@ -69,7 +69,9 @@ def _check(
     gamma: float,
     reduction: str,
 ) -> None:
-    _checks.need_floating("logits", logits)
+    # Of a small call this is a tenth: questions are asked here, and again where they fail.
+    if not isinstance(logits, Tensor) or logits.dtype not in _checks.DTYPES:
+        _checks.need_floating("logits", logits)
     _checks.need_tensor("targets", targets)
     shape = logits.shape
     if len(shape) != 2:
@@ -78,10 +80,13 @@ def _check(
         _checks.need_shape("targets", targets, tuple(shape), "the shape of logits (N, T)")
     if targets.dtype.is_complex:
         raise TypeError(f"targets: expected a real or bool dtype, got {targets.dtype}")
-    _checks.need_device("targets", targets, "logits", logits)
-    _checks.need_constant("targets", targets)
+    if targets.device != logits.device:
+        _checks.need_device("targets", targets, "logits", logits)
+    if targets.requires_grad:
+        _checks.need_constant("targets", targets)
     _checks.need_number("gamma", gamma)
-    _checks.need_choice("reduction", reduction, REDUCTIONS)
+    if reduction not in REDUCTIONS:
+        _checks.need_choice("reduction", reduction, REDUCTIONS)
     if mask is not None:
         _checks.need_tensor("mask", mask)
         if mask.dtype != torch.bool:

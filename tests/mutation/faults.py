@@ -189,11 +189,11 @@ OPS = [
         OP + CONTRACT,
     ),
     Fault(
-        "zeros-without-memory-are-read",
-        "fastmtl/ops/_op.py",
-        "return tensor.is_neg() or tensor._is_zerotensor()",
-        "return tensor.is_neg()",
-        OP,
+        "memory-that-is-none-is-read",
+        "fastmtl/backends/native/memory.py",
+        "if not data and tensor.numel():",
+        "if not tensor.numel():",
+        REGISTERED,
     ),
     Fault(
         "zeros-in-place-of-none",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastmtl.ops import fusion_edge_weights, graph_fusion, task_gru_layer
+import fastmtl
+from fastmtl.ops import focal_loss, fusion_edge_weights, graph_fusion, task_gru_layer
 
 OPS = torch.ops.fastmtl
 GRAPH = (torch.zeros(2, 3, 4), torch.zeros(2, 3))
@@ -89,3 +90,14 @@ def test_edges_first_seen_under_inference_mode() -> None:
     fused, _ = graph_fusion(vertices, importance, edges, edge_vertices)
     fused.sum().backward()
     assert importance.grad is not None
+
+
+def test_tensors_without_memory_are_refused() -> None:
+    nothing, targets = torch._efficientzerotensor((4, 2)), torch.ones(4, 2)
+    with fastmtl.use_backend("native"):
+        with pytest.raises(ValueError, match="expected tensors with memory"):
+            focal_loss(nothing, targets)
+        loss = focal_loss(torch.zeros(4, 2, requires_grad=True), targets)
+        with pytest.raises(ValueError, match="expected tensors with memory"):
+            loss.backward(torch._efficientzerotensor(2))
+        assert focal_loss(torch.zeros(0, 2), torch.ones(0, 2)).tolist() == [0, 0]

@@ -19,4 +19,4 @@ def vector(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def broadcast(grad: Tensor) -> tuple[int, ...]:
     """The gradient of a reduced loss as a matrix over the elements, with strides of 0."""
     strides = grad.stride()
-    return (grad.data_ptr(), memory.DTYPES[grad.dtype], *(0,) * (2 - len(strides)), *strides)
+    return (memory.address(grad), memory.DTYPES[grad.dtype], *(0,) * (2 - len(strides)), *strides)

@@ -27,7 +27,7 @@ def recurrence(
     return (
         memory.execution(gates, workspace),
         memory.DTYPES[gates.dtype],
-        weight_hh.data_ptr(),
+        memory.address(weight_hh),
         starts.data_ptr(),
         lengths.data_ptr(),
         tasks,

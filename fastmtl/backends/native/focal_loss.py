@@ -19,7 +19,9 @@ def focal_loss_forward(
 ) -> tuple[Tensor, Tensor]:
     rows, tasks = logits.shape
     loss, scale = results(logits, rows, tasks, reduction)
-    targets, weight = _readable(targets), _losses.vector(pos_weight, scale.dtype)
+    if targets.dtype not in memory.DTYPES:
+        targets = targets.to(torch.int64)
+    weight = _losses.vector(pos_weight, scale.dtype)
     workspace = memory.workspace("focal_loss", logits, rows, tasks)
     memory.module(logits).focal_loss_forward(
         memory.execution(logits, workspace),
@@ -47,7 +49,9 @@ def focal_loss_backward(
     gamma: float,
     reduction: str,
 ) -> Tensor:
-    targets, weight = _readable(targets), _losses.vector(pos_weight, scale.dtype)
+    if targets.dtype not in memory.DTYPES:
+        targets = targets.to(torch.int64)
+    weight = _losses.vector(pos_weight, scale.dtype)
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     memory.module(logits).focal_loss_backward(
         memory.execution(logits),
@@ -63,8 +67,3 @@ def focal_loss_backward(
         grad_logits.data_ptr(),
     )
     return grad_logits
-
-
-def _readable(targets: Tensor) -> Tensor:
-    """Targets of a dtype that the kernels read; integers of other widths are widened."""
-    return targets if targets.dtype in memory.DTYPES else targets.to(torch.int64)

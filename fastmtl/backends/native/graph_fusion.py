@@ -128,8 +128,8 @@ def _graph(
     return (
         memory.execution(vertices),
         memory.DTYPES[vertices.dtype],
-        vertices.data_ptr(),
-        importance.data_ptr(),
+        memory.address(vertices),
+        memory.address(importance),
         edges.data_ptr(),
         memory.address(edge_vertices),
         *vertices.shape,

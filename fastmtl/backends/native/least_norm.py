@@ -20,7 +20,7 @@ def least_norm_weights_forward(
     memory.module(gramian).least_norm_weights(
         memory.execution(gramian),
         memory.DTYPES[gramian.dtype],
-        gramian.data_ptr(),
+        memory.address(gramian),
         len(gramian),
         iterations,
         out.data_ptr(),

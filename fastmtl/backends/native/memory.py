@@ -126,9 +126,14 @@ def matrix(tensor: Tensor | None) -> tuple[int, ...]:
     """Data, dtype and strides of a 2-D tensor; zeros for none."""
     if tensor is None:
         return _ABSENT
-    return (tensor.data_ptr(), DTYPES[tensor.dtype], *tensor.stride())
+    return (address(tensor), DTYPES[tensor.dtype], *tensor.stride())
 
 
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's data lies; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
+    if tensor is None:
+        return 0
+    data = tensor.data_ptr()
+    if not data and tensor.numel():
+        raise ValueError("expected tensors with memory, got one of zeros without: clone it first")
+    return data

@@ -48,7 +48,7 @@ def _triangle(inputs: Tensor) -> Tensor:
     memory.module(inputs).task_grads_triangle(
         memory.execution(inputs),
         memory.DTYPES[inputs.dtype],
-        inputs.data_ptr(),
+        memory.address(inputs),
         prod(matrices),
         samples,
         features,
@@ -61,7 +61,7 @@ def _squares(grads: Tensor, half_kernel: Tensor, out: Tensor) -> None:
     memory.module(grads).task_grads_squares(
         memory.execution(grads),
         memory.DTYPES[grads.dtype],
-        grads.data_ptr(),
+        memory.address(grads),
         half_kernel.data_ptr(),
         0 if half_kernel.dim() == 2 else half_kernel.stride(0),
         *grads.shape,
@@ -74,7 +74,7 @@ def _pairs(grads: Tensor, half_kernel: Tensor) -> Tensor:
     memory.module(grads).task_grads_pairs(
         memory.execution(grads),
         memory.DTYPES[grads.dtype],
-        grads.data_ptr(),
+        memory.address(grads),
         half_kernel.data_ptr(),
         *grads.shape,
         out.data_ptr(),

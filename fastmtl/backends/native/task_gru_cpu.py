@@ -36,8 +36,8 @@ def forward(
         gates = _products(x if x.dim() == 2 else x[part], weight_ih[part])
         memory.module(x).task_gru_forward(
             *recurrence(weight_hh[part], starts, lengths, gates),
-            bias_ih[part].data_ptr(),
-            bias_hh[part].data_ptr(),
+            memory.address(bias_ih[part]),
+            memory.address(bias_hh[part]),
             gates.data_ptr(),
             hidden_n.data_ptr() if keep else 0,
             output[part].data_ptr(),
@@ -80,7 +80,7 @@ def backward(
             own_gates.data_ptr(),
             hidden_n[part].data_ptr(),
             output[part].data_ptr(),
-            grad[part].data_ptr(),
+            memory.address(grad[part]),
             own_grads.data_ptr(),
             grad_recurrent.data_ptr(),
             grad_bias[part].data_ptr(),

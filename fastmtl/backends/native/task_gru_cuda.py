@@ -40,8 +40,8 @@ def forward(
         hidden_n = rows_of(lengths, x, (tasks, directions, rows, hidden))
     weight_hh, bias_ih, bias_hh = (w.contiguous() for w in (weight_hh, bias_ih, bias_hh))
     pointers = (
-        bias_ih.data_ptr(),
-        bias_hh.data_ptr(),
+        memory.address(bias_ih),
+        memory.address(bias_hh),
         gates.data_ptr(),
         hidden_n.data_ptr() if keep else 0,
         output.data_ptr(),
@@ -72,7 +72,7 @@ def backward(
         gates.data_ptr(),
         hidden_n.data_ptr(),
         output.data_ptr(),
-        grad.data_ptr(),
+        memory.address(grad),
         grad_gates.data_ptr(),
         grad_recurrent.data_ptr(),
         grad_bias.data_ptr(),
