@@ -46,13 +46,6 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(params=["reference", "native-plain", "native-avx2", "native-avx512", ON_GPUS[0]])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Those, and every instruction set."""
-    with running_on(request.param) as name:
-        yield name
-
-
 def problem_of(sizes: tuple[Any, ...], dtype: torch.dtype, **options: Any) -> Problem:
     return task_gru_problem(*sizes, dtype=dtype, **options)
 
