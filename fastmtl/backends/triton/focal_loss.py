@@ -100,7 +100,7 @@ def _arguments(
         *(logits, *logits.stride()),
         *(targets, *targets.stride()),
         *((None, 0, 0) if mask is None else (bytes_of(mask), *mask.stride())),
-        pos_weight,
+        None if pos_weight is None else pos_weight.contiguous(),
         *logits.shape,
         *halves(gamma),
     )

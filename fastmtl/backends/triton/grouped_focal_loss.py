@@ -115,7 +115,7 @@ def _arguments(
         *(logits, *logits.stride()),
         *(targets, *targets.stride()),
         _offsets(tuple(group_sizes), logits.device),
-        weight,
+        None if weight is None else weight.contiguous(),
         ignore_index,
         *targets.shape,
         *halves(gamma),
