@@ -258,7 +258,7 @@ PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
     "task_grad_gramian-own": partial(
         task_grads_problem, task_grad_gramian, (5, 20, 12, 6), shared=False
     ),
-    "fusion_edge_weights": partial(graph_fusion_problem, fusion_edge_weights, (20, 3, 10, 0)),
+    "fusion_edge_weights": partial(graph_fusion_problem, fusion_edge_weights, (4, 3, 10, 0)),
     "graph_fusion": partial(graph_fusion_problem, graph_fusion, (6, 4, 10, 4)),
     "task_gru_layer": partial(task_gru_problem, 3, 2, 4, RAGGED),
     "task_gru_layer-own-recomputed": partial(

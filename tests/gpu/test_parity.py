@@ -17,6 +17,8 @@ from fastmtl.ops import (
 )
 from tests.axes import one_at_a_time
 from tests.problems import (
+    CUDA_ALONE,
+    PROBLEMS,
     Problem,
     check,
     exact,
@@ -30,6 +32,7 @@ from tests.problems import (
     task_gru_problem,
 )
 from tests.tolerances import assert_close
+from tests.views import VIEWS
 
 F64 = torch.float64
 NARROW = [torch.bfloat16, torch.float16]
@@ -87,17 +90,35 @@ def test_not_a_number_shows(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
-@pytest.mark.parametrize("begin", [1, 8])
-def test_addresses_and_strides(device: torch.device, dtype: torch.dtype, begin: int) -> None:
+def test_aligned_addresses_within_a_tensor(device: torch.device, dtype: torch.dtype) -> None:
     problem = focal_loss_problem(50, 12, dtype).to(device)
     logits = problem.leaves["logits"]
-    memory = torch.empty(begin + logits.numel(), dtype=dtype, device=device)
-    offset = memory[begin:].view(50, 12).copy_(logits)
-    strided = torch.stack([logits.T, logits.T], 2)[:, :, 1].T
-    wanted = exact(problem)
-    for view in (offset, strided):
-        for one, other in zip(solve(problem.put(logits=view)), wanted, strict=True):
-            assert_close(one, other, dtype)
+    memory = torch.empty(8 + logits.numel(), dtype=dtype, device=device)
+    offset = problem.put(logits=memory[8:].view(50, 12).copy_(logits))
+    for one, other in zip(solve(offset), exact(problem), strict=True):
+        assert_close(one, other, dtype)
+
+
+@pytest.mark.parametrize(
+    ("view", "dtype"),
+    [
+        ("transposed", torch.float32),
+        ("interleaved", F64),
+        ("padded", torch.bfloat16),
+        ("offset", torch.float16),
+        ("offset", torch.float32),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", [name for name in PROBLEMS if name.split("-")[0] not in CUDA_ALONE]
+)
+def test_addresses_and_strides(
+    device: torch.device, name: str, view: str, dtype: torch.dtype
+) -> None:
+    problem = PROBLEMS[name](dtype).to(device)
+    strided = problem.put(**{k: VIEWS[view](v) for k, v in problem.tensors().items()})
+    for one, other in zip(solve(strided), solve(problem), strict=True):
+        assert_close(one, other.double(), one.dtype)
 
 
 GROUPED = one_at_a_time(
