@@ -32,6 +32,7 @@ GRU = ("tests/ops/test_task_gru.py",)
 CONTRACT = ("tests/ops/test_contract.py",)
 OP = ("tests/ops/test_op.py",)
 REGISTERED = ("tests/ops/test_registered.py",)
+TRAINER = "tests/training/test_trainer.py"
 
 KERNELS = [
     Fault(
@@ -384,7 +385,7 @@ TRAINING = [
         "fastmtl/training/predictor.py",
         "        model.train(training)\n",
         "        model.train()\n",
-        ("tests/training/test_trainer.py",),
+        ("tests/training/test_predictor.py",),
     ),
     Fault(
         "one-epoch-of-patience-too-many",
@@ -405,14 +406,14 @@ TRAINING = [
         "fastmtl/training/trainer.py",
         "self.best = _copies(self.model.state_dict())",
         "self.best = self.model.state_dict()",
-        ("tests/training/test_trainer.py",),
+        (f"{TRAINER}::test_early_stopping_keeps_the_best_weights",),
     ),
     Fault(
         "batches-count-alike",
         "fastmtl/training/trainer.py",
         "totals.addcmul_(losses.detach(), batch.counts)",
         "totals.add_(losses.detach() * len(batch.targets))",
-        ("tests/training/test_trainer.py",),
+        (f"{TRAINER}::test_train_loss_is_the_mean_over_present_labels",),
     ),
 ]
 
