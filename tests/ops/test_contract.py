@@ -183,16 +183,17 @@ def test_checkpointed(name: str, backend: str) -> None:
 def test_autocast(name: str, backend: str) -> None:
     """Operands of several dtypes are computed in the widest, which autocast does not narrow."""
     problem = PROBLEMS[name](torch.float32)
-    first = next(iter(problem.leaves))
     if name in NOT_DIFFERENTIABLE:
-        mixed = problem
+        mixtures = [problem]
     elif name.startswith("stacked"):
-        mixed = problem.changed(Tensor.bfloat16)
+        mixtures = [problem.changed(Tensor.bfloat16)]
     else:
-        mixed = problem.put(**{first: problem.leaves[first].bfloat16()})
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = mixed.outputs()
-    assert_same(outputs, mixed.changed(Tensor.float).outputs())
+        ends = {next(iter(problem.leaves)), next(reversed(problem.leaves))}
+        mixtures = [problem.put(**{end: problem.leaves[end].bfloat16()}) for end in ends]
+    for mixed in mixtures:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = mixed.outputs()
+        assert_same(outputs, mixed.changed(Tensor.float).outputs())
 
 
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if len(PROBLEMS[name](F64).leaves) > 1])
