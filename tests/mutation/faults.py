@@ -185,7 +185,7 @@ OPS = [
     Fault(
         "only-the-last-argument-is-differentiated",
         "fastmtl/ops/_op.py",
-        "differentiated |= tensor.requires_grad",
+        "differentiated = differentiated or tensor.requires_grad",
         "differentiated = tensor.requires_grad",
         OP + CONTRACT,
     ),
@@ -206,8 +206,8 @@ OPS = [
     Fault(
         "gradients-nobody-wants",
         "fastmtl/ops/_law.py",
-        "every = backward(*arguments, list(wanted))",
-        "every = backward(*arguments, [True] * self.gradients)",
+        "needs = list(ctx.needs_input_grad[before : before + self.gradients])",
+        "needs = [True] * self.gradients",
         OP,
     ),
     Fault(
