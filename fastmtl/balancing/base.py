@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from typing_extensions import Self
@@ -43,6 +45,7 @@ class Balancer(nn.Module):
         super().__init__()
         self.num_tasks = need_size("num_tasks", num_tasks)
         self._group: distributed.ProcessGroup | None = None
+        self._exact = True
         self.register_buffer("weights", torch.ones(num_tasks, device=device))
 
     def distribute(
@@ -65,7 +68,11 @@ class Balancer(nn.Module):
         the ranks, T or T^2 numbers, stands in for those of the whole batch; it is never smaller
         than them (Jensen's inequality), and equal where the ranks' gradients are.
 
-        Balancers that are given a wrapped model call this themselves.
+        A balancer that is given a model in DistributedDataParallel takes its ranks by itself. Any
+        other takes all processes at its first `backward`, where torch.distributed runs more than
+        one: what it was built from does not say over which ranks FSDP, a trainer or a wrapper put
+        on later averages the gradients. Where that is not all processes, call this before; for
+        processes that train apart from each other with `distributed.new_subgroups(1)[0]`.
 
         Args:
             group: the ranks; None for all processes.
@@ -77,6 +84,7 @@ class Balancer(nn.Module):
         self._group = distributed.group.WORLD if group is None else group
         if self._group is None:
             raise RuntimeError("distribute: torch.distributed is not initialised")
+        self._exact = exact
         return self
 
     def backward(
@@ -110,13 +118,14 @@ class Balancer(nn.Module):
                 device, or losses without a graph.
         """
         self._check(losses, present, counts)
+        self._join_ranks()
         if counts is not None:
             present = counts > 0 if present is None else present & (counts > 0)
         if present is not None:
             losses = torch.where(present, losses, 0)
         values = losses.detach()
         if self._group is not None:
-            factors, values, present = _over_ranks(values, present, counts, self._group)
+            factors, values, present = over_ranks(values, present, counts, self._group)
             losses = factors.to(losses.dtype) * losses
         with torch.no_grad():
             self._prepare(values, present)
@@ -138,6 +147,10 @@ class Balancer(nn.Module):
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Process groups cannot be copied; the copy finds its ranks as a new balancer does.
+        return {**self.__dict__, "_group": None}
+
     # In all of these `values` (T,) are the losses without a graph, those of absent tasks 0, and of
     # all ranks together; `losses` has the graph, and DistributedDataParallel's mean over the ranks.
 
@@ -154,10 +167,28 @@ class Balancer(nn.Module):
         """Run `total.backward()` and update the state; `total` is multiplied by `scale`."""
         total.backward()
 
+    def _join_ranks(self) -> None:
+        """Take all processes, where there are several and nobody said which of them."""
+        running = distributed.is_available() and distributed.is_initialized()
+        if self._group is None and running and distributed.get_world_size() > 1:
+            self.distribute(exact=self._exact)
+
     def _mean_over_ranks(self, values: Tensor) -> Tensor:
         return values if self._group is None else _mean_over_ranks(values, self._group)
 
+    def _same_on_ranks(self, drawn: Tensor) -> Tensor:
+        """What the first rank has drawn."""
+        if self._group is not None:
+            drawn = drawn.contiguous()
+            distributed.broadcast(drawn, group=self._group, group_src=0)
+        return drawn
+
     def _check(self, losses: Tensor, present: Tensor | None, counts: Tensor | None) -> None:
+        self._check_vectors(losses, present, counts)
+        if not losses.requires_grad:
+            raise ValueError("losses: expected a tensor with a graph, got one without gradient")
+
+    def _check_vectors(self, losses: Tensor, present: Tensor | None, counts: Tensor | None) -> None:
         need_floating("losses", losses)
         need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
         if losses.device != self.weights.device:
@@ -165,8 +196,6 @@ class Balancer(nn.Module):
                 f"losses: expected the balancer's device, {self.weights.device}, got "
                 f"{losses.device}; move the balancer with .to(device)"
             )
-        if not losses.requires_grad:
-            raise ValueError("losses: expected a tensor with a graph, got one without gradient")
         for name, value in (("present", present), ("counts", counts)):
             if value is not None:
                 need_tensor(name, value)
@@ -176,7 +205,7 @@ class Balancer(nn.Module):
             raise TypeError(f"present: expected bool, got {present.dtype}")
 
 
-def _over_ranks(
+def over_ranks(
     values: Tensor, present: Tensor | None, counts: Tensor | None, group: distributed.ProcessGroup
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means over the labels of all ranks, which tasks have any, and this rank's factors f: the mean

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl._checks import need_floating, need_number, need_shape
-from fastmtl.balancing.base import Balancer
+from fastmtl._checks import need_number
+from fastmtl.balancing.base import Balancer, over_ranks
 
 # Adam's, as in the authors' code.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -75,17 +75,22 @@ class FAMO(Balancer):
         return f"num_tasks={self.num_tasks}, lr={self.lr}, decay={self.decay}"
 
     @torch.no_grad()
-    def update(self, losses: Tensor) -> None:
+    def update(self, losses: Tensor, *, counts: Tensor | None = None) -> None:
         """Compare the losses of the same batch after the model's step with those before it.
 
         Args:
             losses: (T,).
+            counts: (T,), those of `backward`, for several ranks.
 
         Raises:
-            TypeError or ValueError: for losses of another type or shape.
+            TypeError or ValueError: for losses or `counts` of another type, shape or device.
         """
-        need_floating("losses", losses)
-        need_shape("losses", losses, (self.num_tasks,), "(num_tasks,)")
+        self._check_vectors(losses, None, counts)
+        self._join_ranks()
+        if counts is not None:
+            losses = torch.where(counts > 0, losses, 0)
+        if self._group is not None:
+            _, losses, _ = over_ranks(losses.detach(), None, counts, self._group)
         self._descend(losses, self.pending)
         self.pending.zero_()
 

@@ -30,9 +30,9 @@ class GradNorm(GradientBalancer[GradientTarget]):
     none of the means; the present ones are scaled so that the sum of all stays T. L_j(0) is the
     loss at the first step at which the task is present.
 
-    Under DistributedDataParallel pass the wrapped model: norms are those of the batch of all ranks,
-    and every rank arrives at the same weights. See `distribute` for what that costs. Losses must
-    not be negative.
+    With several ranks norms are those of the batch of all of them, and every rank arrives at the
+    same weights; see `distribute` for how they are found and what that costs. Losses must not be
+    negative.
 
     Args:
         model: what the norms are taken at: a model with a `task_weight(balance_at)` method, such as

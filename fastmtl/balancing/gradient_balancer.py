@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import Self
 
 from fastmtl.balancing.base import Balancer
-from fastmtl.balancing.target import GradientTarget
+from fastmtl.balancing.target import GradientTarget, unwrap
 
 Target = TypeVar("Target", bound=GradientTarget)
 
@@ -24,11 +23,12 @@ class GradientBalancer(Balancer, Generic[Target]):
     def distribute(
         self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
     ) -> Self:
-        super().distribute(group)
+        super().distribute(group, exact=exact)
         self._target.group = self._group if exact else None
         return self
 
     def _follow(self, model: Any) -> None:
         """Balance over the ranks of a model in DistributedDataParallel."""
-        if isinstance(model, DistributedDataParallel):
-            self.distribute(model.process_group)
+        parallel, _ = unwrap(model)
+        if parallel is not None:
+            self.distribute(parallel.process_group)

@@ -25,9 +25,8 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
     of its own, unweighted loss. PCGrad, CAGrad, Nash-MTL and other methods that look at conflicts
     between gradients are such functions; the weightings of TorchJD can be passed as they are.
 
-    `weights` holds the last c; that of an absent task stays as it was. Under
-    DistributedDataParallel pass the wrapped model: the Gramian is that of the batch of all ranks
-    (see `distribute`).
+    `weights` holds the last c; that of an absent task stays as it was. With several ranks the
+    Gramian is that of the batch of all of them (see `distribute`).
 
     Args:
         model: a model with a SharedLinear or TaskFork in it or behind `task_weight("shared")`, or
@@ -35,7 +34,8 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
             way.
         weighting: from the Gramian (T, T), float32 or float64, to c (T,). Rows and columns of
             absent tasks are 0, and what it gives these tasks is set to 0; a task is absent if
-            `present` says so or, without `present`, if its gradient is exactly 0.
+            `present` says so or, without `present`, if its gradient is exactly 0. It can draw at
+            random, as PCGrad's does: of several ranks, all take what the first one's gave.
         balance_at: for a model with `task_weight`, "shared", the only place with a Gramian, which
             None takes too.
 
@@ -91,7 +91,7 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         gramian = torch.where(present & present.unsqueeze(1), gramian, 0)
         weights = self.weighting(gramian)
         need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
-        weights = torch.where(present, weights, 0)
+        weights = self._same_on_ranks(torch.where(present, weights, 0))
         finite = gramian.isfinite().all() & weights.isfinite().all()
         self.weights.copy_(torch.where(present & finite, weights, self.weights))
         return weights

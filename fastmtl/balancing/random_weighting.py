@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from fastmtl.balancing.base import Balancer
 
@@ -33,7 +33,5 @@ class RandomLossWeighting(Balancer):
     """
 
     def _prepare(self, values: Tensor, present: Tensor | None) -> None:
-        normal = torch.randn_like(self.weights)
-        if self._group is not None:
-            distributed.broadcast(normal, group=self._group, group_src=0)
+        normal = self._same_on_ranks(torch.randn_like(self.weights))
         self.weights.copy_(self.num_tasks * torch.softmax(normal, 0))

@@ -14,6 +14,10 @@ from fastmtl import ops
 from fastmtl.nn.balance_at import need_balance_at
 from fastmtl.nn.shared import SharedLinear, TaskFork
 
+_AT_FORK = (
+    "under FSDP, balance at a SharedLinear or TaskFork, which see gradients before they are spread "
+    'over the ranks (balance_at="shared")'
+)
 # The modules that are what they name, not a model to look into.
 _WEIGHTS = (SharedLinear, TaskFork, nn.ParameterList)
 
@@ -60,10 +64,16 @@ class ParameterTarget:
 
     def __init__(self, parameters: Sequence[nn.Parameter], stacked: bool) -> None:
         self.parameters = list(parameters)
+        if any(hasattr(parameter, "device_mesh") for parameter in parameters):
+            raise ValueError(f"model: expected whole parameters, got sharded ones; {_AT_FORK}")
         self.stacked = stacked
         self.num_tasks = len(parameters[0]) if stacked else len(parameters)
         self.device: torch.device | None = parameters[0].device
         self.group: distributed.ProcessGroup | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Process groups cannot be copied.
+        return {**self.__dict__, "group": None}
 
     def backward(self, total: Tensor) -> Tensor:
         if self.group is not None:
@@ -71,8 +81,6 @@ class ParameterTarget:
         norms: list[Tensor | None] = [None] * len(self.parameters)
         with self._capturing(norms, self._norms):
             total.backward()
-        if all(norm is None for norm in norms):
-            raise RuntimeError("the losses do not depend on the parameters of the balancer")
         absent = self.parameters[0].new_zeros(1)
         return torch.cat([absent if norm is None else norm for norm in norms])
 
@@ -114,16 +122,19 @@ class ParameterTarget:
         finally:
             for handle in handles:
                 handle.remove()
+        if all(result is None for result in results):
+            raise RuntimeError(
+                f"the losses do not depend on the parameters of the balancer; {_AT_FORK}"
+            )
 
 
 def resolve(model: Any, balance_at: str | None) -> GradientTarget:
     """The target that `model` and `balance_at` name; see GradNorm."""
     if balance_at is not None:
         need_balance_at(balance_at)
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    if hasattr(model, "task_weight"):
-        return _target_of(_task_weight(model, balance_at))
+    _, inner = unwrap(model)
+    if hasattr(inner, "task_weight"):
+        return _target_of(_task_weight(inner, balance_at))
     if balance_at is not None and not (balance_at == "shared" and isinstance(model, nn.Module)):
         raise ValueError(
             f"balance_at: {balance_at!r} needs a model with a task_weight method, "
@@ -132,6 +143,20 @@ def resolve(model: Any, balance_at: str | None) -> GradientTarget:
     if not isinstance(model, nn.Module) or isinstance(model, _WEIGHTS):
         return _target_of(model)
     return ForkTarget(_only_fork(model))
+
+
+def unwrap(model: Any) -> tuple[DistributedDataParallel | None, Any]:
+    """What gives `model` its ranks, if it is in there, and the model inside of torch.compile,
+    DistributedDataParallel and other wrappers, which keep it as `_orig_mod` or `module`."""
+    parallel = None
+    while isinstance(model, nn.Module) and not hasattr(type(model), "task_weight"):
+        if isinstance(model, DistributedDataParallel):
+            parallel = model
+        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return parallel, model
 
 
 def _task_weight(model: Any, balance_at: str | None) -> Any:

@@ -88,8 +88,8 @@ class Fork(Layer):
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Graphs do not lead through copies.
-        return {**self.__dict__, "_graphs": set()}
+        # Graphs do not lead through copies, and process groups cannot be copied.
+        return {**self.__dict__, "_graphs": set(), "process_group": None}
 
     def forget(self) -> None:
         """Drop what was recorded of the last backward pass."""

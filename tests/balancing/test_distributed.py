@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl.balancing import (
@@ -101,17 +104,49 @@ def batches(sizes: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.randn(rows, 6, dtype=F64, generator=generator), mask
 
 
-def run(method: str, sizes: tuple[int, int], rank: int | None) -> dict[str, Tensor]:
+def shard(net: torch.nn.Module) -> torch.nn.Module:
+    for part in (net.mlp, net.shared, net.last):
+        fully_shard(part)
+    return fully_shard(net)
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+Wrap = Callable[[torch.nn.Module], torch.nn.Module]
+# What models are wrapped in before the balancer is built from them, and after.
+WRAPPERS: dict[str, tuple[Wrap, Wrap]] = {
+    "ddp": (DistributedDataParallel, lambda net: net),
+    "ddp afterwards": (lambda net: net, DistributedDataParallel),
+    "compiled ddp": (lambda net: compiled(DistributedDataParallel(net)), lambda net: net),
+    "ddp compiled": (lambda net: DistributedDataParallel(compiled(net)), lambda net: net),
+    "fsdp": (shard, lambda net: net),
+    "fsdp afterwards": (lambda net: net, shard),
+}
+WRAPPED = [
+    (wrapper, method)
+    for wrapper in WRAPPERS
+    for method in ("shared", "mgda", "dwa", "first")
+    # Parameters under FSDP: see test_parameters_under_fsdp_are_refused.
+    if not (wrapper.startswith("fsdp") and method == "first")
+]
+
+
+def run(
+    method: str, sizes: tuple[int, int], rank: int | None, wrapper: str = "ddp"
+) -> dict[str, Tensor]:
     """A short training run, of one rank or of one process on the whole batch."""
     torch.manual_seed(0)
     model: torch.nn.Module = Labelled(fork=method.startswith("fork"))
     part = slice(None)
+    before, after = WRAPPERS[wrapper]
     if rank is not None:
         part = slice(sizes[0]) if rank == 0 else slice(sizes[0], None)
-        model = DistributedDataParallel(model)
+        model = before(model)
     balancer = METHODS[method](model).double()
-    if rank is not None and balancer._group is None:
-        balancer.distribute()
+    if rank is not None:
+        model = after(model)
     optimizer = torch.optim.SGD([*model.parameters(), *balancer.parameters()], lr=0.01)
     totals = []
     for x, mask in batches(sizes):
@@ -120,8 +155,15 @@ def run(method: str, sizes: tuple[int, int], rank: int | None) -> dict[str, Tens
         totals.append(balancer.backward(losses, counts=counts))
         optimizer.step()
         balancer.end_cycle()
-    state = {f"model.{k.removeprefix('module.')}": v for k, v in model.state_dict().items()}
+    state = {
+        f"model.{k.replace('module.', '').replace('_orig_mod.', '')}": full(v)
+        for k, v in model.state_dict().items()
+    }
     return {**state, **balancer.state_dict(), "totals": torch.stack(totals)}
+
+
+def full(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def approximate(rank: int) -> dict[str, Tensor]:
@@ -140,9 +182,65 @@ def approximate(rank: int) -> dict[str, Tensor]:
 
 def draw(rank: int) -> dict[str, Tensor]:
     torch.manual_seed(rank)
-    balancer = RandomLossWeighting(T).distribute()
+    balancer = RandomLossWeighting(T)
     balancer.backward(torch.ones(T, requires_grad=True) * 1)
     return {"weights": balancer.weights}
+
+
+def draw_from_gramian(rank: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    net = Net()
+    balancer = GramianBalancer(net, lambda gramian: torch.rand(T, dtype=F64)).double()
+    torch.manual_seed(rank)
+    balancer.backward(net(torch.ones(3, 6, dtype=F64)))
+    grad = net.shared.weight.grad
+    assert grad is not None
+    return {"weights": balancer.weights, "grad": grad}
+
+
+# Of two ranks: means over labels, and how many these are.
+MEANS = torch.tensor([[1.0, 4.0, 9.0, 16.0], [25.0, 36.0, 49.0, 64.0]])
+COUNTS = torch.tensor([[1, 3, 0, 2], [3, 1, 0, 0]])
+
+
+def refused(rank: int) -> dict[str, str]:
+    """What is said to parameters under FSDP, sharded after and before the balancer was built."""
+    net = Net()
+    balancer = GradNorm(net, balance_at="first").double()
+    model = shard(net)
+    with pytest.raises(RuntimeError) as late:
+        balancer.backward(model(torch.ones(3, 6, dtype=F64)))
+    with pytest.raises(ValueError, match="sharded") as early:
+        GradNorm(net, balance_at="first")
+    return {"late": str(late.value), "early": str(early.value)}
+
+
+def update(rank: int) -> dict[str, Tensor]:
+    """FAMO's second look at a batch."""
+    balancer = FAMO(T)
+    balancer.backward(MEANS[rank].clone().requires_grad_(), counts=COUNTS[rank])
+    balancer.update(MEANS[rank].sqrt(), counts=COUNTS[rank])
+    return balancer.state_dict()
+
+
+def apart(rank: int) -> dict[str, Tensor]:
+    """Processes that train apart from each other."""
+    own, _ = distributed.new_subgroups(1)
+    balancer = GeometricMean(2).distribute(own)
+    total = balancer.backward(torch.tensor([1.0, 4.0 + 5 * rank], requires_grad=True))
+    return {"total": total}
+
+
+def copied(rank: int) -> dict[str, Tensor]:
+    """A copy of a balancer at work, and of its model, finds its ranks again."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net())
+    balancer = GradNorm(model).double()
+    x = torch.ones(3, 6, dtype=F64) + rank
+    balancer.backward(model(x))
+    net, copy = deepcopy((model.module, balancer))
+    copy.backward(net(x))
+    return copy.state_dict()
 
 
 def half(rank: int) -> dict[str, Tensor]:
@@ -152,13 +250,18 @@ def half(rank: int) -> dict[str, Tensor]:
     return {"total": total, "grad": losses.grad}
 
 
+SAME = [draw, draw_from_gramian, update, copied]
+
+
 def work(rank: int, path: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{path}/store", rank=rank, world_size=2
     )
     results = {(m, s): run(m, s, rank) for m in METHODS for s in SIZES}
-    extra = {"approximate": approximate(rank), "draw": draw(rank), "half": half(rank)}
+    for wrapper, method in WRAPPED:
+        results[wrapper, method] = run(method, SIZES[2], rank, wrapper)
+    extra = {f.__name__: f(rank) for f in (approximate, half, apart, refused, *SAME)}
     torch.save({**results, **extra}, path / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -182,7 +285,39 @@ def test_ranks_reach_what_one_process_reaches(
         assert_close(first.to(F64), value, scale=10)
 
 
-@pytest.mark.parametrize("what", ["approximate", "draw"])
+@pytest.mark.parametrize(("wrapper", "method"), WRAPPED)
+def test_ranks_are_found_through_wrappers(
+    ranks: list[dict[object, dict[str, Tensor]]], wrapper: str, method: str
+) -> None:
+    for name, value in run(method, SIZES[2], None).items():
+        first, second = (rank[wrapper, method][name] for rank in ranks)
+        assert torch.equal(first, second), name
+        assert_close(first.to(F64), value, scale=10)
+
+
+def test_parameters_under_fsdp_are_refused(ranks: list[dict[object, dict[str, str]]]) -> None:
+    for rank in ranks:
+        for message in rank["refused"].values():
+            assert "balance_at" in message
+
+
+def test_second_look_is_at_the_batch_of_all_ranks(
+    ranks: list[dict[object, dict[str, Tensor]]],
+) -> None:
+    balancer, counts = FAMO(T), COUNTS.sum(0)
+    before, after = (
+        (COUNTS * losses).sum(0) / counts.clamp(min=1) for losses in (MEANS, MEANS.sqrt())
+    )
+    balancer.backward(before.requires_grad_(), counts=counts)
+    balancer.update(after, counts=counts)
+    assert_close(ranks[0]["update"]["logits"], balancer.logits)
+
+
+def test_ranks_of_a_group_of_one_are_apart(ranks: list[dict[object, dict[str, Tensor]]]) -> None:
+    assert [float(rank["apart"]["total"]) for rank in ranks] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("what", ["approximate", *(f.__name__ for f in SAME)])
 def test_every_rank_has_the_same_weights(
     ranks: list[dict[object, dict[str, Tensor]]], what: str
 ) -> None:
