@@ -104,7 +104,8 @@ class Fork(Layer):
 
         Set it before the forward pass. A layer that is used several times in a forward pass, or by
         several processes, keeps its inputs and the tasks' gradients (T, N, O) in memory between the
-        backward pass and the call that asks for the result.
+        backward pass and the call that asks for the result; a SharedLinear that is used several
+        times also waits for the device once in a backward pass.
 
         Raises:
             ValueError: for another value.
@@ -153,17 +154,26 @@ class Fork(Layer):
             f'set layer.watch = "{what}" before the forward pass'
         )
 
-    def _split(self, z: Tensor, x: Tensor | None) -> Tensor:
+    def _split(self, x: Tensor) -> Tensor:
+        """T views (T, ...) of what the layer makes of x."""
         unwatched = self._watch is None and self.weighting is None
         if unwatched or not torch.is_grad_enabled():
-            return call(_Split.apply, z, self.num_tasks)
-        return call(self._split_watched, z, x)
+            return call(_Split.apply, self._output(x), self.num_tasks)
+        return call(self._split_watched, x)
 
     @torch.compiler.disable(  # type: ignore[untyped-decorator]
         reason="the backward pass writes a record outside the graph"
     )
-    def _split_watched(self, z: Tensor, x: Tensor | None) -> Tensor:
-        return call(_WatchedSplit.apply, z, None if x is None else x.detach(), self)
+    def _split_watched(self, x: Tensor) -> Tensor:
+        return call(_WatchedSplit.apply, *self._watched_output(x), self)
+
+    def _output(self, x: Tensor) -> Tensor:
+        """What the tasks have views of."""
+        raise NotImplementedError
+
+    def _watched_output(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same, and what the gradients are measured with besides their own."""
+        raise NotImplementedError
 
     def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
         """Record one use's gradients (T, ...) and return the combined one (...)."""

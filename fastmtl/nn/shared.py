@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fastmtl._checks import need_size, need_sizes
 from fastmtl.nn import _ranks
 from fastmtl.nn._fork import Fork, Use
+from fastmtl.nn._sole_use import SoleUse
 
 
 class SharedLinear(Fork):
@@ -25,6 +26,10 @@ class SharedLinear(Fork):
     <d_i^T x, d_j^T x> (`task_grad_gramian`) of dL_j/dW; a layer used several times in one forward
     pass gives those of the whole dL_j/dW. With `weighting` set the combination is
     d = sum_j c_j d_j, c = weighting(Gramian). Nothing synchronises with the host.
+
+    The norms and inner products are those of this layer's use of its weight: while `watch` or
+    `weighting` is set, a backward pass in which the weight has a gradient from elsewhere too, tied
+    to another layer for instance, raises RuntimeError.
 
     Parameters, their initialisation and state_dict are those of torch.nn.Linear. While gradients
     are on and `watch` or `weighting` is set, a second derivative raises, torch.compile breaks the
@@ -72,11 +77,12 @@ class SharedLinear(Fork):
         linear = nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         self.weight = linear.weight  # (O, I)
         self.bias = linear.bias  # (O,) or None
+        self._sole_use = SoleUse()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (T, ..., O), stride 0 over T."""
         need_sizes("x", x, ("...", self.in_features))
-        return self._split(F.linear(x, self.weight, self.bias), x)
+        return self._split(x)
 
     def views(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (..., I) -> T tensors (..., O)."""
@@ -87,6 +93,12 @@ class SharedLinear(Fork):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"num_tasks={self.num_tasks}, bias={self.bias is not None}"
         )
+
+    def _output(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def _watched_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.linear(x, self._sole_use.lend(self.weight), self.bias), x.detach()
 
     def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
         # dW adds up over uses as it does over rows.
@@ -107,7 +119,8 @@ class TaskFork(Fork):
 
     Calling it on z (...) gives (T, ...) and `views(z)` a tuple of T tensors (...), without a copy.
     It does for dL_j/dz what SharedLinear does for dL_j/dW, `watch` and `weighting` included: these
-    are the gradients of MGDA-UB (Sener and Koltun 2018, section 3.3). A fork used several times in
+    are the gradients of MGDA-UB (Sener and Koltun 2018, section 3.3): those of the views alone, not
+    of what uses z beside the fork. A fork used several times in
     one forward pass measures its representations as one long vector.
 
     Args:
@@ -137,7 +150,7 @@ class TaskFork(Fork):
     def forward(self, z: Tensor) -> Tensor:
         """z (...) -> (T, ...), stride 0 over T."""
         need_sizes("z", z, ("...",))
-        return self._split(z, None)
+        return self._split(z)
 
     def views(self, z: Tensor) -> tuple[Tensor, ...]:
         """z (...) -> T tensors (...)."""
@@ -145,6 +158,12 @@ class TaskFork(Fork):
 
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}"
+
+    def _output(self, x: Tensor) -> Tensor:
+        return x
+
+    def _watched_output(self, x: Tensor) -> tuple[Tensor, None]:
+        return x, None
 
     def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
         # With the one input 1, the gradient of a linear map's weight is d_j itself.
