@@ -106,19 +106,29 @@ def check_labels(source: str, value: Any) -> Tensor:
 
 
 def check_lengths(source: str, value: Any, x: Mapping[str, Tensor]) -> Tensor:
-    """Numbers of valid steps (N,) as int64, each from 1 to the shortest sequence length."""
+    """Numbers of valid steps (N,) as int64, each from 1 to the sequences' one number of steps."""
     array = as_array(value)
-    steps = [t.shape[1] for t in x.values() if t.dim() == 3]
+    sizes = {field: t.shape[1] for field, t in x.items() if t.dim() == 3}
+    steps = set(sizes.values())
     if not steps:
         got = "lengths for flat features (N, D)"
         raise DataError.at(source, "lengths", "sequence features (N, L, D)", got)
+    if len(steps) > 1:
+        # They would not say which steps of the longer one are padding.
+        expected = (
+            "sequences of one number of steps, since lengths hold for all of them (pad or resample "
+            "them to one, or leave lengths out where no step is padded)"
+        )
+        got = ", ".join(f"{field} with {size}" for field, size in sizes.items())
+        raise DataError.at(source, "lengths", expected, got)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         got = f"{array.dtype} of shape {array.shape}"
         raise DataError.at(source, "lengths", "integers of shape (N,)", got)
-    bad = (array < 1) | (array > min(steps))
+    (most,) = steps
+    bad = (array < 1) | (array > most)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        expected = f"from 1 to {min(steps)} steps (the size of the sequences)"
+        expected = f"from 1 to {most} steps (the size of the sequences)"
         raise DataError.at(source, "lengths", expected, f"{array[row].item()} at row {row}")
     return torch.from_numpy(array.astype(np.int64))
 

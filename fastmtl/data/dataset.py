@@ -26,7 +26,8 @@ class MultiTaskData:
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
     - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
-      every modality that is a sequence; features at the padded steps are 0;
+      every modality that is a sequence, all of one number of steps then; features at the padded
+      steps are 0;
     - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
     - `name`: what the set is called in messages;
     - `warnings`: one line each on what a user should know and can train without repairing.
@@ -65,7 +66,8 @@ class MultiTaskData:
         Args:
             x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality.
             y: (N, T) of 0, 1, and NaN for missing.
-            lengths: (N,) integers, the valid steps of each sequence.
+            lengths: (N,) integers, the valid steps of each sequence, for all modalities that are
+                sequences; these then have one number of steps L.
             label_names: T distinct names.
             split: (N,) of "train", "val", "test".
             group: (N,) integers or strings; samples of one group stay in one split.

@@ -170,6 +170,9 @@ def _unpack(
         if lengths is not None and lengths.shape != x.shape[:1]:
             shape = tuple(lengths.shape)
             raise ValueError(f"lengths: expected shape ({len(x)},) as {name!r} has, got {shape}")
+    steps = {name: x.shape[1] for name, x in parts.items() if x.dim() == 3}
+    if lengths is not None and len(set(steps.values())) > 1:
+        raise ValueError(f"lengths: expected sequences of one number of steps, got {steps}")
     return parts, lengths
 
 

@@ -108,12 +108,22 @@ def test_padding_is_cleared_and_may_be_anything() -> None:
 
 
 def test_lengths_hold_for_the_sequences_among_the_modalities() -> None:
-    x = {"flat": np.ones((N, 2)), "short": np.ones((N, 3, 2)), "long": np.ones((N, 5, 2))}
+    x = {"flat": np.ones((N, 2)), "audio": np.ones((N, 3, 2)), "video": np.ones((N, 3, 4))}
     data = build(**arrays(x=x, lengths=np.full(N, 2)))
-    assert data.features()["short"][0, :, 0].tolist() == [1, 1, 0]
-    assert data.features()["long"][0, :, 0].tolist() == [1, 1, 0, 0, 0]
+    for name in ("audio", "video"):
+        assert data.features()[name][0, :, 0].tolist() == [1, 1, 0]
     with pytest.raises(DataError, match="from 1 to 3 steps"):
         build(**arrays(x=x, lengths=np.full(N, 4)))
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_lengths_of_sequences_of_different_sizes_are_refused(length: int) -> None:
+    x = {"audio": np.ones((N, 3, 2)), "video": np.ones((N, 5, 2))}
+    with pytest.raises(
+        DataError, match=r"lengths: expected sequences of one number.*x_video with 5"
+    ):
+        build(**arrays(x=x, lengths=np.full(N, length)))
+    assert build(**arrays(x=x)).features()["video"].all()
 
 
 GOOD = arrays()

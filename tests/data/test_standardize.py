@@ -111,6 +111,12 @@ def test_float64_features_stay_float64() -> None:
         (lambda s: s.fit(torch.ones(3)), r"x: expected float32 or float64 \(N, D\)"),
         (lambda s: s.fit(torch.ones(3, 2).half()), "x: expected float32 or float64"),
         (lambda s: s.fit(torch.ones(3, 2, 1), lengths=torch.ones(2)), "lengths: expected shape"),
+        (
+            lambda s: s.fit(
+                {"a": torch.ones(3, 2, 1), "b": torch.ones(3, 4, 1)}, lengths=torch.ones(3)
+            ),
+            "lengths: expected sequences of one number of steps, got {'a': 2, 'b': 4}",
+        ),
         (lambda s: s.load_state_dict({}), "state: expected .* got nothing"),
         (lambda s: s.load_state_dict({"x.mean": torch.ones(1)}), "state: expected"),
         (
