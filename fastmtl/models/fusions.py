@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl.nn._module import call
 from fastmtl.nn.fusion_levels import fusion_levels
 
+# Of GFN, as its authors have them.
 _SIMILARITY_OFFSET = 0.5
+_SLOPE = 0.2
 
 
 class ConcatFusion(nn.Module):
@@ -84,16 +87,24 @@ class TensorFusion(nn.Module):
 
 
 class GraphFusion(nn.Module):
-    """GFN: the graph fusion network of Mai et al. (AAAI 2020), for modality vectors (B, M, D).
+    """GFN: the graph fusion network of Mai et al. (AAAI 2020, "Modality to modality translation"),
+    for modality vectors (B, M, D), as in the authors' code (TmacMai/ARGF_multimodal_fusion):
 
-    The levels and edges are those of HGFN, which grew from it (`fastmtl.nn.fusion_levels`). It
-    differs in three places: the importance of a modality comes from that vector alone,
-    w_i = sigmoid(a . V_i + c), the same a for all; an edge's vertex is a two-layer network of the
-    pair, V_ab = tanh(W_2 LeakyReLU(W_1 [V_a, V_b])), one for all edges of a level; and the
-    similarity is the inner product S_ab = softmax(V_a) . softmax(V_b), not its cosine.
+        w_i = sigmoid(a . V_i + c), the same a for all,    F_1 = (1/M) sum_i w_i V_i
 
-        F_1 = (1/M) sum_i w_i V_i
-        F_k = sum over the edges of w_ab V_ab,  w_ab = softmax of (w_a + w_b) / (S_ab + 0.5)
+    and for the edges (a, b) of each further level (`fastmtl.nn.fusion_levels`)
+
+        S_ab = softmax(V_a) . softmax(V_b),    q_ab = (w_a + w_b) / (S_ab + 0.5)
+        V_ab = tanh(W_2 LeakyReLU(W_1 [U_a, U_b])), one network for all edges of a level
+        U_ab = ELU(softmax over the edges of q at ab * V_ab),    F_k = sum over the edges of U_ab
+
+    For the next level U_ab stands for the vertex in networks, V_ab in similarities, and q_ab, not
+    its softmax, is its importance; of a modality U_i = V_i. Apart from the code are the width of
+    the network, D and not 64 units, and any number of modalities instead of 3; batch normalisation
+    and classifier behind it are HGFN's heads here, and there is no translation between modalities.
+
+    HGFN, which grew from it, takes the importance from all vectors together, the cosine for S, the
+    softmax for the importance of an edge, and V_ab where U_ab stands here.
 
     The result is F_1, F_2, ... concatenated, (B, levels * D).
 
@@ -120,7 +131,7 @@ class GraphFusion(nn.Module):
         self.pairs = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(2 * features, features, **factory),
-                nn.LeakyReLU(),
+                nn.LeakyReLU(_SLOPE),
                 nn.Linear(features, features, **factory),
                 nn.Tanh(),
             )
@@ -130,16 +141,17 @@ class GraphFusion(nn.Module):
     def forward(self, vertices: Tensor) -> Tensor:
         importance = self.importance(vertices).squeeze(2).sigmoid()
         fused = [(importance.unsqueeze(2) * vertices).mean(1)]
-        joined, weights = below, edge_weights = vertices, importance
-        for index, (edges, network) in enumerate(zip(self.edges, self.pairs, strict=True)):
-            if index:
-                joined = torch.cat([below, vertices], 1)
-                weights = torch.cat([edge_weights, importance], 1)
+        # Of the level's vertices: what similarities, importances and networks are of.
+        joined, weights, inputs = vertices, importance, vertices
+        for edges, network in zip(self.edges, self.pairs, strict=True):
             first, second = (list(ends) for ends in zip(*edges, strict=True))
             soft = joined.softmax(2)
             similarity = (soft[:, first] * soft[:, second]).sum(2)
             scores = (weights[:, first] + weights[:, second]) / (similarity + _SIMILARITY_OFFSET)
-            edge_weights = scores.softmax(1)
-            below = network(torch.cat([joined[:, first], joined[:, second]], 2))
-            fused.append((edge_weights.unsqueeze(2) * below).sum(1))
+            below = network(torch.cat([inputs[:, first], inputs[:, second]], 2))
+            weighted = F.elu(scores.softmax(1).unsqueeze(2) * below)
+            fused.append(weighted.sum(1))
+            joined = torch.cat([below, vertices], 1)
+            weights = torch.cat([scores, importance], 1)
+            inputs = torch.cat([weighted, vertices], 1)
         return torch.cat(fused, 1)

@@ -24,8 +24,8 @@ def fusion_edge_weights(
         S_ab = cos(softmax(V_a), softmax(V_b)),   q_ab = (w_a + w_b) / (S_ab + theta),
         w_ab = softmax of q over the edges
 
-    (graph fusion network, Mai et al. 2020, section 3.3). The softmax normalisers cancel in
-    the cosine, so one pass over the vertices is enough.
+    (HGFN; the graph fusion network of Mai et al. 2020, section 3.3, has the inner product for S).
+    The softmax normalisers cancel in the cosine, so one pass over the vertices is enough.
 
     Args:
         vertices: V, float32, float64, bfloat16 or float16.

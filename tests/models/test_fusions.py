@@ -51,24 +51,42 @@ def test_graph_fusion_network(modalities):
     fusion, batch = GraphFusion(modalities, 6).double(), vertices(modalities)
     expected = []
     for sample in batch:
-        single = [(v, fusion.importance(v).sigmoid()) for v in sample]
-        parts = [sum(w * v for v, w in single) / modalities]
+        single = [(v, fusion.importance(v).sigmoid(), v) for v in sample]
+        parts = [sum(w * v for v, w, _ in single) / modalities]
         below = []
         for level, network in zip(fusion_levels(modalities), fusion.pairs, strict=True):
             nodes = below + single
             scores, joined = [], []
             for a, b in level.edges:
-                (va, wa), (vb, wb) = nodes[a], nodes[b]
+                (va, wa, ua), (vb, wb, ub) = nodes[a], nodes[b]
                 score = (wa + wb) / (va.softmax(0) @ vb.softmax(0) + 0.5)
                 scores.append(score.reshape(1))
-                joined.append(network(torch.cat([va, vb])))
-            weights = torch.cat(scores).softmax(0)
-            below = list(zip(joined, weights, strict=True))
-            parts.append(sum(w * v for v, w in below))
+                joined.append(network(torch.cat([ua, ub])))
+            weighted = [
+                torch.nn.functional.elu(w * v)
+                for w, v in zip(torch.cat(scores).softmax(0), joined, strict=True)
+            ]
+            below = list(zip(joined, scores, weighted, strict=True))
+            parts.append(sum(weighted))
         expected.append(torch.cat(parts))
     result = fusion(batch)
     assert result.shape == (4, fusion.out_features)
     assert_close(result, torch.stack(expected))
+
+
+def test_graph_fusion_network_of_two_modalities_by_hand():
+    """With W_1 = 0 the vertex is tanh of a bias, and the one edge has the weight 1."""
+    fusion = GraphFusion(2, 2).double()
+    with torch.no_grad():
+        for parameter in fusion.parameters():
+            parameter.zero_()
+        fusion.pairs[0][2].bias.copy_(torch.tensor([1.0, -1.0]))
+    v = torch.tensor([[[2.0, 4.0], [6.0, 8.0]]], dtype=torch.float64)
+    # Importances sigmoid(0), and ELU below 0.
+    expected = torch.tensor(
+        [[2.0, 3.0, 0.7615941559557649, -0.5330785122775574]], dtype=torch.float64
+    )
+    assert_close(fusion(v), expected)
 
 
 def test_graph_fusion_network_does_not_depend_on_the_order_of_two_importances():
