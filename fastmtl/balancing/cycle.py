@@ -19,8 +19,10 @@ class CycleMeans(nn.Module):
 
     def add(self, values: Tensor, counted: Tensor) -> None:
         """Take in the losses (T,) of a step, of the tasks that are `counted` (T,)."""
-        self.sums.add_(torch.where(counted, values, 0))
-        self.counts.add_(counted)
+        sums = self.sums + torch.where(counted, values, 0)
+        # A sum too large for the dtype is not taken.
+        self.counts.add_(counted & sums.isfinite())
+        self.sums.copy_(torch.where(sums.isfinite(), sums, self.sums))
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """The means, which tasks had a loss above 0, and a new cycle. The others' mean is 1."""

@@ -54,6 +54,7 @@ class DynamicWeightAverage(Balancer):
         means, seen = self.cycle.finish()
         known = seen & (self.last_means > 0)
         ratios = torch.where(known, means / self.last_means, 1)
+        ratios.clamp_(max=torch.finfo(ratios.dtype).max)
         self.weights.copy_(self.num_tasks * torch.softmax(ratios / self.temperature, 0))
         self.last_means.copy_(torch.where(seen, means, self.last_means))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastmtl._checks import need_number
 from fastmtl.balancing.base import Balancer, over_ranks
+from fastmtl.balancing.running import RunningMeans
 
 # Adam's, as in the authors' code.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -24,16 +25,22 @@ class FAMO(Balancer):
     Adam's, with `decay` as its weight decay. A task absent from a batch keeps its weight, and has
     no part in the sums.
 
-    delta compares the losses of one batch before and after the step of the model. By default those
-    of the next batch stand in for the second, at no cost. For the algorithm to the letter, which
-    costs a second forward pass, call `update(losses)` after `optimizer.step()`, with the losses of
-    the same batch anew.
+    L_j is the mean of the task's loss over the last steps, about 1 / (1 - momentum) of them. The
+    algorithm is about losses that are expectations; that of a rare label on one batch, which mostly
+    holds no positive of it, is close to 0, and 1 / L_j would give it the weight of all others.
+    `momentum=0` takes each batch's as it stands.
 
-    Losses must be positive.
+    delta compares the losses before and after the step of the model. By default those with the next
+    batch stand in for the second, at no cost. For the algorithm to the letter, which costs a second
+    forward pass, call `update(losses)` after `optimizer.step()`, with the losses of the same batch
+    anew: delta is then that batch's.
+
+    Losses must not be negative.
 
     Args:
         num_tasks: T.
         lr: the step size of xi.
+        momentum: in [0, 1).
         decay: gamma in the paper; draws the weights of log losses back to equal.
         floor: losses are not taken below it.
 
@@ -57,7 +64,13 @@ class FAMO(Balancer):
     pending: Tensor
 
     def __init__(
-        self, num_tasks: int, *, lr: float = 0.025, decay: float = 1e-3, floor: float = 1e-8
+        self,
+        num_tasks: int,
+        *,
+        lr: float = 0.025,
+        momentum: float = 0.99,
+        decay: float = 1e-3,
+        floor: float = 1e-8,
     ) -> None:
         super().__init__(num_tasks)
         need_number("lr", lr, above=0.0)
@@ -68,6 +81,7 @@ class FAMO(Balancer):
         self.floor = floor
         for name in ("logits", "first_moment", "second_moment", "steps", "last_logs"):
             self.register_buffer(name, torch.zeros(num_tasks))
+        self.running = RunningMeans(self.weights, momentum)
         # The tasks whose last loss waits to be compared with the next.
         self.register_buffer("pending", torch.zeros(num_tasks, dtype=torch.bool))
 
@@ -91,29 +105,31 @@ class FAMO(Balancer):
             losses = torch.where(counts > 0, losses, 0)
         if self._group is not None:
             _, losses, _ = over_ranks(losses.detach(), None, counts, self._group)
-        self._descend(losses, self.pending)
+        self._descend(self.last_logs - self._logs(losses), self.pending)
         self.pending.zero_()
 
     def _prepare(self, values: Tensor, present: Tensor | None) -> None:
         if present is None:
             present = values != 0
-        self._descend(values, self.pending & present)
-        logs = self._logs(values)
-        finite = logs.isfinite().all()
+        finite = values.isfinite().all()
         present = present & finite
+        before = self._logs(self.running.means)
+        self.running.add(values.to(self.weights.dtype), present)
+        means = self._logs(self.running.means)
+        self._descend(before - means, self.pending & present)
         # z_j / L_j in logarithms; the present tasks share what the others leave of T.
-        shares = torch.where(present, torch.log_softmax(self.logits, 0) - logs, -torch.inf)
+        shares = torch.where(present, torch.log_softmax(self.logits, 0) - means, -torch.inf)
         room = self.num_tasks - torch.where(present, 0, self.weights).sum()
         self.weights.copy_(torch.where(present, room * torch.softmax(shares, 0), self.weights))
-        self.last_logs.copy_(torch.where(present, logs, self.last_logs))
+        self.last_logs.copy_(torch.where(present, self._logs(values), self.last_logs))
         self.pending.copy_(torch.where(finite, present, self.pending))
 
     def _logs(self, values: Tensor) -> Tensor:
         return values.to(self.weights.dtype).clamp(min=self.floor).log()
 
-    def _descend(self, values: Tensor, compared: Tensor) -> None:
+    def _descend(self, delta: Tensor, compared: Tensor) -> None:
         """One step of Adam on xi, from the tasks (T,) that are `compared`."""
-        delta = torch.where(compared, self.last_logs - self._logs(values), 0)
+        delta = torch.where(compared, delta, 0)
         z = torch.softmax(self.logits, 0)
         grad = z * (delta - (z * delta).sum()) + self.decay * self.logits
         counted = compared.any() & grad.isfinite().all()

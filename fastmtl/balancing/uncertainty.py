@@ -16,7 +16,8 @@ class UncertaintyWeighting(Balancer):
     The log-variances s (T,) are parameters that start at 0 and get their gradient from the same
     backward pass: give them to the optimizer, `[*model.parameters(), *balancer.parameters()]`. The
     weights need not sum to T. Halve the loss of a regression task, which makes it the paper's
-    1 / (2 sigma^2) term. A loss of exactly 0 counts as absent; an absent task's s_j has gradient 0.
+    1 / (2 sigma^2) term. A loss of exactly 0 counts as absent; an absent task's s_j has gradient 0,
+    and all have on a batch with a loss that is not finite.
 
     Args:
         num_tasks: T.
@@ -45,6 +46,8 @@ class UncertaintyWeighting(Balancer):
             self.weights.copy_(precision)
         # s learns from the losses of all ranks, and no rank's differs: losses and values are equal
         # but for their gradients and, under DDP, for what each rank contributes.
+        learned = present & values.isfinite().all()
+        values = torch.where(learned, values, 0)
         terms = self.weights * losses + (precision - self.weights) * values
-        penalty = torch.where(present, self.log_variances / 2, 0)
+        penalty = torch.where(learned, self.log_variances / 2, 0)
         return (terms + penalty).sum().to(losses.dtype)

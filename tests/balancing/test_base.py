@@ -230,6 +230,34 @@ def test_losses_of_zero(method: type[Balancer]) -> None:
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+EXTREMES = [0.0, 1e-45, 1e-38, 1e-30, 1e-8, 1.0, 1e8, 1e30, 3e38, torch.inf, torch.nan, -1.0]
+
+
+@every_method
+@pytest.mark.parametrize("seed", range(3))
+def test_extreme_losses(method: type[Balancer], seed: int) -> None:
+    """Whatever a batch brings, the state stays finite and the next good batch is balanced."""
+    torch.manual_seed(seed)
+    net = Net().float()
+    balancer = make(method, net).float()
+    x, generator = batch().float(), torch.Generator().manual_seed(seed)
+    parameters = [*net.parameters(), *balancer.parameters()]
+    for step in range(80):
+        at = torch.randint(len(EXTREMES), (T,), generator=generator)
+        losses = net(x) * torch.tensor(EXTREMES)[at]
+        present = torch.rand(T, generator=generator) < 0.8 if step % 2 else None
+        balancer.backward(losses, present=present)
+        if step % 7 == 6:
+            balancer.end_cycle()
+        for name, value in balancer.state_dict().items():
+            assert value.isfinite().all(), (name, step)
+        assert (balancer.weights >= 0).all()
+        for parameter in parameters:
+            parameter.grad = None
+    balancer.backward(net(x))
+    assert all(p.grad.isfinite().all() for p in parameters)
+
+
 @every_method
 def test_one_task(method: type[Balancer]) -> None:
     net = Net(num_tasks=1)

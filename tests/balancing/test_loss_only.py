@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastmtl.balancing import FAMO, DynamicWeightAverage, GeometricMean, RandomLossWeighting
+from fastmtl.balancing import (
+    FAMO,
+    Balancer,
+    DynamicWeightAverage,
+    GeometricMean,
+    RandomLossWeighting,
+)
 from tests.balancing.networks import F64, Net, T, batch
 from tests.tolerances import assert_close
 
@@ -63,7 +69,7 @@ def test_geometric_mean_is_differentiated(absent: bool) -> None:
     present = torch.tensor([True, not absent, True, True])
     product = net(x)[present].log().mean().exp()
     expected = torch.autograd.grad(product, list(net.parameters()))
-    total = GeometricMean(T).double().backward(net(x), present=present)
+    total = GeometricMean(T, momentum=0).double().backward(net(x), present=present)
     assert_close(total, product)
     for parameter, grad in zip(net.parameters(), expected, strict=True):
         assert_close(parameter.grad, grad)
@@ -74,6 +80,37 @@ def test_geometric_mean_of_extremes() -> None:
     total = GeometricMean(3).backward(losses)
     assert_close(total, torch.tensor(1e5, dtype=F64), scale=10)
     assert_close(losses.grad * losses.detach(), total.double().expand(3) / 3)
+
+
+@pytest.mark.parametrize("method", [GeometricMean, FAMO])
+def test_a_rare_label_does_not_take_the_weight_of_all_others(method: type[Balancer]) -> None:
+    """Its loss is near 0 on the 19 batches of 20 that hold no positive of it."""
+    balancer = method(3)
+    shares = torch.zeros(3)
+    for step in range(2000):
+        rare = 2.0 if step % 20 == 0 else 1e-6
+        losses = torch.tensor([0.1, 0.2, rare])
+        balancer.backward(losses.requires_grad_())
+        if step >= 1000:
+            # What each task contributes to the gradients of logarithms of the losses.
+            shares += (balancer.weights * losses).detach()
+    shares /= shares.mean()
+    torch.testing.assert_close(shares, torch.ones(3), rtol=0, atol=0.25)
+
+
+@pytest.mark.parametrize("method", [GeometricMean, FAMO])
+def test_momentum_is_that_of_a_running_mean(method: type[Balancer]) -> None:
+    balancer = method(2, momentum=0.5).double()
+    for first in (1.0, 4.0):
+        balancer.backward(leaf(first, 1.0))
+    assert_close(balancer.running.means, torch.tensor([3.0, 1.0]))
+    # An absent task keeps its mean.
+    balancer.backward(leaf(0.0, 4.0))
+    assert_close(balancer.running.means, torch.tensor([3.0, 19 / 7], dtype=F64))
+    with pytest.raises(ValueError, match=r"momentum: expected a number in \[0, 1\), got 1"):
+        method(2, momentum=1)
+    with pytest.raises(ValueError, match="momentum: "):
+        method(2, momentum=-0.1)
 
 
 class PlainFAMO:
@@ -97,7 +134,7 @@ class PlainFAMO:
 def test_famo(same_batch: bool) -> None:
     net = Net()
     twin = copy.deepcopy(net)
-    balancer, plain = FAMO(T).double(), PlainFAMO(T)
+    balancer, plain = FAMO(T, momentum=0).double(), PlainFAMO(T)
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.05) for model in (net, twin)]
     previous = None
     for seed in range(6):

@@ -45,3 +45,13 @@ def test_absent_tasks_leave_their_variance_alone() -> None:
     balancer.log_variances.grad = None
     balancer.backward(losses * 2, present=present)
     assert balancer.log_variances.grad.tolist() == [-1.5, 0.0, -1.5, -1.5]
+
+
+def test_a_loss_that_is_not_finite_teaches_nothing() -> None:
+    balancer = UncertaintyWeighting(T).double()
+    for bad in (torch.nan, torch.inf):
+        losses = torch.ones(T, dtype=F64)
+        losses[1] = bad
+        total = balancer.backward(losses.requires_grad_())
+        assert not total.isfinite()
+        assert balancer.log_variances.grad.tolist() == [0.0] * T
