@@ -28,8 +28,8 @@ def focal_loss(
         -(1 - p)^gamma log p
 
     (Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 4); gamma = 0 is binary
-    cross-entropy exactly. It is finite, with a finite gradient, for every finite logit. Only the
-    logits have a gradient, and only a first one.
+    cross-entropy, to rounding. It is finite, with a finite gradient, for every finite logit. Only
+    the logits have a gradient, and only a first one.
 
     Args:
         logits: float32, float64, bfloat16 or float16, with any strides.

@@ -32,9 +32,9 @@ def grouped_focal_loss(
 
         -(1 - p)^gamma log p
 
-    (Lin et al. 2017, eq. 4, over a softmax); gamma = 0 is cross-entropy exactly. It is computed as
-    the binary loss of the margin x = z_label - logsumexp(other logits), since p = sigmoid(x). Only
-    the logits have a gradient, and only a first one.
+    (Lin et al. 2017, eq. 4, over a softmax); gamma = 0 is cross-entropy, to rounding. It is
+    computed as the binary loss of the margin x = z_label - logsumexp(other logits), since
+    p = sigmoid(x). Only the logits have a gradient, and only a first one.
 
     Args:
         logits: float32, float64, bfloat16 or float16, with any strides.
