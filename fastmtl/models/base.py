@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fastmtl._checks import need_dtype
 from fastmtl._deprecation import deprecated, takes_old_arguments
 from fastmtl.models.pairs import ParameterPair
 from fastmtl.nn import SharedLinear
@@ -70,6 +71,17 @@ class MultiTaskModel(Layer):
                 "layer, got 'shared'"
             )
         return self.shared
+
+    def _need_dtype(self, name: str, value: Tensor) -> None:
+        """Raise where one of `value` and the parameters is float64 and the other is not.
+
+        Half precision is for autocast, FSDP and others to cast, who may do so below here.
+        """
+        like = next(self.parameters())
+        if torch.float64 in (value.dtype, like.dtype) and (
+            value.is_meta or not torch.is_autocast_enabled(value.device.type)
+        ):
+            need_dtype(name, value, "the model", like)
 
     def is_twin(self, twin: nn.Module) -> bool:
         """Whether `to_torch` of a model of this kind gives such a module."""

@@ -82,6 +82,7 @@ class CMLC(MultiTaskModel):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         need_sizes("x", x, ("B", "L", self.in_features))
+        self._need_dtype("x", x)
         batch, steps, _ = x.shape
         need_lengths(lengths, batch, steps)
         states = self.gru(x, lengths)[0]  # (B, L, 2h)

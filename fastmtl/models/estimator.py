@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
@@ -41,12 +42,15 @@ class MultiLabelEstimator:
 
     The arguments of the constructor are stored as they come and checked by `fit`, so that `clone`,
     pipelines and searches over parameters work. X is (N, D): an array or what numpy makes one of, a
-    scipy sparse matrix, or a tensor. y is (N, T), 0 or 1. Results are numpy arrays.
+    scipy sparse matrix, or a tensor. y is (N, T), 0 or 1. Results are numpy arrays. After a fit to
+    a data frame whose columns are named, `feature_names_in_` (D,) holds the names, and other
+    calls expect the same in the same order.
 
     A subclass implements `fit`, which ends with `_fitted`, and `predict_proba`.
     """
 
     n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
     n_labels_: int
     classes_: Labels
 
@@ -62,10 +66,14 @@ class MultiLabelEstimator:
         """Decision on each label, (N, T) int64 of 0 and 1."""
         return (self.predict_proba(X) > 0.5).astype(np.int64)
 
-    def score(self, X: Any, y: Any) -> float:
-        """Subset accuracy, as scikit-learn's classifiers: share of rows with all labels right."""
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Subset accuracy, as scikit-learn's classifiers: share of rows with all labels right,
+        weighed by `sample_weight` (N,) where it is given."""
         predicted = self.predict(X)
-        return float((predicted == checked_labels(y, len(predicted))).all(1).mean())
+        right = (predicted == checked_labels(y, len(predicted))).all(1)
+        if sample_weight is None:
+            return float(right.mean())
+        return float(np.average(right, weights=_checked_weights(sample_weight, len(right))))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -103,8 +111,13 @@ class MultiLabelEstimator:
 
     def _checked(self, X: Any, y: Any) -> tuple[Rows, Labels]:
         """The arguments of a fit, and what they say about later calls."""
-        rows = checked_rows(X)
-        return rows, checked_labels(y, rows.shape[0])
+        names, rows = _column_names(X), checked_rows(X)
+        labels = checked_labels(y, rows.shape[0])
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return rows, labels
 
     def _fitted(self, rows: Rows, labels: Labels) -> None:
         self.n_features_in_ = rows.shape[1]
@@ -115,6 +128,7 @@ class MultiLabelEstimator:
         """The argument of a prediction."""
         if not hasattr(self, "n_features_in_"):
             _raise_not_fitted(f"{type(self).__name__}: expected a call of fit before, got none")
+        self._check_names(_column_names(X))
         rows = checked_rows(X)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -122,6 +136,64 @@ class MultiLabelEstimator:
                 f"{self.n_features_in_} features as input"
             )
         return rows
+
+    def _check_names(self, names: NDArray[np.object_] | None) -> None:
+        """Raise or warn where scikit-learn does, and with its words, by which users search."""
+        fitted, name = getattr(self, "feature_names_in_", None), type(self).__name__
+        if names is None and fitted is None:
+            return
+        if fitted is None:
+            warnings.warn(
+                f"X has feature names, but {name} was fitted without feature names", stacklevel=4
+            )
+        elif names is None:
+            warnings.warn(
+                f"X does not have valid feature names, but {name} was fitted with feature names",
+                stacklevel=4,
+            )
+        elif list(names) != list(fitted):
+            raise ValueError(_mismatch(list(names), list(fitted)))
+
+
+def _column_names(X: Any) -> NDArray[np.object_] | None:
+    """The names of a data frame's columns, where they are strings."""
+    columns = getattr(X, "columns", None)
+    if columns is None or not hasattr(X, "__array__"):
+        return None
+    names = list(columns)
+    strings = [isinstance(name, str) for name in names]
+    if any(strings) and not all(strings):
+        kinds = sorted({type(name).__name__ for name in names})
+        raise TypeError(
+            "X: expected column names that are all strings. Feature names are only supported if "
+            f"all input features have string names, but your input has {kinds} as feature name / "
+            "column name types."
+        )
+    return np.array(names, object) if names and all(strings) else None
+
+
+def _mismatch(names: list[str], fitted: list[str]) -> str:
+    message = "The feature names should match those that were passed during fit.\n"
+    unseen, missing = sorted({*names} - {*fitted}), sorted({*fitted} - {*names})
+    for kind, found in (
+        ("unseen at fit time", unseen),
+        ("seen at fit time, yet now missing", missing),
+    ):
+        if found:
+            message += f"Feature names {kind}:\n" + "".join(f"- {name}\n" for name in found)
+    if not unseen and not missing:
+        message += "Feature names must be in the same order as they were in fit.\n"
+    return message
+
+
+def _checked_weights(value: Any, num_samples: int) -> FloatArray:
+    """Weights of samples (N,), at least 0 and not all 0."""
+    weights = np.asarray(value, np.float64)
+    if weights.shape != (num_samples,):
+        raise ValueError(f"sample_weight: expected ({num_samples},), got shape {weights.shape}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ValueError("sample_weight: expected numbers >= 0, not all 0, got others")
+    return weights
 
 
 def checked_rows(X: Any, name: str = "X") -> Rows:

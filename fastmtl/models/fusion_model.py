@@ -131,6 +131,7 @@ class FusionModel(MultiTaskModel):
         for name, features in self.modalities.items():
             steps = ("L",) if name in self.sequence_modalities else ()
             need_sizes(f"x[{name!r}]", x[name], (batch, *steps, features))
+            self._need_dtype(f"x[{name!r}]", x[name])
             batch = x[name].shape[0]
             if steps:
                 need_lengths(lengths.get(name), batch, x[name].shape[1], f"lengths of {name!r}")

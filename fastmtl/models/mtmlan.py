@@ -109,6 +109,7 @@ class MTMLAN(MultiTaskModel):
 
     def _attend(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         need_sizes("x", x, ("B", "L", self.in_features))
+        self._need_dtype("x", x)
         batch, steps, _ = x.shape
         need_lengths(lengths, batch, steps)
         if self.shared is not None:

@@ -145,11 +145,12 @@ class TaskGRU(Layer):
         """Build the layer that computes what `modules` compute.
 
         Args:
-            modules: one `torch.nn.GRU` for each task. The weights are copied.
+            modules: one `torch.nn.GRU` with `batch_first=True` for each task, since this layer
+                reads (B, L, I). The weights are copied.
 
         Raises:
             TypeError or ValueError: for no modules, others than `torch.nn.GRU`, or such of
-                different settings.
+                different settings or that read (L, B, I).
         """
         modules = list(modules)
         if not modules:
@@ -157,6 +158,11 @@ class TaskGRU(Layer):
         for module in modules:
             if not isinstance(module, nn.GRU):
                 raise TypeError(f"modules: expected torch.nn.GRU, got {type(module).__name__}")
+            if not module.batch_first:
+                raise ValueError(
+                    "modules: expected batch_first=True, since TaskGRU reads (B, L, I) and not "
+                    "(L, B, I), got False; set module.batch_first = True and transpose the inputs"
+                )
         settings: list[dict[str, Any]] = [
             {name: getattr(module, name) for name in ("input_size", "hidden_size", *_SETTINGS)}
             for module in modules

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -109,6 +110,60 @@ def test_parameters(estimator):
 def test_wrong_data(estimator, X, y, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         fresh(estimator).fit(X, y)
+
+
+class Frame:
+    """What is read of a data frame, without pandas."""
+
+    def __init__(self, values, columns):
+        self.values, self.columns = values, columns
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+@each
+def test_names_of_features(estimator):
+    X, y = problem()
+    names = [f"f{i}" for i in range(6)]
+    model = fresh(estimator).fit(Frame(X, names), y)
+    assert model.feature_names_in_.tolist() == names
+    assert model.feature_names_in_.dtype == object
+    plain = fresh(estimator).fit(X, y)
+    assert not hasattr(plain, "feature_names_in_")
+    expected = plain.predict_proba(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(model.predict_proba(Frame(X, names)), expected)
+        plain.predict_proba(X)
+        # Columns that are numbered have no names.
+        plain.predict_proba(Frame(X, range(6)))
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        model.predict(X)
+    with pytest.warns(UserWarning, match="X has feature names, but .* was fitted without"):
+        plain.predict(Frame(X, names))
+    with pytest.raises(ValueError, match="must be in the same order as they were in fit"):
+        model.predict(Frame(X, names[::-1]))
+    with pytest.raises(ValueError, match=r"unseen at fit time:\n- other\n.*missing:\n- f5\n"):
+        model.predict(Frame(X, [*names[:5], "other"]))
+    with pytest.raises(TypeError, match="X: expected column names that are all strings"):
+        fresh(estimator).fit(Frame(X, [*names[:5], 5]), y)
+    assert not hasattr(model.fit(X, y), "feature_names_in_")
+
+
+@each
+def test_score_weighs_samples(estimator):
+    X, y = problem()
+    model = fresh(estimator).fit(X, y)
+    right = (model.predict(X) == y).all(1)
+    weights = np.arange(50.0)
+    assert model.score(X, y) == pytest.approx(right.mean())
+    assert model.score(X, y, sample_weight=np.ones(50)) == pytest.approx(right.mean())
+    expected = (weights * right).sum() / weights.sum()
+    assert model.score(X, y, sample_weight=weights) == pytest.approx(expected)
+    for wrong in (np.ones(49), -np.ones(50), np.zeros(50), np.full(50, np.nan)):
+        with pytest.raises(ValueError, match=r"^sample_weight: expected"):
+            model.score(X, y, sample_weight=wrong)
 
 
 @each

@@ -56,6 +56,18 @@ def test_equals_its_twin(case: Case, dtype: torch.dtype, padded: bool) -> None:
 
 
 @each
+@pytest.mark.parametrize("double", ["model", "input"])
+def test_float64_beside_float32_is_refused(case: Case, double: str) -> None:
+    model, x = case.build(), case.inputs(dtype=torch.float32)
+    if double == "model":
+        model.double()
+    else:
+        x = cast(x, torch.float64)
+    with pytest.raises(TypeError, match=r"^x.*: expected the dtype of the model, torch\.float"):
+        model(x)
+
+
+@each
 def test_its_twin_trains_as_the_model_does(case: Case) -> None:
     model = case.build().double()
     twin = model.to_torch()
