@@ -19,7 +19,6 @@ from fastmtl.training import (
     Reporter,
     TrainConfig,
     Trainer,
-    load_data,
 )
 from fastmtl.training import directory as run_directory
 from fastmtl.training.config import check_effect, resolve_device
@@ -49,7 +48,7 @@ def train(
         for name in ("data", "test", "xml"):
             if not given.get(name, "synthetic:").startswith("synthetic:"):
                 given[name] = os.path.abspath(given[name])
-        config = run_directory.resumed_config(out, given) if resume else TrainConfig(**given)
+        config = run_directory.resumable_by_name(out, given) if resume else TrainConfig(**given)
         check_effect(config, given)
         trainer = _make_trainer(config, out, reporter)
     reporter.message(_description(trainer))
@@ -64,10 +63,10 @@ def train(
 
 def _make_trainer(config: TrainConfig, out: Path, reporter: Reporter) -> Trainer:
     resolve_device(config.device)
-    data = load_data(config, config.data, test=config.test, xml=config.xml)
-    for warning in data.warnings:
+    trainer = Trainer.from_config(config, out, reporter=reporter)
+    for warning in trainer.warnings:
         warn(warning)
-    return Trainer.from_config(config, out, data, reporter=reporter)
+    return trainer
 
 
 def _description(trainer: Trainer) -> str:

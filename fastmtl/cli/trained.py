@@ -53,8 +53,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
-        config, console = predictor.config, Console()
-        console.print(results_table(metrics, f"{config.model}, {config.balancer}"))
+        console = Console()
+        console.print(results_table(metrics, predictor.title))
         console.print(_measured(loaded, found), highlight=False)
 
 

@@ -1,17 +1,31 @@
-"""Files that are either whole or not there: atomic writes, and tensors with JSON in safetensors."""
+"""Files that are either whole or not there: atomic writes, and tensors with JSON in safetensors.
+
+What a run is resumed or used from carries a checksum of its content, so that a damaged file is an
+error and not a silently different model.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+# No file that a run writes as JSON comes near this.
+MAX_JSON_BYTES = 64 << 20
+_CHECKSUM = "checksum"
+# What parsers raise for content that is not theirs. RecursionError is a RuntimeError.
+_BROKEN = (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError)
 
 
 class RunError(ValueError):
@@ -22,9 +36,9 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write `content` to `path`, so that a reader finds the old file or the whole new one.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and replace
-    `path` in one step. If anything fails (a full disk, no permission) the temporary file is
-    removed, `path` stays as it was, and the OSError names `path`. A device or pipe is written to
-    directly.
+    `path` in one step, which is flushed too. If anything fails (a full disk, no permission) the
+    temporary file is removed, `path` stays as it was, and the OSError names `path`. A device or
+    pipe is written to directly.
 
     Example:
         >>> import tempfile
@@ -45,12 +59,50 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
                 os.fsync(file.fileno())
         if not special:
             os.replace(temporary, target)
+            sync_directory(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Have the names in a directory outlast a power cut, where the system knows how."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(directory: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of `write_atomic` of these names; nobody else may write."""
+    for name in names:
+        for path in directory.glob(f".{glob.escape(name)}.*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """A hash of a text and of named tensors: names, dtypes, shapes and every bit of the values.
+
+    Example:
+        >>> import torch
+        >>> digest({"w": torch.ones(2)}) == digest({"w": -torch.ones(2)})
+        False
+    """
+    state = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        values = tensor.detach().cpu().contiguous().flatten()
+        state.update(values.view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
@@ -61,20 +113,33 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON object in `path`; RunError naming the file if it cannot be read as one."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+        value = json.loads(_regular(path, MAX_JSON_BYTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, RunError):
+            raise
         raise RunError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object with a checksum of the rest of it."""
+    return {**value, _CHECKSUM: digest({}, json.dumps(value, sort_keys=True))}
+
+
+def read_sealed(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in `path` that `seal` gave; RunError if it is another since."""
+    value = read_json(path)
+    stored = value.pop(_CHECKSUM, None)
+    _check(path, stored, digest({}, json.dumps(value, sort_keys=True)))
+    return value
+
+
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: object = None
 ) -> None:
-    """Write named tensors and a JSON-able value into one safetensors file, atomically.
+    """Write named tensors, a JSON-able value and a checksum into one safetensors file, atomically.
 
     Example:
         >>> import tempfile, torch
@@ -85,23 +150,47 @@ def save_tensors(
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
-    write_atomic(path, safetensors.torch.save(stored, metadata={"json": text}))
+    about = {"json": text, _CHECKSUM: digest(stored, text)}
+    write_atomic(path, safetensors.torch.save(stored, metadata=about))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Any]:
     """The tensors (on the CPU) and the value that `save_tensors` wrote.
 
-    Raises RunError naming the file if it is absent or not one of these files.
+    Raises RunError naming the file if it is absent, damaged, or not one of these files.
     """
-    if not Path(path).is_file():
-        raise RunError(f"{path}: no such file")
+    source = _regular(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(source, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = (file.metadata() or {})["json"]
-        return tensors, json.loads(metadata)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            about = file.metadata() or {}
+        text, metadata = about["json"], json.loads(about["json"])
+    except _BROKEN as error:
         raise RunError(f"{path}: not a file that fastmtl wrote ({error})") from error
+    _check(path, about.get(_CHECKSUM), digest(tensors, text))
+    return tensors, metadata
+
+
+def _regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
+    """The path, if an ordinary file of at most so many bytes is there; a pipe would never end."""
+    path = Path(path)
+    if not path.exists():
+        raise RunError(f"{path}: no such file")
+    if not path.is_file():
+        raise RunError(f"{path}: expected a file, got a directory, pipe or device")
+    if most is not None and (size := path.stat().st_size) > most:
+        raise RunError(f"{path}: expected at most {most:,} bytes, got {size:,}")
+    return path
+
+
+def _check(path: str | os.PathLike[str], stored: object, found: str) -> None:
+    if stored is None:
+        raise RunError(
+            f"{path}: has no checksum: it is damaged, or of a version of fastmtl that wrote none "
+            "(train the run anew, or use that version)"
+        )
+    if stored != found:
+        raise RunError(f"{path}: is damaged or was changed (its checksum does not match)")
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

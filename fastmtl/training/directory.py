@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastmtl.training.checkpoint import RunError, read_json
+from fastmtl.training import lock
+from fastmtl.training.checkpoint import (
+    RunError,
+    read_json,
+    read_sealed,
+    remove_temporaries,
+    seal,
+    sync_directory,
+    write_json,
+)
 from fastmtl.training.config import TrainConfig
+from fastmtl.training.identity import CHANGEABLE, Identity
+from fastmtl.training.report import FIGURES
 
 CONFIG = "config.json"
 MODEL = "model.safetensors"
@@ -22,7 +34,6 @@ WEIGHTS = "weights.png"
 
 STATE = (CONFIG, MODEL, CHECKPOINT)
 RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
-CHANGEABLE = ("epochs", "device", "threads", "data", "test", "xml")
 
 
 def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
@@ -38,10 +49,12 @@ def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> Non
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: expected a directory, got a file")
     if resume:
-        for name in (CONFIG, CHECKPOINT):
+        # A run that was killed before its first checkpoint has a configuration alone.
+        needed = [CONFIG, CHECKPOINT] if (path / MODEL).is_file() else [CONFIG]
+        for name in needed:
             if not (path / name).is_file():
                 raise RunError(f"{path / name}: no such file, so there is no run to resume")
-    elif path.is_dir() and any(path.iterdir()) and not overwrite:
+    elif path.is_dir() and any(not _is_leftover(each) for each in path.iterdir()) and not overwrite:
         raise RunError(
             f"{path}: expected a new or empty directory, got one with files in it "
             "(--resume continues the run, --overwrite replaces it)"
@@ -51,38 +64,90 @@ def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> Non
         raise RunError(f"{path}: cannot be written to ({nearest} is not a writable directory)")
 
 
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is one that a killed run has no more use for."""
+    names = "|".join(map(re.escape, STATE + RESULTS))
+    return path.name == lock.NAME or bool(re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name))
+
+
+def make(path: Path) -> None:
+    """Make the directory of a run, so that it outlasts a power cut."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        sync_directory(path.parent)
+
+
 def clear(path: Path, *, keep_state: bool) -> None:
-    """Remove a run's results, and its state too unless `keep_state`; leave every other file."""
+    """Remove a run's results, its state too unless `keep_state`, and what killed processes left.
+
+    Every other file stays.
+    """
+    remove_temporaries(path, STATE + RESULTS)
     for name in RESULTS if keep_state else RESULTS + STATE:
         (path / name).unlink(missing_ok=True)
+    sync_directory(path)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The content of a run's config.json."""
+    """The content of a run's config.json.
+
+    `train` has the defaults for options that did not make the run: those of a model, a balancer or
+    arrays that were given and not named are in `record` alone.
+    """
 
     train: TrainConfig
-    model: str | None  # None for a model of the user's own
-    arguments: dict[str, Any]
-    data: dict[str, Any]
+    record: dict[str, Any]
+    identity: Identity
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model's class, None for a model of the user's own."""
+        name: str | None = self.record["model"]["name"]
+        return name
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those that the model's constructor got."""
+        return dict(self.record["model"]["arguments"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What `describe` gave of the data."""
+        return dict(self.record["data"])
+
+    @property
+    def title(self) -> str:
+        """Model and balancer, by their names where they have one."""
+        options = self.record["train"]
+        parts = (options.get(kind, self.record[kind]["class"]) for kind in ("model", "balancer"))
+        return ", ".join(parts)
+
+    def missing(self) -> list[str]:
+        """Which of model, balancer and data cannot be made from the options that are stored."""
+        return [kind for kind in ("model", "balancer", "data") if kind not in self.record["train"]]
+
+
+def write(path: Path, record: Mapping[str, Any], identity: Identity) -> None:
+    """Write config.json: what `read` gives."""
+    write_json(path / CONFIG, seal({**record, "run": identity.to_dict()}))
 
 
 def read(path: str | os.PathLike[str]) -> StoredRun:
     """What the config.json of the run in a directory says.
 
-    Raises RunError naming the file if it is absent or not one that a run wrote.
+    Raises RunError naming the file if it is absent, damaged, or not one that a run wrote.
     """
     path = Path(path) / CONFIG
-    stored = read_json(path)
+    record = read_sealed(path)
     try:
-        return StoredRun(
-            TrainConfig.from_dict(stored["train"]),
-            stored["model"]["name"],
-            stored["model"]["arguments"],
-            {key: stored["data"][key] for key in ("label_names", "features", "sequences")},
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        identity = Identity.from_dict(record.pop("run"))
+        stored = StoredRun(TrainConfig.from_dict(record["train"]), record, identity)
+        needed = [stored.model, stored.arguments, stored.title]
+        needed += [stored.data[key] for key in ("label_names", "features", "sequences")]
+    except (LookupError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the configuration of a run ({error})") from error
+    return stored
 
 
 def resumed_config(path: str | os.PathLike[str], given: Mapping[str, Any]) -> TrainConfig:
@@ -98,3 +163,31 @@ def resumed_config(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Tr
                 f"{name}: expected {getattr(stored, name)!r} as in the run to resume, got {value!r}"
             )
     return dataclasses.replace(stored, **given)
+
+
+def resumable_by_name(path: str | os.PathLike[str], given: Mapping[str, Any]) -> TrainConfig:
+    """`resumed_config` for one who has the options alone.
+
+    Raises RunError for a run of a model, a balancer or data that options do not name.
+    """
+    if missing := [kind for kind in read(path).missing() if kind not in given.keys() & {"data"}]:
+        raise RunError(
+            f"{path}: the {' and the '.join(missing)} of this run were given in Python, so there "
+            "it must be resumed: Trainer.fit(resume=True)"
+        )
+    return resumed_config(path, given)
+
+
+def stored_metrics(path: Path, splits: Iterable[str]) -> dict[str, Any] | None:
+    """What metrics.json holds, None unless it is whole: the figures of `splits` and of training."""
+    try:
+        metrics = read_json(path / METRICS)
+    except RunError:
+        return None
+    parts = {name: metrics.get(name) for name in (*splits, "training")}
+    if metrics.keys() != parts.keys() or not all(isinstance(each, dict) for each in parts.values()):
+        return None
+    needed = [("training", {"epochs", "best_epoch", "seconds_per_epoch"})]
+    needed += [(split, {"accuracy", *FIGURES}) for split in splits]
+    whole = all(keys <= metrics[name].keys() for name, keys in needed)
+    return metrics if whole else None

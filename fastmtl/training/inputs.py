@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.training.checkpoint import digest, with_prefix
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.recipes import FUSION_MODELS
 
@@ -110,15 +110,10 @@ def check_fits(data: MultiTaskData, stored: Mapping[str, Any]) -> None:
 
 def fingerprint(data: MultiTaskData) -> str:
     """A hash of every value that training reads: a resumed run must see the same data."""
-    digest = hashlib.blake2b(digest_size=16)
-    tensors = {**data.features(), "y": data.y, "split": data.split}
+    tensors = {**with_prefix("x", data.features()), "y": data.y, "split": data.split}
     if data.lengths is not None:
         tensors["lengths"] = data.lengths
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    digest.update(repr(list(data.label_names)).encode())
-    return digest.hexdigest()
+    return digest(tensors, repr(list(data.label_names)))
 
 
 def _sequences(data: MultiTaskData) -> list[str]:

@@ -21,6 +21,7 @@ from fastmtl.training.factory import rebuild_model
 from fastmtl.training.inputs import check_fits
 from fastmtl.training.metrics import decide, multilabel_metrics
 from fastmtl.training.signals import StopRequest
+from fastmtl.training.state import expect
 
 
 class Predictor:
@@ -31,7 +32,7 @@ class Predictor:
 
     Args:
         model: with its best weights.
-        config: the options of the run.
+        config: the options of the run; those that did not make it have their defaults.
         description: what data must share with the training data (`describe`).
         standardizer: fitted on the training split, None for a run without.
         device: where it computes.
@@ -82,19 +83,24 @@ class Predictor:
                 f"{directory}: holds a model of your own: expected it as model, got none"
             )
         path = Path(directory) / files.MODEL
-        tensors, _ = load_tensors(path)
+        tensors, values = load_tensors(path)
+        stored.identity.check(path, values)
         try:
             if model is None:
                 model = rebuild_model(str(stored.model), stored.arguments)
             model.load_state_dict(take_prefix("model", tensors))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            standardizer = _standardizer(stored, take_prefix("standardizer", tensors))
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"{path}: does not fit {files.CONFIG} ({reason})") from error
-        standardizer = None
-        if state := take_prefix("standardizer", tensors):
-            standardizer = Standardizer()
-            standardizer.load_state_dict(state)
-        return cls(model, stored.train, stored.data, standardizer, resolve_device(device))
+        description = {**stored.data, "title": stored.title}
+        return cls(model, stored.train, description, standardizer, resolve_device(device))
+
+    @property
+    def title(self) -> str:
+        """What was trained: model and balancer."""
+        default = f"{self.config.model}, {self.config.balancer}"
+        return str(self.description.get("title", default))
 
     @property
     def label_names(self) -> list[str]:
@@ -128,6 +134,21 @@ class Predictor:
         """`multilabel_metrics` over the samples of a split; arguments as for `probabilities`."""
         probabilities = self.probabilities(data, split)
         return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
+
+
+def _standardizer(stored: files.StoredRun, state: dict[str, Tensor]) -> Standardizer | None:
+    """The standardisation of a run; ValueError if it is not there, or not of its features."""
+    sizes = stored.data["features"] if stored.train.standardize else {}
+    names = [f"{name}.{part}" for name in sizes for part in ("mean", "scale")]
+    expect("standardizer", state, names)
+    if not names:
+        return None
+    for name in names:
+        size = sizes[name.rpartition(".")[0]]
+        if state[name].shape != (size,):
+            got = tuple(state[name].shape)
+            raise ValueError(f"standardizer.{name}: expected shape ({size},), got {got}")
+    return Standardizer().load_state_dict(state)
 
 
 def predictions_csv(

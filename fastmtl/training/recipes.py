@@ -46,6 +46,12 @@ def class_name(model: nn.Module) -> str | None:
     return next((name for name, kind in MODEL_CLASSES.items() if type(model) is kind), None)
 
 
+def model_name(model: Any) -> str | None:
+    """The name in `MODELS` of such a model, None for a model of the user's own."""
+    name = class_name(model)
+    return str(model.config()["fusion"]) if name == "fusion_baseline" else name
+
+
 def _sequence_model(
     kind: Callable[..., nn.Module], data: MultiTaskData, *, num_layers: int | None, **options: Any
 ) -> nn.Module:
@@ -172,3 +178,6 @@ def _read_by_some(
 
 # The options that mean nothing to some models or balancers, and those they mean something to.
 ONLY_FOR = {**_read_by_some("model", MODELS), **_read_by_some("balancer", BALANCERS)}
+# The options that only make something: what is given as it is was not made by them.
+_RECIPES: list[Recipe[Any]] = [*MODELS.values(), *BALANCERS.values()]
+MAKING = frozenset(name for recipe in _RECIPES for name in recipe.reads)

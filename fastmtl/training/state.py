@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastmtl.data import Standardizer
+from fastmtl.training.checkpoint import take_prefix, with_prefix
 from fastmtl.training.history import EpochRecord
+
+# What Adam holds of every parameter that it has stepped.
+_ADAM = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass
@@ -51,7 +56,82 @@ class Progress:
     def from_dict(cls, values: Mapping[str, Any]) -> Progress:
         """The progress that `to_dict` gave."""
         history = [EpochRecord.from_dict(record) for record in values["history"]]
-        return cls(history, values["best_epoch"], values["monitor"])
+        best, epochs = values["best_epoch"], [record.epoch for record in history]
+        if epochs != list(range(1, len(epochs) + 1)) or best not in (epochs or [0]):
+            raise ValueError(f"the best of the epochs {epochs} is said to be {best!r}")
+        return cls(history, best, values["monitor"])
+
+
+@dataclass
+class RunState:
+    """What trains, and how far it has come; `best` holds the model's tensors of the best epoch."""
+
+    model: nn.Module
+    balancer: nn.Module
+    optimizer: torch.optim.Optimizer
+    standardizer: Standardizer | None
+    progress: Progress
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep_best(self) -> None:
+        """Let the model as it is be the best."""
+        self.best = _copies(self.model.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of everything that a continuation needs and that changes."""
+        tensors = {
+            **with_prefix("model", self.model.state_dict()),
+            **with_prefix("balancer", self.balancer.state_dict()),
+            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+        }
+        return {**_copies(tensors), **with_prefix("best", self.best)}
+
+    def model_tensors(self, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is needed to read new data: a model's tensors, and the standardisation."""
+        tensors = with_prefix("model", best)
+        if self.standardizer is not None:
+            tensors |= with_prefix("standardizer", self.standardizer.state_dict())
+        return tensors
+
+    def values(self) -> dict[str, Any]:
+        """The JSON-able part of the state."""
+        stepped = sorted(self.optimizer.state_dict()["state"])
+        return {**self.progress.to_dict(), "optimized": stepped}
+
+    def load(
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device
+    ) -> None:
+        """Go back to what `tensors` and `values` gave.
+
+        Raises ValueError, TypeError, LookupError or RuntimeError for anything else.
+        """
+        progress = Progress.from_dict(values)
+        names = self.model.state_dict().keys()
+        best = take_prefix("best", tensors)
+        expect("best", best, names if progress.epoch else ())
+        optimized = [f"{index}.{key}" for index in values["optimized"] for key in _ADAM]
+        optimizer = take_prefix("optimizer", tensors)
+        expect("optimizer", optimizer, optimized)
+        self.model.load_state_dict(take_prefix("model", tensors))
+        self.balancer.load_state_dict(take_prefix("balancer", tensors))
+        load_optimizer(self.optimizer, optimizer)
+        self.best = {name: value.to(device) for name, value in best.items()}
+        self.progress = progress
+
+
+def expect(kind: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Raise ValueError unless `tensors` have exactly these names.
+
+    Example:
+        >>> expect("best", {}, ["weight"])
+        Traceback (most recent call last):
+            ...
+        ValueError: best: expected weight, got none
+    """
+    if differing := sorted(set(tensors) ^ set(names)):
+        there = differing[0] in tensors
+        wanted, got = ("nothing more", differing[0]) if there else (differing[0], "none")
+        raise ValueError(f"{kind}: expected {wanted}, got {got}")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -61,9 +141,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer over the same parameters the state that `optimizer_tensors` named."""
+    """Give an optimizer over the same parameters the state that `optimizer_tensors` named.
+
+    Raises ValueError unless it is whole, and of the parameters' shapes.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
+    for number, entry in state.items():
+        expect(f"optimizer.{number}", entry, _ADAM)
+        for key in _ADAM[:2]:
+            if entry[key].shape != parameters[number].shape:
+                shapes = f"{tuple(parameters[number].shape)}, got {tuple(entry[key].shape)}"
+                raise ValueError(f"optimizer.{number}.{key}: expected shape {shapes}")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -17,32 +17,28 @@ from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.nn import FocalLoss
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
-from fastmtl.training.checkpoint import (
-    RunError,
-    load_tensors,
-    read_json,
-    save_tensors,
-    take_prefix,
-    with_prefix,
-    write_atomic,
-    write_json,
-)
+from fastmtl.training.checkpoint import write_atomic, write_json
 from fastmtl.training.config import TrainConfig, resolve_device
 from fastmtl.training.factory import build_balancer, build_model
-from fastmtl.training.history import EpochRecord, history_csv
+from fastmtl.training.history import EpochRecord, history_csv, mean_present
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
+from fastmtl.training.lock import DirectoryLock, locked
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import compute_logits, evaluation_batch
-from fastmtl.training.recipes import class_name
+from fastmtl.training.recipes import MAKING, class_name, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
-from fastmtl.training.state import Progress, load_optimizer, optimizer_tensors
+from fastmtl.training.state import Progress, RunState
+from fastmtl.training.store import RunStore, Snapshot, as_json
 
 # Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
 # the last completed epoch is written whenever training ends, whatever ends it but a kill.
 CHECKPOINT_SECONDS = 10.0
+_REMEDY = "try a lower learning rate (lr) or clip_grad_norm"
+# The options by which `from_config` finds or cuts the data.
+_DATA = ("data", "test", "xml", "modalities")
 
 
 class DivergedError(RuntimeError):
@@ -64,14 +60,15 @@ class Trainer:
         model: called as `model(x, lengths)`, gives logits (B, T).
         balancer: weighs the tasks' losses; any of `fastmtl.balancing`.
         data: in the model's layout (`arrange`).
-        config: the options; those that name or build a model, a balancer or data are only stored.
+        config: the options. Those that name or make a model, a balancer or data have no effect
+            here, and config.json leaves them out: it names the classes instead.
         out_dir: gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
             state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is
             replaced as a whole, so that none is ever half written.
         reporter: is told what happens; by default nobody is.
 
     Raises:
-        DataError: if a split to train or validate on is empty.
+        DataError: if a split to train or validate on is empty, or has no label.
         ValueError: for a device that this machine has not.
 
     Example:
@@ -100,7 +97,14 @@ class Trainer:
         for split in ("train", "val"):
             if len(data.indices(split)) == 0:
                 raise DataError.at(data.name, "split", f"samples in {split}", "none")
+            if bool(data.y[data.indices(split)].isnan().all()):
+                raise DataError.at(data.name, "y", f"labels in {split}", "only missing ones (NaN)")
         self.config = config
+        made = {"model", "balancer", *_DATA, *MAKING}
+        self.options = {k: value for k, value in config.to_dict().items() if k not in made}
+        if name := model_name(model):
+            self.options["model"] = name
+        self.warnings = data.warnings
         self.out_dir = Path(out_dir)
         self.reporter = reporter or Reporter()
         self.device = resolve_device(config.device)
@@ -109,7 +113,7 @@ class Trainer:
         self.loss = FocalLoss(gamma=config.gamma).to(self.device)
         self.label_names = list(data.label_names)
         self.rows = {split: data.indices(split) for split in ("train", "val", "test")}
-        self.description = describe(data)
+        self.description = {"name": data.name, **describe(data)}
         self.fingerprint = fingerprint(data)
         self.standardizer: Standardizer | None = None
         if config.standardize:
@@ -117,8 +121,9 @@ class Trainer:
             data = self.standardizer.transform(data)
         self.batches = Batches(data, self.device)
         self.optimizer = _adam(model, balancer, config.lr, self.device)
-        self.progress = Progress(monitor=config.monitor)
-        self.best: dict[str, Tensor] = {}
+        self.state = RunState(
+            model, balancer, self.optimizer, self.standardizer, Progress(monitor=config.monitor)
+        )
 
     @classmethod
     def from_config(
@@ -141,13 +146,22 @@ class Trainer:
             DataError: for data that cannot be used.
             ValueError: for options that do not fit it.
         """
+        made = config.to_dict()
         if data is None:
             data = load_data(config, config.data, test=config.test, xml=config.xml)
         else:
             data = arrange(data, config.model)
+            made = {name: value for name, value in made.items() if name not in _DATA}
         model = build_model(config, data)
         balancer = build_balancer(config, model, data)
-        return cls(model, balancer, data, config, out_dir, reporter=reporter)
+        trainer = cls(model, balancer, data, config, out_dir, reporter=reporter)
+        trainer.options = made
+        return trainer
+
+    @property
+    def progress(self) -> Progress:
+        """The epochs so far."""
+        return self.state.progress
 
     def fit(self, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
         """Train to the end and return what metrics.json holds.
@@ -168,20 +182,23 @@ class Trainer:
         if self.progress.epoch and not resume:
             raise RuntimeError("fit: this trainer has trained already; make a new one, or resume")
         directory.check(self.out_dir, resume=resume, overwrite=overwrite)
-        if resume:
-            directory.resumed_config(self.out_dir, self.config.to_dict())
-            self._restore()
-        results = self.out_dir / directory.METRICS
-        if self._finished() and results.is_file():
-            self.reporter.message(f"already finished after {self.progress.epoch} epochs")
-            return read_json(results)
-        self._open_directory(keep_state=resume)
-        try:
-            with threads(self.config.threads), stop_on_signals() as stop:
-                self._train(stop)
-                return self._conclude(stop)
-        finally:
-            self.reporter.close()
+        directory.make(self.out_dir)
+        with locked(self.out_dir) as lock:
+            # Another process may have been here since.
+            directory.check(self.out_dir, resume=resume, overwrite=overwrite)
+            store = self._store(lock, resume=resume)
+            splits = [split for split in ("val", "test") if len(self.rows[split])]
+            metrics = directory.stored_metrics(self.out_dir, splits)
+            if self._finished() and metrics is not None:
+                self.reporter.message(f"already finished after {self.progress.epoch} epochs")
+                return metrics
+            store.open(keep_state=resume)
+            try:
+                with threads(self.config.threads), stop_on_signals() as stop:
+                    self._train(store, stop)
+                    return self._conclude(store, stop)
+            finally:
+                self.reporter.close()
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
@@ -202,59 +219,53 @@ class Trainer:
         return self.batches.targets[self.rows[split].to(self.device)]
 
     def _measure(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
+        if bool(logits.isnan().any()):
+            raise DivergedError(f"the model gives NaN; {_REMEDY}")
         probabilities = logits.double().sigmoid().cpu()
         return multilabel_metrics(probabilities, targets.cpu(), self.label_names)
 
-    def _train(self, stop: StopRequest) -> None:
-        stored = (self.out_dir / directory.CHECKPOINT).exists()
-        pending = None if stored else self._snapshot()
+    def _train(self, store: RunStore, stop: StopRequest) -> None:
+        pending = None if store.has_checkpoint() else self._snapshot()
         saved = -math.inf
         try:
             while not self._finished():
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                     # Cleared first: a write that fails is not tried again on the way out.
                     due, pending = pending, None
-                    self._save(due)
+                    if due is not None:
+                        store.save(self.state, due)
                     saved = time.monotonic()
                 record = self._epoch(self.progress.epoch + 1, stop)
                 if self.progress.add(record):
-                    self.best = _copies(self.model.state_dict())
+                    self.state.keep_best()
                 self.balancer.end_cycle()
                 self.reporter.epoch_ended(record, self.progress.best_epoch)
                 pending = self._snapshot()
         finally:
-            self._save(pending)
+            if pending is not None:
+                store.save(self.state, pending)
 
     def _epoch(self, epoch: int, stop: StopRequest) -> EpochRecord:
         start = time.perf_counter()
         losses = self._train_epoch(epoch, stop)
         weights = self.balancer.weights.tolist()
         seconds = time.perf_counter() - start
+        _check_finite(epoch, "training", losses)
         logits = self._logits("val", stop)
         targets = self._targets("val")
-        val_losses = self.loss(logits, targets)
-        has_label = (~targets.isnan()).any(0)
+        val_losses = _or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
+        _check_finite(epoch, "validation", val_losses)
         metrics = self._measure(logits, targets)
-        record = EpochRecord(
+        return EpochRecord(
             epoch,
             seconds,
             losses,
-            _or_none(val_losses, has_label),
+            val_losses,
             weights,
             metrics["micro_f1"],
             metrics["hamming_loss"],
             metrics["map"],
         )
-        for name, value in (
-            ("training", record.total_train_loss),
-            ("validation", record.total_val_loss),
-        ):
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"epoch {epoch}: the {name} loss is {value}; try a lower learning rate (lr) "
-                    "or clip_grad_norm"
-                )
-        return record
 
     def _train_epoch(self, epoch: int, stop: StopRequest) -> list[float | None]:
         """One pass over the training split; the mean loss of each task (T,)."""
@@ -282,9 +293,9 @@ class Trainer:
                 self.reporter.step(mean_loss)
         return _or_none(totals / counts, counts > 0)
 
-    def _conclude(self, stop: StopRequest) -> dict[str, Any]:
+    def _conclude(self, store: RunStore, stop: StopRequest) -> dict[str, Any]:
         """Evaluate the best weights and write the results."""
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.state.best)
         history = self.progress.history
         metrics = {
             split: self._measure(self._logits(split, stop), self._targets(split))
@@ -298,65 +309,36 @@ class Trainer:
             "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
         }
         names, best = self.label_names, self.progress.best_epoch
+        store.lock.check()
         write_atomic(self.out_dir / directory.HISTORY, history_csv(history, names))
         write_atomic(self.out_dir / directory.LOSSES, plot_losses(history, names, best))
         write_atomic(self.out_dir / directory.WEIGHTS, plot_weights(history, names))
         write_json(self.out_dir / directory.METRICS, metrics)
         return metrics
 
-    def _open_directory(self, *, keep_state: bool) -> None:
-        """Make the directory, without the results of an earlier or shorter run."""
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        directory.clear(self.out_dir, keep_state=keep_state)
+    def _store(self, lock: DirectoryLock, *, resume: bool) -> RunStore:
+        """Where the run is kept; with `resume` the state is the stored one afterwards."""
         model: Any = self.model
         name = class_name(model)
-        write_json(
-            self.out_dir / directory.CONFIG,
-            {
-                "fastmtl": fastmtl.__version__,
-                "train": self.config.to_dict(),
-                "model": {"name": name, "arguments": model.config() if name else {}},
-                "data": self.description,
+        record = {
+            "fastmtl": fastmtl.__version__,
+            "train": self.options,
+            "model": {
+                "name": name,
+                "class": type(model).__name__,
+                "arguments": model.config() if name else {},
             },
-        )
-
-    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {
-            **with_prefix("model", self.model.state_dict()),
-            **with_prefix("balancer", self.balancer.state_dict()),
-            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+            "balancer": {"class": type(self.balancer).__name__},
+            "data": self.description,
         }
-        values = {**self.progress.to_dict(), "data": self.fingerprint}
-        return {**_copies(tensors), **with_prefix("best", self.best)}, values
+        make = RunStore.resume if resume else RunStore.begin
+        store = make(self.out_dir, lock, as_json(record), self.fingerprint)
+        if resume and store.has_checkpoint():
+            store.restore(self.state, self.device)
+        return store
 
-    def _save(self, snapshot: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
-        if snapshot is None:
-            return
-        tensors, values = snapshot
-        if best := take_prefix("best", tensors):
-            content = with_prefix("model", best)
-            if self.standardizer is not None:
-                content |= with_prefix("standardizer", self.standardizer.state_dict())
-            path = self.out_dir / directory.MODEL
-            save_tensors(path, content, {"epoch": values["best_epoch"]})
-        save_tensors(self.out_dir / directory.CHECKPOINT, tensors, values)
-
-    def _restore(self) -> None:
-        path = self.out_dir / directory.CHECKPOINT
-        tensors, values = load_tensors(path)
-        try:
-            if values["data"] != self.fingerprint:
-                raise RunError(f"{path}: the data is not the data this run was trained on")
-            self.model.load_state_dict(take_prefix("model", tensors))
-            self.balancer.load_state_dict(take_prefix("balancer", tensors))
-            load_optimizer(self.optimizer, take_prefix("optimizer", tensors))
-            self.best = {
-                name: value.to(self.device) for name, value in take_prefix("best", tensors).items()
-            }
-            self.progress = Progress.from_dict(values)
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(f"{path}: does not fit this run ({reason})") from error
+    def _snapshot(self) -> Snapshot:
+        return self.state.tensors(), self.state.values()
 
 
 def _adam(
@@ -367,8 +349,10 @@ def _adam(
     return torch.optim.Adam(parameters, lr=lr, fused=device.type in ("cpu", "cuda"))
 
 
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+def _check_finite(epoch: int, name: str, losses: list[float | None]) -> None:
+    value = mean_present(losses)
+    if not math.isfinite(value):
+        raise DivergedError(f"epoch {epoch}: the {name} loss is {value}; {_REMEDY}")
 
 
 def _or_none(values: Tensor, present: Tensor) -> list[float | None]:

@@ -5,13 +5,18 @@ import os
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
-from fastmtl.training import RunError
+from fastmtl.training import RunError, checkpoint
 from fastmtl.training.checkpoint import (
+    digest,
     load_tensors,
     read_json,
+    read_sealed,
+    remove_temporaries,
     save_tensors,
+    seal,
     take_prefix,
     with_prefix,
     write_atomic,
@@ -108,3 +113,88 @@ def test_json_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "b.json", float("nan"))
     assert not (tmp_path / "b.json").exists()
+
+
+def test_every_flipped_bit_is_an_error(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors, values = {"w": torch.randn(3), "n": torch.tensor([1, 2])}, {"epoch": 3}
+    save_tensors(path, tensors, values)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for bit in (0, 3, 7):
+            content = bytearray(whole)
+            content[position] ^= 1 << bit
+            path.write_bytes(content)
+            try:
+                loaded, found = load_tensors(path)
+            except RunError:
+                continue
+            # Blanks between the parts of the header say nothing.
+            assert found == values
+            assert digest(loaded) == digest(tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16, torch.int64, torch.float64])
+def test_a_digest_sees_names_dtypes_shapes_and_values(dtype):
+    x = torch.tensor([[1, 0], [1, 1]]).to(dtype)
+    others = [
+        {"y": x},
+        {"x": x.flatten()},
+        {"x": x.t()},
+        {"x": x[:1]},
+        {"x": x.to(torch.int32)},
+        {},
+    ]
+    prints = {digest({"x": x}), digest({"x": x}, "text"), *map(digest, others)}
+    assert len(prints) == len(others) + 2
+    assert digest({"x": x.t().contiguous().t()}) == digest({"x": x})
+    assert digest({"a": x, "b": x}) == digest({"b": x, "a": x})
+
+
+def test_a_file_without_a_checksum_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors.torch.save({"w": torch.ones(1)}, metadata={"json": "{}"}))
+    with pytest.raises(RunError, match=r"a\.safetensors: has no checksum"):
+        load_tensors(path)
+
+
+def test_a_sealed_object_comes_back_and_a_changed_one_does_not(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, seal({"b": [1, 0.1], "a": None}))
+    assert read_sealed(path) == {"b": [1, 0.1], "a": None}
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(RunError, match=r"a\.json: is damaged or was changed"):
+        read_sealed(path)
+
+
+@pytest.mark.parametrize("read", [read_json, load_tensors])
+def test_pipes_and_directories_are_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(RunError, match="expected a file, got a directory, pipe or device"):
+            read(path)
+
+
+def test_json_too_deep_or_too_large_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(RunError, match=r"a\.json: cannot be read as JSON"):
+        read_json(path)
+    monkeypatch.setattr(checkpoint, "MAX_JSON_BYTES", 99)
+    with pytest.raises(RunError, match=r"a\.json: expected at most 99 bytes, got 100,000"):
+        read_json(path)
+
+
+def test_left_temporary_files_are_removed_and_no_others(tmp_path):
+    for name in (".a.json.12.tmp", ".a.json.1.tmp", ".b.json.1.tmp", "a.json"):
+        (tmp_path / name).write_text("")
+    remove_temporaries(tmp_path, ["a.json"])
+    assert {path.name for path in tmp_path.iterdir()} == {".b.json.1.tmp", "a.json"}
+
+
+def test_a_renamed_file_is_flushed_with_its_directory(tmp_path, monkeypatch):
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(os.fstat(fd).st_ino), real(fd)))
+    write_atomic(tmp_path / "a", "text")
+    assert flushed == [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino]

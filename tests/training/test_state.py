@@ -66,3 +66,38 @@ def test_an_optimizer_goes_on_where_it_was(fused):
     step(model, optimizer)
     step(twin, other)
     assert torch.equal(model.weight, twin.weight)
+
+
+def stepped(fused=False):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=fused)
+    model(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("0.exp_avg"), r"optimizer\.0: expected exp_avg, got none"),
+        (lambda t: t.update({"1.beta": t["1.step"]}), r"optimizer\.1: .* got beta"),
+        (lambda t: t.update({"1.exp_avg": t["0.exp_avg"]}), r"expected shape \(2,\), got \(2, 3\)"),
+    ],
+)
+def test_an_optimizer_that_is_not_whole_is_refused(change, message):
+    optimizer = stepped()
+    tensors = optimizer_tensors(optimizer)
+    change(tensors)
+    with pytest.raises(ValueError, match=message):
+        load_optimizer(optimizer, tensors)
+
+
+@pytest.mark.parametrize(
+    "change", [{"best_epoch": 3}, {"best_epoch": 0}, {"best_epoch": None}, {"history": []}]
+)
+def test_a_progress_that_cannot_be_is_refused(change):
+    progress = Progress()
+    progress.add(record(1, 0.5))
+    with pytest.raises(ValueError, match="the best of the epochs"):
+        Progress.from_dict({**progress.to_dict(), **change})

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -11,7 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fastmtl.balancing import Equal, GradNorm
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.models import HGFN
 from fastmtl.training import (
     DivergedError,
     Interrupted,
@@ -23,7 +26,15 @@ from fastmtl.training import (
     load_data,
     trainer,
 )
-from fastmtl.training.checkpoint import load_tensors, read_json
+from fastmtl.training.checkpoint import (
+    digest,
+    load_tensors,
+    read_json,
+    read_sealed,
+    save_tensors,
+    seal,
+    write_json,
+)
 from tests.training.conftest import MODALITIES
 
 FILES = {
@@ -52,7 +63,8 @@ class StopAt(Reporter):
 
 
 def assert_same_run(first, second):
-    """The same weights, optimizer, balancer and figures, bit for bit; only times may differ."""
+    """The same weights, optimizer, balancer and figures, bit for bit; only times may differ, and
+    what each run is called."""
     for name in ("model.safetensors", "checkpoint.safetensors"):
         (a, values_a), (b, values_b) = load_tensors(first / name), load_tensors(second / name)
         assert a.keys() == b.keys()
@@ -60,6 +72,7 @@ def assert_same_run(first, second):
             assert torch.equal(a[key], b[key]), (name, key)
         for record in values_a.get("history", []) + values_b.get("history", []):
             del record["seconds"]
+        assert values_a["run"].pop("run") != values_b["run"].pop("run")
         assert values_a == values_b
     metrics_a, metrics_b = read_json(first / "metrics.json"), read_json(second / "metrics.json")
     for metrics in (metrics_a, metrics_b):
@@ -173,9 +186,11 @@ def test_a_run_does_not_resume_on_other_data_or_another_model(tmp_path, make_con
         Trainer.from_config(other, tmp_path).fit(resume=True)
     with pytest.raises(RunError, match=r"^lr: expected 0\.001 as in the run to resume"):
         Trainer.from_config(replace(config, lr=0.1), tmp_path).fit(resume=True)
-    stored = read_json(tmp_path / "config.json")
-    stored["train"]["hidden_size"] = 5
-    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(RunError, match=r"^hidden_size: expected 4 as in the run to resume"):
+        Trainer.from_config(replace(config, hidden_size=5), tmp_path).fit(resume=True)
+    stored = read_sealed(tmp_path / "config.json")
+    stored["train"]["hidden_size"] = stored["model"]["arguments"]["hidden_size"] = 5
+    write_json(tmp_path / "config.json", seal(stored))
     with pytest.raises(RunError, match="does not fit this run"):
         Trainer.from_config(replace(config, hidden_size=5), tmp_path).fit(resume=True)
 
@@ -278,6 +293,16 @@ def test_an_empty_validation_split_is_refused(tmp_path, make_config):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_validation_split_without_labels_is_refused(tmp_path, make_config):
+    y = torch.eye(3).repeat(10, 1)
+    y[20:] = float("nan")
+    split = ["train"] * 20 + ["val"] * 10
+    data = MultiTaskData.from_arrays(torch.randn(30, 3), y, split=split)
+    with pytest.raises(DataError, match="y: expected labels in val, got only missing ones"):
+        Trainer.from_config(make_config(), tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_standardisation_is_fitted_on_the_training_split_and_stored(tmp_path, make_config):
     config = make_config("hgfn", epochs=1)
     Trainer.from_config(config, tmp_path / "a").fit()
@@ -356,8 +381,6 @@ def test_a_model_of_ones_own_trains_and_is_restored(tmp_path, make_config):
         def forward(self, x, lengths=None):
             return self.linear(x.mean(1))
 
-    from fastmtl.balancing import Equal
-
     config = make_config(balancer="equal", epochs=2)
     data = load_data(config, config.data)
     Trainer(Own(), Equal(7), data, config, tmp_path).fit()
@@ -365,6 +388,161 @@ def test_a_model_of_ones_own_trains_and_is_restored(tmp_path, make_config):
         Predictor.load(tmp_path, "cpu")
     predictor = Predictor.load(tmp_path, "cpu", model=Own())
     assert predictor.evaluate(data, "val") == read_json(tmp_path / "metrics.json")["val"]
+    Trainer(Own(), Equal(7), data, replace(config, epochs=3), tmp_path).fit(resume=True)
+
+
+def test_what_was_given_is_recorded_and_not_what_options_would_have_made(tmp_path, make_config):
+    config = make_config("hgfn")
+    data = replace(load_data(config, MODALITIES), name="own arrays")
+    sizes = {name: shape[-1] for name, shape in data.modalities.items()}
+    model = HGFN(sizes, 7, hidden_size=5, sequence_modalities=["video"])
+    given = replace(config, model="mtmlan", balancer="dmtl", data="synthetic:disaster", epochs=1)
+    Trainer(model, GradNorm(model), data, given, tmp_path / "own").fit()
+    stored = read_json(tmp_path / "own/config.json")
+    assert stored["model"]["class"] == "HGFN"
+    assert stored["model"]["arguments"]["hidden_size"] == 5
+    assert stored["balancer"] == {"class": "GradNorm"}
+    assert stored["data"]["name"] == "own arrays"
+    assert stored["train"]["model"] == "hgfn"
+    unread = {"balancer", "data", "hidden_size", "alpha", "theta", "modalities"}
+    assert not unread & stored["train"].keys()
+    predictor = Predictor.load(tmp_path / "own", "cpu")
+    assert predictor.title == "hgfn, GradNorm"
+    assert predictor.evaluate(data, "val") == read_json(tmp_path / "own/metrics.json")["val"]
+    with pytest.raises(RunError, match=r"^balancer: expected GradNorm\(\) .* got Equal\(\)"):
+        Trainer(model, Equal(7), data, given, tmp_path / "own").fit(resume=True)
+    other = HGFN(sizes, 7, hidden_size=6, sequence_modalities=["video"])
+    with pytest.raises(RunError, match=r"^model: expected HGFN\(.*hidden_size=5.*=6"):
+        Trainer(other, GradNorm(other), data, given, tmp_path / "own").fit(resume=True)
+
+    Trainer.from_config(replace(config, epochs=1), tmp_path / "arrays", data).fit()
+    stored = read_json(tmp_path / "arrays/config.json")
+    assert stored["train"]["hidden_size"] == 4
+    assert "data" not in stored["train"]
+
+
+def damaged(path, change):
+    """The file written anew, with a right checksum, after `change` of its tensors and values."""
+    tensors, values = load_tensors(path)
+    change(tensors, values)
+    save_tensors(path, tensors, values)
+
+
+@pytest.mark.parametrize("kind", ["model", "balancer", "optimizer", "best"])
+def test_a_checkpoint_without_an_entry_is_refused(tmp_path, make_config, kind):
+    Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+
+    def remove(tensors, _):
+        del tensors[max(name for name in tensors if name.startswith(f"{kind}."))]
+
+    damaged(tmp_path / "checkpoint.safetensors", remove)
+    with pytest.raises(RunError, match="does not fit this run"):
+        Trainer.from_config(make_config(epochs=2), tmp_path).fit(resume=True)
+
+
+def test_a_checkpoint_without_any_optimizer_entry_is_refused(tmp_path, make_config):
+    Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+
+    def remove(tensors, _):
+        for name in [name for name in tensors if name.startswith("optimizer.")]:
+            del tensors[name]
+
+    damaged(tmp_path / "checkpoint.safetensors", remove)
+    with pytest.raises(RunError, match=r"optimizer: expected 0\.exp_avg, got none"):
+        Trainer.from_config(make_config(epochs=2), tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize("name", ["standardizer.x.mean", "standardizer.x.scale", "model."])
+def test_a_model_without_an_entry_is_refused(tmp_path, make_config, name):
+    Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+    path = tmp_path / "model.safetensors"
+    damaged(path, lambda t, _: t.pop(next(each for each in t if each.startswith(name))))
+    with pytest.raises(RunError, match=r"model\.safetensors: does not fit config\.json"):
+        Predictor.load(tmp_path, "cpu")
+
+
+def test_files_of_another_run_are_refused(tmp_path, make_config):
+    for name, options in (("a", {}), ("b", {}), ("c", {"lr": 0.1})):
+        Trainer.from_config(make_config(epochs=1, **options), tmp_path / name).fit()
+    for other in "bc":
+        for name in ("model.safetensors", "checkpoint.safetensors"):
+            (tmp_path / "a" / name).write_bytes((tmp_path / other / name).read_bytes())
+        with pytest.raises(RunError, match=r"model\.safetensors: belongs to another run"):
+            Predictor.load(tmp_path / "a", "cpu")
+        with pytest.raises(RunError, match=r"checkpoint\.safetensors: belongs to another run"):
+            Trainer.from_config(make_config(epochs=2), tmp_path / "a").fit(resume=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path, make_config):
+    config = make_config(epochs=1)
+    with pytest.raises(Interrupted):
+        Trainer.from_config(config, tmp_path / "part", reporter=StopAt(1)).fit()
+    (tmp_path / "part/checkpoint.safetensors").unlink()
+    Trainer.from_config(config, tmp_path / "part").fit(resume=True)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json"])
+def test_what_a_finished_run_lost_is_made_again(tmp_path, make_config, name):
+    config = make_config(epochs=1)
+    Trainer.from_config(config, tmp_path).fit()
+    shutil.copytree(tmp_path, tmp_path / "before")
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    Trainer.from_config(config, tmp_path).fit(resume=True)
+    if name == "metrics.json":
+        assert read_json(tmp_path / name) == read_json(tmp_path / "before" / name)
+    else:
+        found, about = load_tensors(tmp_path / name)
+        before, of = load_tensors(tmp_path / "before" / name)
+        assert (digest(found), about) == (digest(before), of)
+
+
+class Second(Reporter):
+    """In the first epoch, starts a second run in the same directory."""
+
+    def __init__(self, start):
+        self.start, self.error = start, None
+
+    def epoch_started(self, epoch, epochs, batches):
+        if epoch == 1:
+            with pytest.raises(RunError) as caught:
+                self.start()
+            self.error = str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_a_second_run_in_the_directory_is_refused(tmp_path, make_config, option):
+    config = make_config(epochs=2)
+
+    def start():
+        Trainer.from_config(config, tmp_path / "a").fit(**{option: True})
+
+    reporter = Second(start)
+    Trainer.from_config(config, tmp_path / "a", reporter=reporter).fit()
+    assert f"a: in use by process {os.getpid()} on " in reporter.error
+    Trainer.from_config(config, tmp_path / "b").fit()
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+class Removing(Reporter):
+    """Replaces the directory of the run by another one in the first epoch."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def epoch_started(self, epoch, epochs, batches):
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+
+
+def test_a_directory_that_was_replaced_is_not_written_to(tmp_path, make_config):
+    run = Trainer.from_config(
+        make_config(epochs=1), tmp_path / "a", reporter=Removing(tmp_path / "a")
+    )
+    with pytest.raises(RunError, match="a: was removed or replaced"):
+        run.fit()
+    assert not list((tmp_path / "a").iterdir())
 
 
 @pytest.mark.slow
