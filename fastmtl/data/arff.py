@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fastmtl.data.arff_table import Attribute, Table, read_table
+from fastmtl.data.checks import repeated
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, require_file
@@ -72,17 +73,18 @@ def read_label_names(xml: str | Path) -> list[str]:
         got = "none" if not names else "one without a name"
         raise DataError.at(str(path), "labels", 'elements <label name="...">', got)
     out = [name for name in names if name is not None]
-    if twice := [name for i, name in enumerate(out) if name in out[:i]]:
-        raise DataError.at(str(path), "labels", "distinct names", f"{twice[0]!r} more than once")
+    if (twice := repeated(out)) is not None:
+        raise DataError.at(str(path), "labels", "distinct names", f"{twice!r} more than once")
     return out
 
 
 def _to_fields(table: Table, labels: list[str], arff: str, xml: str) -> Fields:
     names = [a.name for a in table.attributes]
-    if absent := sorted(set(labels) - set(names)):
+    wanted = set(labels)
+    if absent := sorted(wanted - set(names)):
         expected = f"attributes of {arff}"
         raise DataError.at(xml, "labels", expected, f"{absent[0]!r}, which is none of them")
-    is_label = np.isin(np.arange(len(names)), [i for i, n in enumerate(names) if n in set(labels)])
+    is_label = np.array([name in wanted for name in names])
     if is_label.all():
         raise DataError.at(
             arff, "@attribute", f"features beside the labels of {xml}", "labels only"

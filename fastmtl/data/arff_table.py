@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmtl.data.budget import Budget
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import require_file
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-_COMMENT = re.compile(_QUOTED + "|%")
-_CELL = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*(,|$)")
+_STRING = re.compile(_QUOTED)
+_MARK = re.compile("['\"%]")
+_SPACE = re.compile(r"\s*")
 _PAIR = re.compile(rf"\s*(\d+)\s+({_QUOTED}|[^\s,]+)\s*(,|$)")
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)\s*(.*)$", re.IGNORECASE)
 _NUMERIC = ("numeric", "real", "integer")
@@ -71,6 +74,8 @@ def read_table(arff: str | Path, like: list[Attribute] | None = None) -> Table:
     if not rows:
         raise DataError.at(str(path), "@data", "at least one row", "none")
     parser = _RowParser(str(path), attributes)
+    # Features and labels are copies of their columns.
+    Budget(str(path), path).take_array("@data", len(rows) * len(attributes), 4)
     values = np.empty((len(rows), len(attributes)), dtype=np.float32)
     with np.errstate(over="ignore"):
         for i, (row, number) in enumerate(zip(rows, numbers, strict=True)):
@@ -220,10 +225,15 @@ def _number(text: str) -> float | None:
 
 
 def _without_comment(line: str) -> str:
-    if "%" in line:
-        for match in _COMMENT.finditer(line):
-            if match.group() == "%":
-                return line[: match.start()]
+    """The line up to a % that is not within quotes."""
+    position = 0
+    while "%" in line and (mark := _MARK.search(line, position)):
+        string = None if mark.group() == "%" else _STRING.match(line, mark.start())
+        if string is None:
+            # Beyond a quote that does not end there are no strings.
+            end = line.find("%", mark.start())
+            return line if end < 0 else line[:end]
+        position = string.end()
     return line
 
 
@@ -237,13 +247,29 @@ def _split_cells(text: str) -> list[str]:
     """The cells of a comma-separated row; a comma within quotes belongs to its cell."""
     if "'" not in text and '"' not in text:
         return [cell.strip() for cell in text.split(",")]
-    cells, position = [], 0
-    while match := _CELL.match(text, position):
-        cells.append(_unquoted(match.group(1)))
-        if not match.group(2):
-            break
-        position = match.end()
+    cells: list[str] = []
+    position = 0
+    while position <= len(text):
+        start = _end(_SPACE, text, position)
+        after = _end(_SPACE, text, _end(_STRING, text, start))
+        # Words around a string, as in 'a' b, make it a part of the cell.
+        string = after > start and (after == len(text) or text[after] == ",")
+        end = after if string else text.find(",", start)
+        end = len(text) if end < 0 else end
+        cells.append(_unquoted(text[start:end].strip()))
+        position = end + 1
     return cells
+
+
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where a match that begins at `start` ends; `start` if there is none."""
+    match = pattern.match(text, start)
+    return match.end() if match else start
+
+
+def _column(digits: str) -> int:
+    """The number of a column; of numbers beyond any, a large one."""
+    return int(digits) if len(digits) < 19 else sys.maxsize
 
 
 def _split_pairs(text: str) -> tuple[list[int], list[str]]:
@@ -252,12 +278,12 @@ def _split_pairs(text: str) -> tuple[list[int], list[str]]:
         words = [pair.split() for pair in text.split(",")]
         if any(len(pair) != 2 or not pair[0].isdecimal() for pair in words):
             return [], []
-        return [int(pair[0]) for pair in words], [pair[1] for pair in words]
+        return [_column(pair[0]) for pair in words], [pair[1] for pair in words]
     columns: list[int] = []
     cells: list[str] = []
     position = 0
     while match := _PAIR.match(text, position):
-        columns.append(int(match.group(1)))
+        columns.append(_column(match.group(1)))
         cells.append(_unquoted(match.group(2)))
         position = match.end()
         if not match.group(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,13 +140,28 @@ def check_strings(source: str, field: str, value: Any) -> list[str]:
         raise DataError.at(source, field, "a vector of strings", f"shape {array.shape}")
     try:
         out = [v.decode("utf-8") if isinstance(v, bytes) else v for v in array.tolist()]
-    except UnicodeDecodeError as error:
-        raise DataError.at(
-            source, field, "UTF-8 strings", f"bytes that are not ({error})"
-        ) from None
+        # Half of a surrogate pair cannot be written down.
+        "".join(v for v in out if isinstance(v, str)).encode()
+    except (UnicodeError, ValueError) as error:
+        raise DataError.at(source, field, "UTF-8 strings", f"some that are not ({error})") from None
     if not all(isinstance(v, str) for v in out):
         raise DataError.at(source, field, "strings", f"an array of {array.dtype}")
     return out
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before, None if all differ.
+
+    Example:
+        >>> repeated(["sea", "sky", "sea"])
+        'sea'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def check_label_names(source: str, value: Any, num_tasks: int) -> list[str]:
@@ -155,8 +170,8 @@ def check_label_names(source: str, value: Any, num_tasks: int) -> list[str]:
     if len(names) != num_tasks:
         got = f"{len(names)} names"
         raise DataError.at(source, "label_names", f"{num_tasks} names, one per column of y", got)
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise DataError.at(source, "label_names", "distinct names", f"{twice[0]!r} more than once")
+    if (twice := repeated(names)) is not None:
+        raise DataError.at(source, "label_names", "distinct names", f"{twice!r} more than once")
     return names
 
 

@@ -97,7 +97,7 @@ class MultiTaskData:
         fields = {**features, "y": labels, "lengths": length, "split": codes, "group": groups}
         checks.check_rows(name, {k: len(v) for k, v in fields.items() if v is not None})
         if label_names is None:
-            label_names = [f"task_{i}" for i in range(labels.shape[1])]
+            label_names = default_label_names(labels.shape[1])
         names = checks.check_label_names(name, label_names, labels.shape[1])
         features = checks.check_values(name, features, length)
         full = complete_split(codes, groups, num_samples, seed)
@@ -218,8 +218,8 @@ class MultiTaskData:
         if not modalities:
             raise DataError.at(self.name, "modalities", "at least one modality", "none")
         if not isinstance(modalities, Mapping):
-            if twice := [m for i, m in enumerate(modalities) if m in modalities[:i]]:
-                got = f"{twice[0]!r} more than once"
+            if (twice := checks.repeated(modalities)) is not None:
+                got = f"{twice!r} more than once"
                 raise DataError.at(self.name, "modalities", "distinct names", got)
             return replace(self, x={m: self._modality(m) for m in modalities})
         if isinstance(self.x, dict):
@@ -243,8 +243,26 @@ class MultiTaskData:
             chosen = [int(c) for c in columns]
         if not chosen or min(chosen) < 0 or max(chosen) >= width:
             expected = f"columns from 0 to {width - 1} for {name!r}"
-            raise DataError.at(self.name, "modalities", expected, str(columns))
+            raise DataError.at(self.name, "modalities", expected, _shown(columns))
         return self.x[..., chosen].contiguous()
+
+
+def default_label_names(count: int) -> list[str]:
+    """What tasks without names are called.
+
+    Example:
+        >>> default_label_names(2)
+        ['task_0', 'task_1']
+    """
+    return [f"task_{i}" for i in range(count)]
+
+
+def _shown(columns: slice | Sequence[int]) -> str:
+    """Columns as they are typed."""
+    if not isinstance(columns, slice):
+        return str(list(columns))
+    parts = [columns.start, columns.stop, *([] if columns.step is None else [columns.step])]
+    return ":".join("" if part is None else str(part) for part in parts)
 
 
 def _mixed_groups(groups: IntArray, split: IntArray) -> int:

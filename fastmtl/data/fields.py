@@ -55,6 +55,8 @@ def require_file(path: str | Path) -> Path:
         raise DataError.at(str(path), "file", "a file", "a directory")
     if not path.exists():
         raise DataError.at(str(path), "file", "an existing file", "a path where nothing is")
+    if not path.is_file():
+        raise DataError.at(str(path), "file", "a file", "a pipe, socket or device")
     try:
         size = path.stat().st_size
         with path.open("rb"):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
+from fastmtl.data.budget import Budget
 from fastmtl.data.checks import Array
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
+
+_MOST_HOPS = 16
+_STRING_BYTES = 64  # of an empty one in Python
+_STRINGS_AT_ONCE, _SMALL_FILE = 16, 64 << 20
 
 
 def load_hdf5(
@@ -45,27 +53,75 @@ def load_hdf5(
 
 
 def read_hdf5(path: str | Path) -> Fields:
-    """The fields of an HDF5 file."""
+    """The fields of an HDF5 file, of which everything lies in the file itself."""
     import h5py
 
     path = require_file(path)
+    budget = Budget(str(path), path)
+    # HDF5 raises whatever damage makes it stumble over.
     try:
         file = h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
+        names = list(file)
+    except Exception as error:
         got = f"something else, or a file cut short ({error})"
         raise DataError.at(str(path), "file", "an HDF5 file", got) from None
 
     def read(name: str) -> Array:
         try:
-            node = file[name]
-            if not isinstance(node, h5py.Dataset):
-                raise DataError.at(str(path), name, "a dataset", f"an HDF5 {type(node).__name__}")
-            return np.asarray(node[()])
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, DataError):
-                raise
+            return _read_dataset(_find(file, name), name, budget)
+        except DataError:
+            raise
+        except Exception as error:
             got = f"one that cannot be read ({error})"
             raise DataError.at(str(path), name, "a dataset", got) from None
 
     with file:
-        return gather(str(path), list(file), read)
+        return gather(str(path), names, read)
+
+
+def _find(group: Any, path: str, hops: int = 0) -> Any:
+    """The object at a path below a group, by links inside the file alone: others are not opened."""
+    import h5py
+
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    for i, part in enumerate(parts):
+        link = group.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise ValueError(f"it is a link to another file, {link.filename!r}")
+        if isinstance(link, h5py.SoftLink):
+            if hops == _MOST_HOPS:
+                raise ValueError("its links go in a circle")
+            start = group.file["/"] if link.path.startswith("/") else group
+            return _find(start, "/".join([link.path, *parts[i + 1 :]]), hops + 1)
+        group = group[part]
+    return group
+
+
+def _read_dataset(node: Any, name: str, budget: Budget) -> Array:
+    import h5py
+
+    def refuse(expected: str, got: str) -> NoReturn:
+        raise DataError.at(budget.source, name, expected, got)
+
+    if not isinstance(node, h5py.Dataset):
+        refuse("a dataset", f"an HDF5 {type(node).__name__}")
+    if node.external or node.is_virtual:
+        refuse("values in the file itself", "a dataset whose values are in other files")
+    if node.chunks is not None:
+        # A chunk is unpacked as a whole, and may be larger than the dataset.
+        budget.take(name, math.prod(node.chunks) * node.dtype.itemsize)
+    count = int(node.size or 0)
+    if not node.dtype.hasobject:
+        budget.take_array(name, count, node.dtype.itemsize, copied=node.dtype != np.float32)
+        return np.asarray(node[()])
+    if h5py.check_string_dtype(node.dtype) is None or node.ndim != 1:
+        refuse("numbers or a vector of strings", f"{node.dtype} of shape {node.shape}")
+    budget.take_array(name, count, _STRING_BYTES)
+    strings: list[bytes] = []
+    # Any number of them may be the same few bytes of the file: so in parts.
+    rows = max(_STRINGS_AT_ONCE, _SMALL_FILE // os.path.getsize(node.file.filename))
+    for start in range(0, count, rows):
+        part = node[start : start + rows].tolist()
+        budget.take(name, sum(map(len, part)))
+        strings += part
+    return np.array(strings, dtype=object)

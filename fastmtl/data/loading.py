@@ -11,6 +11,7 @@ from fastmtl.data import synthetic
 from fastmtl.data.arff import load_arff
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
+from fastmtl.data.fields import require_file
 from fastmtl.data.hdf5 import load_hdf5
 from fastmtl.data.npz import load_npz
 
@@ -94,8 +95,14 @@ def _load_mulan(
         beside = path.with_name(f"{stem}-test.arff")
         test = beside if beside.exists() else None
     if xml is None:
-        own = path.with_suffix(".xml")
-        xml = own if own.exists() else path.with_name(f"{stem}.xml")
+        usual = [path.with_suffix(".xml"), path.with_name(f"{stem}.xml")]
+        there = [each for each in usual if each.exists()]
+        if not there:
+            require_file(path)
+            names = " or ".join(dict.fromkeys(each.name for each in usual))
+            expected = f"the list of labels in {names} beside it, or named by xml (--xml FILE)"
+            raise DataError.at(str(path), "xml", expected, "none")
+        xml = there[0]
     return load_arff(path, xml, test, seed=seed, for_training=for_training)
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 
@@ -33,6 +34,7 @@ _SPAN = (0.15, 0.5)
 _VIDEO_GAIN = 2.0  # a concept is in a third of the frames, and in all of a vector
 _STRONGEST = 1e6
 _CHUNK_BYTES = 16 << 20
+_ACTIVITY_BYTES = 400  # of a frame, while the strengths of concepts and distractors are drawn
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -90,6 +92,7 @@ def disaster(
     """
     name = "synthetic:disaster"
     _check_sizes(name, clips=clips, frames=frames, features=features)
+    _check_memory(name, clips, frames, features, 0)
     _check_knobs(name, overlap, cooccurrence, persistence, difficulty, missing)
     _check_strengths(name, signal=signal, clutter=clutter, background=background)
     streams = np.random.SeedSequence(_checked_seed(name, seed)).spawn(5)
@@ -159,6 +162,7 @@ def disaster_multimodal(
     name = "synthetic:disaster-multimodal"
     sizes = {"text": text, "audio": audio, "video": video}
     _check_sizes(name, clips=clips, frames=frames, **sizes)
+    _check_memory(name, clips, frames, video, text + audio)
     _check_knobs(name, overlap, cooccurrence, persistence, visibility, missing)
     _check_strengths(
         name, signal=signal, clutter=clutter, background=background, interaction=interaction
@@ -199,6 +203,11 @@ def _check_sizes(name: str, **sizes: int) -> None:
         least = 5 if option == "clips" else 1
         if value < least:
             raise DataError.at(name, option, f"at least {least}", str(value))
+
+
+def _check_memory(name: str, clips: int, frames: int, of_frame: int, of_clip: int) -> None:
+    values = clips * (frames * of_frame + of_clip)
+    Budget(name).take("clips and frames", 4 * values + _ACTIVITY_BYTES * clips * frames)
 
 
 def _check_knobs(

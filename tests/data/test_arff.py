@@ -259,3 +259,14 @@ def test_yeast_in_two_modalities(shared_data: Path) -> None:
     path = shared_data / "mulan" / "yeast-train.arff"
     data = load(path, modalities="expression=0:79,phylogeny=79:103")
     assert data.modalities == {"expression": (79,), "phylogeny": (24,)}
+
+
+def test_many_labels_are_read_in_time(tmp_path: Path) -> None:
+    names = [f"l{i}" for i in range(30_000)]
+    header = "@relation r\n@attribute f real\n"
+    header += "".join(f"@attribute {name} {{0,1}}\n" for name in names) + "@data\n"
+    xml = "<labels>" + "".join(f"<label name='{name}'/>" for name in names) + "</labels>"
+    start = time.process_time()
+    data = load_arff(*write(tmp_path, ["{0 1}", "{1 1}"], header, xml), for_training=False)
+    assert data.num_tasks == 30_000
+    assert time.process_time() - start < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,92 @@ def test_test_file(tmp_path: Path) -> None:
     one = write(tmp_path / "a.h5", label_names=["a", "b"])
     other = write(tmp_path / "b.h5", label_names=["a", "b"])
     assert len(load_hdf5(one, test=other).indices("test")) == 20
+
+
+def test_values_in_other_files_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(range(120)) * 2)
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("x", (20, 3), "f4", external=[(str(tmp_path / "secret"), 0, 240)])
+    refuses(path, "x: expected values in the file itself")
+    other = write(tmp_path / "b.h5")
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        layout = h5py.VirtualLayout((20, 3), "f4")
+        layout[:] = h5py.VirtualSource(other, "x", (20, 3))
+        file.create_virtual_dataset("x", layout)
+    refuses(path, "x: expected values in the file itself")
+
+
+def test_links_out_of_the_file_are_not_followed(tmp_path: Path) -> None:
+    other = write(tmp_path / "b.h5")
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file["x"] = h5py.ExternalLink(other, "/x")
+    refuses(path, "x: .*it is a link to another file")
+    with h5py.File(path, "w") as file:
+        file["y"] = Y
+        file["part/out"] = h5py.ExternalLink(other, "/")
+        file["x"] = h5py.SoftLink("/part/out/x")
+    refuses(path, "x: .*it is a link to another file")
+
+
+def test_an_external_link_to_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file["x"] = h5py.ExternalLink(str(tmp_path / "pipe.h5"), "/x")
+    refuses(path, "x: .*it is a link to another file")
+    refuses(tmp_path / "pipe.h5", "file: expected a file, got a pipe, socket or device")
+
+
+def test_links_inside_the_file_are_followed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file["deep/features"] = np.full((20, 3), 5.0)
+        file["deep/same"] = h5py.SoftLink("features")
+        file["x"] = h5py.SoftLink("/deep/./same")
+    assert bool((load_hdf5(path).features()["x"] == 5).all())
+    with h5py.File(path, "a") as file:
+        del file["x"]
+        file["x"] = h5py.SoftLink("/x")
+    refuses(path, "x: .*its links go in a circle")
+    with h5py.File(path, "a") as file:
+        del file["x"]
+        file["x"] = h5py.SoftLink("/deep/nowhere")
+    refuses(path, "x: expected a dataset, got one that cannot be read")
+
+
+def test_sizes_beyond_the_budget_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("x", (20, 10**8), "f8", chunks=(1, 1000), compression="gzip")
+    assert path.stat().st_size < 100_000
+    refuses(path, "x: expected data of at most 1 GiB .*FASTMTL_MEMORY_LIMIT=45GiB.* got 23 GiB")
+    path = write(tmp_path / "b.h5", x=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset(
+            "x", (20, 3), "f8", chunks=(20, 10**8), maxshape=(None, None), compression="gzip"
+        )
+    refuses(path, "x: expected data of at most 1 GiB")
+    monkeypatch.setenv("FASTMTL_MEMORY_LIMIT", "600")
+    refuses(write(tmp_path / "c.h5"), "x: expected data of at most 600 B .* got 240 B beside 480 B")
+
+
+def test_strings_that_are_one_string_many_times_count_as_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.h5", group=[c * 10_000 for c in "abcde" * 4])
+    monkeypatch.setenv("FASTMTL_MEMORY_LIMIT", "150K")
+    refuses(path, "group: expected data of at most 150 KiB")
+    monkeypatch.setenv("FASTMTL_MEMORY_LIMIT", "300K")
+    assert load_hdf5(path).group is not None
+
+
+def test_other_kinds_of_variable_length_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", y=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("y", (20,), h5py.vlen_dtype(np.int32))
+    refuses(path, "y: expected numbers or a vector of strings")

@@ -50,7 +50,7 @@ def test_arff_takes_what_the_options_name(tmp_path: Path) -> None:
     (tmp_path / "one.arff").write_text(ARFF)
     (tmp_path / "two.arff").write_text(ARFF)
     (tmp_path / "names.xml").write_text(XML)
-    with pytest.raises(DataError, match=r"one.xml: file: expected an existing file"):
+    with pytest.raises(DataError, match=r"one.arff: xml: .* in one.xml beside it, or .*--xml FILE"):
         load(tmp_path / "one.arff")
     options = {"xml": tmp_path / "names.xml", "test": tmp_path / "two.arff"}
     assert len(load(tmp_path / "one.arff", **options).indices("test")) == 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,49 @@ def test_yt8m(shared_data: Path) -> None:
     assert data.features()["rgb"].dtype == torch.float32
     assert [len(data.indices(s)) for s in ("train", "val", "test")] == [10327, 1999, 3987]
     assert data.num_tasks == 100
+
+
+def test_sizes_beyond_the_budget_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (20, 3 << 23)}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        with out.open("x.npy", "w", force_zip64=True) as member:
+            member.write(header.getvalue())
+            for _ in range(60):
+                member.write(bytes(8 << 23))
+        out.writestr("y.npy", npy_bytes(Y))
+    assert path.stat().st_size < 5_000_000
+    refuses(path, "x: expected data of at most 1 GiB .*FASTMTL_MEMORY_LIMIT.* got 6 GiB")
+    monkeypatch.setenv("FASTMTL_MEMORY_LIMIT", "100")
+    refuses(write(tmp_path / "a.npz"), "y: expected data of at most 100 B")
+
+
+def test_a_header_that_declares_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    content = npy_bytes(np.ones((20, 3), np.float32))
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("x.npy", content.replace(b"(20, 3), }     ", b"(20, 3000000), }", 1))
+        out.writestr("y.npy", npy_bytes(Y))
+    refuses(path, "x: expected an array, got a broken one")
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npz")
+    refuses(tmp_path / "a.npz", "file: expected a file, got a pipe, socket or device")
+
+
+def npy_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["\ud800", b"\xff"])
+def test_names_that_cannot_be_written_down_are_refused(tmp_path: Path, name: Any) -> None:
+    path = write(tmp_path / "a.npz", label_names=np.array([name[:0], name]))
+    refuses(path, "label_names: expected UTF-8 strings")

@@ -186,3 +186,14 @@ def test_refuses_what_one_set_has() -> None:
         disaster(features=0)
     with pytest.raises(DataError, match="text: expected at least 1"):
         disaster_multimodal(text=0)
+
+
+@pytest.mark.parametrize("size", ["clips", "frames", "features"])
+def test_sizes_beyond_the_machine_are_refused(size: str) -> None:
+    with pytest.raises(DataError, match="clips and frames: expected data of at most"):
+        disaster(**{size: 10**11})
+
+
+def test_modalities_beyond_the_machine_are_refused() -> None:
+    with pytest.raises(DataError, match="clips and frames: expected data of at most"):
+        disaster_multimodal(text=10**11)
