@@ -14,6 +14,8 @@ from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
 from fastmtl.training.recipes import BALANCERS, FUSION_MODELS, MODELS, ONLY_FOR, SEQUENCE_MODELS
 
+# OpenMP ends the process where the system cannot start as many as it was asked for.
+MOST_THREADS = 1024
 BALANCE_AT = ("shared", "first", "last")
 
 
@@ -70,7 +72,7 @@ class TrainConfig:
     )
     monitor: str = option(
         "loss",
-        "What makes an epoch better: val loss, map or micro_f1.",
+        "What makes an epoch better, on the validation split: loss, map or micro_f1.",
         "Training",
         choices=MONITORS,
     )
@@ -103,10 +105,16 @@ class TrainConfig:
     head_size: int = option(64, "Width of the task heads.", "Model", minimum=1)
     interaction: bool = option(False, "Let the tasks exchange features, as MTI-Net does.", "Model")
     seed: int = option(
-        0, "Fixes split, initial weights, order of samples, dropout.", "Training", minimum=0
+        0,
+        "Fixes split, initial weights, order of samples, dropout.",
+        "Training",
+        minimum=0,
+        maximum=2**63 - 1,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")
-    threads: int | None = option(None, "CPU threads.", "Run", minimum=1, unset="torch's choice")
+    threads: int | None = option(
+        None, "CPU threads.", "Run", minimum=1, maximum=MOST_THREADS, unset="torch's choice"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

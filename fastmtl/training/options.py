@@ -23,6 +23,7 @@ class Option:
         panel: the heading that it stands under.
         choices: the values of a string, where they are limited.
         minimum: the least number.
+        maximum: the greatest integer.
         above: what a number must be greater than.
         below: what a number must be less than.
         unset: what None stands for, in words.
@@ -32,6 +33,7 @@ class Option:
     panel: str = ""
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: int | None = None
     above: float | None = None
     below: float | None = None
     unset: str = ""
@@ -42,6 +44,8 @@ class Option:
             valid, expected = value in self.choices, f"one of {', '.join(self.choices)}"
         elif kind is bool:
             valid, expected = isinstance(value, bool), "True or False"
+        elif kind is str:
+            valid, expected = isinstance(value, str), "text"
         elif kind in (int, float):
             valid, expected = self._holds(value, kind), self._expected(kind)
         else:
@@ -57,6 +61,7 @@ class Option:
         return (
             (isinstance(value, int) or math.isfinite(value))
             and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
@@ -67,7 +72,8 @@ class Option:
             return f"{number} > {self.above}"
         if self.below is not None:
             return f"{number} in [{self.minimum}, {self.below})"
-        return f"{number} >= {self.minimum}"
+        most = "" if self.maximum is None else f" and <= {self.maximum}"
+        return f"{number} >= {self.minimum}{most}"
 
 
 @dataclass(frozen=True)

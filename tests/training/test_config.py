@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -106,3 +107,17 @@ def test_every_option_is_checked_described_and_typed():
 def test_what_was_expected_is_told(name, value, expected):
     with pytest.raises(ValueError, match=f"^{name}: expected {expected}.* got {value!r}$"):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("data", 5, "text"),
+        ("device", None, "text"),
+        ("seed", 2**63, "an integer >= 0 and <= 9223372036854775807"),
+        ("threads", 100_000, "an integer >= 1 and <= 1024"),
+    ],
+)
+def test_what_would_fail_later_is_refused(option, value, expected):
+    with pytest.raises(ValueError, match=re.escape(f"{option}: expected {expected}, got")):
+        TrainConfig(**{option: value})
