@@ -7,6 +7,7 @@ or SIGTERM. Anything else is a bug and shows a traceback.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from typing import NoReturn
 
 import torch
 import typer
+from rich.console import Console
 
+from fastmtl.data import DataError
 from fastmtl.training import DivergedError, RunError
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
@@ -51,10 +54,61 @@ def failing() -> Iterator[None]:
         yield
     except (OSError, DivergedError) as error:
         exit_with(_reason(error), FAILED)
-    except RunError as error:
+    except (RunError, DataError) as error:
         exit_with(str(error), BAD_INPUT)
     except torch.OutOfMemoryError as error:
         exit_with(f"out of GPU memory, a smaller --batch-size may help ({error})", FAILED)
+
+
+def one_process() -> None:
+    """Raise BadInput where several processes were started, as torchrun does: each would do it all.
+
+    Environment variable WORLD_SIZE says how many.
+    """
+    if (size := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise BadInput(
+            f"WORLD_SIZE: expected one process, got {size} (torchrun?): start this command without "
+            "it; to train on several GPUs use your own loop, DistributedDataParallel and a "
+            "balancer's distribute(), see docs/balancing.md"
+        )
+
+
+def show(text: str, *, nl: bool = True) -> None:
+    """Print a command's result; where nobody reads it any more, say so and exit."""
+    try:
+        typer.echo(text, nl=nl)
+    except BrokenPipeError:
+        _unread()
+
+
+def _unread() -> NoReturn:
+    _drop_output()
+    exit_with("nobody reads standard output any more", FAILED)
+
+
+def _drop_output() -> None:
+    """Let what is still in standard output's buffer go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+class TellingConsole(Console):
+    """A console that tells when its reader leaves (`| head`), and does not exit in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """What rich calls in place of exiting."""
+        _unread()
+
+
+class LastingConsole(Console):
+    """A console whose reader may leave: the command goes on, and says so once."""
+
+    def on_broken_pipe(self) -> None:
+        """What rich calls in place of exiting."""
+        self.quiet = True
+        _drop_output()
+        warn("nobody reads standard output any more; the run goes on")
 
 
 def _reason(error: Exception) -> str:

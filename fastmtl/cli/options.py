@@ -19,6 +19,11 @@ def _described(name: str) -> Any:
     return typer.Option(help=option_help(name), show_default=unset or True)
 
 
+def flag(name: str, help: str, panel: str | None = None) -> Any:
+    """An option that is there or not; the help would show a value otherwise."""
+    return typer.Option(name, help=help, rich_help_panel=panel, metavar="")
+
+
 Data = Annotated[str, typer.Option(help="The data: what train's --data takes.")]
 Test = Annotated[str | None, _described("test")]
 Xml = Annotated[str | None, _described("xml")]
@@ -53,6 +58,7 @@ def _parameter(each: Declared) -> inspect.Parameter:
         *flags,
         help=option_help(each.name),
         show_default=default or False,
+        metavar="" if each.kind is bool else None,
         rich_help_panel=each.option.panel,
     )
     return inspect.Parameter(

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fastmtl.cli import options
-from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing, warn
+from fastmtl.cli.errors import (
+    STOPPED,
+    LastingConsole,
+    bad_input,
+    exit_with,
+    failing,
+    one_process,
+    warn,
+)
 from fastmtl.reproduce import Plan, run_all, write_report
 from fastmtl.reproduce.plan import parse_options
 from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_tables
@@ -52,7 +59,8 @@ def reproduce(
 
     Example: fastmtl reproduce mtmlan --data clips.npz --out runs/table
     """
-    console = Console()
+    one_process()
+    console = LastingConsole()
     reporter = BarReporter(console) if console.is_terminal else Reporter()
     with bad_input():
         plan = Plan(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from fastmtl import info as machine
+from fastmtl.cli.errors import TellingConsole
 from fastmtl.reproduce.tables import systems_tables
 
 
 def systems() -> None:
     """List every system of the papers: name, row, and what it is made of."""
-    console = Console()
+    console = TellingConsole()
     for table in systems_tables():
         console.print(table, "")
     console.print("* trained by `fastmtl reproduce` only where --systems names it", highlight=False)
@@ -18,4 +17,4 @@ def systems() -> None:
 
 def info() -> None:
     """Show versions, devices, and the backend that serves each op."""
-    Console().print(machine.render())
+    TellingConsole().print(machine.render())

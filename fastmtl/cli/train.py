@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fastmtl.cli import options
-from fastmtl.cli.errors import STOPPED, bad_input, exit_with, failing, warn
+from fastmtl.cli.errors import (
+    STOPPED,
+    LastingConsole,
+    bad_input,
+    exit_with,
+    failing,
+    one_process,
+    warn,
+)
 from fastmtl.training import (
     BarReporter,
     Interrupted,
@@ -28,11 +35,9 @@ from fastmtl.training.report import results_table
 @options.with_training_options
 def train(
     out: Annotated[Path, typer.Option(help="Directory for everything the run writes.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")
-    ] = False,
+    resume: Annotated[bool, options.flag("--resume", "Continue the run in --out.", "Run")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel="Run")
+        bool, options.flag("--overwrite", "Replace the run in --out.", "Run")
     ] = False,
     **given: Any,
 ) -> None:
@@ -41,7 +46,8 @@ def train(
     Example: fastmtl train --model mtmlan --data clips.npz --out runs/first
     """
     given = {name: value for name, value in given.items() if value is not None}
-    console = Console()
+    one_process()
+    console = LastingConsole()
     reporter = BarReporter(console) if console.is_terminal else LineReporter(console)
     with bad_input():
         run_directory.check(out, resume=resume, overwrite=overwrite)

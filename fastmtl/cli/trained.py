@@ -9,18 +9,19 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from fastmtl.cli import options
-from fastmtl.cli.errors import bad_input, failing
+from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
 from fastmtl.data import MultiTaskData
-from fastmtl.training import Predictor, RunError, load_data
+from fastmtl.training import Predictor, RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import write_atomic
-from fastmtl.training.options import check_choice, check_count
-from fastmtl.training.predictor import predictions_csv, split_rows
+from fastmtl.training.inputs import check_fits
+from fastmtl.training.options import check_choice, declared
+from fastmtl.training.predictor import predictions_csv, predictions_json, split_rows
 from fastmtl.training.report import results_table
 
 SPLITS = ("train", "val", "test", "all")
+STDOUT = Path("-")
 
 
 def evaluate(
@@ -32,7 +33,7 @@ def evaluate(
         str | None,
         typer.Option(help="train, val, test or all samples.", show_default="val and test"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: Annotated[bool, options.flag("--json", "Print JSON, not a table.")] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
@@ -51,9 +52,9 @@ def evaluate(
     with failing():
         metrics = {name: predictor.evaluate(loaded, name) for name in found}
     if as_json:
-        typer.echo(json.dumps(metrics, indent=2))
+        show(json.dumps(metrics, indent=2, allow_nan=False))
     else:
-        console = Console()
+        console = TellingConsole()
         console.print(results_table(metrics, predictor.title))
         console.print(_measured(loaded, found), highlight=False)
 
@@ -61,25 +62,45 @@ def evaluate(
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
     data: Annotated[str, typer.Option(help="The data, with or without labels.")],
-    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The file to write: JSON if it ends in .json, else CSV; - to print it."),
+    ],
     xml: options.Xml = None,
     split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
+    overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Write the probability and the decision for every sample and label to a CSV file.
+    """Write the probability and the decision for every sample and label to a file.
 
     Example: fastmtl predict runs/first --data new.npz --out new.csv
     """
+    one_process()
     with bad_input():
-        if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
-            raise RunError(f"{out}: expected a file in a writable directory")
-        predictor, loaded = _open(directory, data, None, xml, device, threads, split)
+        _check_writable(out, overwrite=overwrite)
+        predictor, loaded = _open(directory, data, None, xml, device, threads, split, labels=False)
     with failing():
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
-        write_atomic(out, predictions_csv(rows, probabilities, predictor.label_names))
-    typer.echo(f"{len(rows):,} samples, {len(predictor.label_names)} labels in {out}")
+        written = predictions_json if out.suffix.lower() == ".json" else predictions_csv
+        text = written(rows, probabilities, predictor.label_names)
+        if out == STDOUT:
+            show(text, nl=False)
+            return
+        write_atomic(out, text)
+    show(f"{len(rows):,} samples, {len(predictor.label_names)} labels in {out}")
+
+
+def _check_writable(out: Path, *, overwrite: bool) -> None:
+    if out == STDOUT:
+        return
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
+        raise RunError(f"{out}: expected a file in a writable directory")
+    if out.is_file() and not overwrite:
+        raise RunError(
+            f"{out}: expected a new file, got one that is there (--overwrite replaces it)"
+        )
 
 
 def _measured(data: MultiTaskData, splits: list[str]) -> str:
@@ -96,14 +117,16 @@ def _open(
     device: str,
     threads: int | None,
     split: str | None,
+    *,
+    labels: bool = True,
 ) -> tuple[Predictor, MultiTaskData]:
-    """The trained model, and the data it is asked about."""
+    """The trained model, and the data it is asked about, with the labels that it was trained on."""
     if split is not None:
         check_choice("split", split, SPLITS)
     if threads is not None:
-        check_count("threads", threads)
+        declared(TrainConfig)["threads"].check(threads)
         torch.set_num_threads(threads)
     predictor = Predictor.load(directory, device)
     loaded = load_data(predictor.config, data, test=test, xml=xml, for_training=False)
-    predictor.check(loaded)
+    check_fits(loaded, predictor.description, labels=labels)
     return predictor, loaded

@@ -15,9 +15,15 @@ import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.data.splits import partition
 from fastmtl.reproduce.plan import RESULT, Plan, Run
-from fastmtl.training import Reporter, Trainer, multilabel_metrics
+from fastmtl.training import Reporter, RunError, Trainer, multilabel_metrics
 from fastmtl.training import directory as run_directory
-from fastmtl.training.checkpoint import load_tensors, write_json
+from fastmtl.training.checkpoint import (
+    load_tensors,
+    read_sealed,
+    remove_temporaries,
+    seal,
+    write_json,
+)
 from fastmtl.training.reproducible import threads
 
 
@@ -35,8 +41,17 @@ def execute(plan: Plan, run: Run, out: Path, reporter: Reporter | None = None) -
     else:
         result = _fit(plan, run)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULT, result)
+    remove_temporaries(folder, [RESULT])
+    write_json(folder / RESULT, seal(result))
     return result
+
+
+def stored_result(folder: Path) -> dict[str, Any] | None:
+    """What `execute` stored in a run's directory; None if it is not there, or damaged."""
+    try:
+        return read_sealed(folder / RESULT)
+    except RunError:
+        return None
 
 
 def _train(plan: Plan, run: Run, folder: Path, reporter: Reporter | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fastmtl.data import MultiTaskData
 from fastmtl.reproduce.systems import TABLES, PaperTable, System
 from fastmtl.training import RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import read_json
+from fastmtl.training.directory import content
 from fastmtl.training.options import check_choice, check_count
 from fastmtl.training.recipes import ONLY_FOR
 
@@ -165,7 +166,7 @@ class Plan:
         """Raise RunError unless `out` is new, empty, or holds runs of the same kind."""
         if out.exists() and not out.is_dir():
             raise RunError(f"{out}: expected a directory, got a file")
-        if not out.is_dir() or not any(out.iterdir()):
+        if not out.is_dir() or not any(content(out, [FILE])):
             return
         if not (out / FILE).is_file():
             raise RunError(f"{out}: expected a new or empty directory, or one with a {FILE}")

@@ -9,7 +9,7 @@ from fastmtl.reproduce.figures import plot_task_weights, plot_training_losses
 from fastmtl.reproduce.plan import Plan
 from fastmtl.reproduce.runner import Results
 from fastmtl.reproduce.tables import markdown
-from fastmtl.training.checkpoint import write_atomic, write_json
+from fastmtl.training.checkpoint import remove_temporaries, write_atomic, write_json
 
 TABLE, NUMBERS = "table.md", "table.json"
 LOSSES, WEIGHTS = "losses.png", "weights.png"
@@ -27,6 +27,7 @@ def write_report(plan: Plan, results: Results, out: Path) -> Comparison:
         OSError: if a file cannot be written.
     """
     comparison = Comparison(plan, results)
+    remove_temporaries(out, (TABLE, NUMBERS, LOSSES, WEIGHTS))
     write_atomic(out / TABLE, markdown(comparison))
     write_json(out / NUMBERS, comparison.to_dict())
     if comparison.unit == "epoch":

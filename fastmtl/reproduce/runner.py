@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastmtl.reproduce.execute import execute
-from fastmtl.reproduce.plan import FILE, RESULT, Plan, Run
+from fastmtl.reproduce.execute import execute, stored_result
+from fastmtl.reproduce.plan import FILE, Plan, Run
 from fastmtl.reproduce.processes import run_in_processes
 from fastmtl.training import Reporter
-from fastmtl.training.checkpoint import read_json, write_json
+from fastmtl.training.checkpoint import remove_temporaries, write_json
+from fastmtl.training.lock import locked
 from fastmtl.training.options import check_count
 from fastmtl.training.report import FIGURES, shown
 
@@ -29,7 +30,8 @@ def run_all(
 ) -> Results:
     """Do every run of a plan that is not done yet; return the results of each system by run.
 
-    A finished run is not done again, a stopped one goes on from its last epoch.
+    A finished run is not done again, a stopped one goes on from its last epoch. The directory is
+    held meanwhile.
 
     Args:
         plan: the table to fill.
@@ -41,7 +43,7 @@ def run_all(
         reporter: is told what happens in a run of this process.
 
     Raises:
-        RunError: if the directory does not fit.
+        RunError: if the directory does not fit, or another process works in it.
         ValueError: for `jobs` below 1.
         Exception: what `Trainer.fit` raises.
     """
@@ -49,9 +51,18 @@ def run_all(
     out = Path(out)
     plan.check_directory(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / FILE, plan.fixed())
+    with locked(out):
+        # Another process may have been here since.
+        plan.check_directory(out)
+        remove_temporaries(out, [FILE])
+        write_json(out / FILE, plan.fixed())
+        return _run_open(plan, out, jobs, say, reporter)
+
+
+def _run_open(plan: Plan, out: Path, jobs: int, say: Say, reporter: Reporter | None) -> Results:
     runs = plan.runs()
-    open_runs = [run for run in runs if not (out / run.name / RESULT).is_file()]
+    results = {run: stored_result(out / run.name) for run in runs}
+    open_runs = [run for run, result in results.items() if result is None]
     done = len(runs) - len(open_runs)
     each = "folds" if plan.cross_validates else "seeds"
     parts = f"{len(plan.chosen)} systems, {len(runs) // len(plan.chosen)} {each}"
@@ -60,6 +71,7 @@ def run_all(
     def finished(run: Run, result: dict[str, Any]) -> None:
         nonlocal done
         done += 1
+        results[run] = result
         figure = plan.paper.figures[0]
         value = shown(result["test"][figure])
         say(f"[{done}/{len(runs)}] {run.name}: {FIGURES[figure]} {value}")
@@ -71,9 +83,8 @@ def run_all(
             finished(run, execute(plan, run, out, reporter))
     elif open_runs:
         run_in_processes(plan, open_runs, out, jobs, finished)
-    return {
-        system.name: [
-            read_json(out / run.name / RESULT) for run in runs if run.system == system.name
-        ]
-        for system in plan.chosen
-    }
+    by_system: Results = {system.name: [] for system in plan.chosen}
+    for run, result in results.items():
+        if result is not None:
+            by_system[run.system].append(result)
+    return by_system

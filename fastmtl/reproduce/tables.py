@@ -7,6 +7,7 @@ import textwrap
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table
+from rich.text import Text
 
 from fastmtl.reproduce.comparison import ERRORS, Comparison, Figure
 from fastmtl.reproduce.systems import TABLES
@@ -121,10 +122,10 @@ def rich_tables(cells: Cells, title: str, width: int) -> list[Table]:
         )
         for index in group:
             table.add_column(
-                texts[0][index], justify="right" if index else "left", min_width=widths[index]
+                Text(texts[0][index]), justify="right" if index else "left", min_width=widths[index]
             )
         for row in texts[1:]:
-            table.add_row(*(row[index] for index in group))
+            table.add_row(*(Text(row[index]) for index in group))
         tables.append(table)
     return tables
 
@@ -139,7 +140,8 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _markdown(cells: Cells) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    escaped = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in escaped]
     lines.insert(1, "|---" * len(cells[0]) + "|")
     return "\n".join(lines)
 

@@ -69,15 +69,18 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Have the names in a directory outlast a power cut, where the system knows how."""
+    """Have the names in a directory outlast a power cut, where the system can and lets us."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> Non
         for name in needed:
             if not (path / name).is_file():
                 raise RunError(f"{path / name}: no such file, so there is no run to resume")
-    elif path.is_dir() and any(not _is_leftover(each) for each in path.iterdir()) and not overwrite:
+    elif path.is_dir() and any(content(path, STATE + RESULTS)) and not overwrite:
         raise RunError(
             f"{path}: expected a new or empty directory, got one with files in it "
             "(--resume continues the run, --overwrite replaces it)"
@@ -64,17 +64,12 @@ def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> Non
         raise RunError(f"{path}: cannot be written to ({nearest} is not a writable directory)")
 
 
-def _is_leftover(path: Path) -> bool:
-    """Whether a file is one that a killed run has no more use for."""
-    names = "|".join(map(re.escape, STATE + RESULTS))
-    return path.name == lock.NAME or bool(re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name))
-
-
-def make(path: Path) -> None:
-    """Make the directory of a run, so that it outlasts a power cut."""
-    if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        sync_directory(path.parent)
+def content(path: Path, names: Iterable[str]) -> Iterator[Path]:
+    """What a directory holds besides what a killed writer of files of these names left."""
+    temporary = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\d+\.tmp")
+    for each in path.iterdir():
+        if each.name != lock.NAME and not temporary.fullmatch(each.name):
+            yield each
 
 
 def clear(path: Path, *, keep_state: bool) -> None:
@@ -85,7 +80,6 @@ def clear(path: Path, *, keep_state: bool) -> None:
     remove_temporaries(path, STATE + RESULTS)
     for name in RESULTS if keep_state else RESULTS + STATE:
         (path / name).unlink(missing_ok=True)
-    sync_directory(path)
 
 
 @dataclass(frozen=True)
@@ -131,6 +125,7 @@ class StoredRun:
 def write(path: Path, record: Mapping[str, Any], identity: Identity) -> None:
     """Write config.json: what `read` gives."""
     write_json(path / CONFIG, seal({**record, "run": identity.to_dict()}))
+    sync_directory(path.absolute().parent)
 
 
 def read(path: str | os.PathLike[str]) -> StoredRun:

@@ -8,6 +8,7 @@ from typing import Any
 
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.data.dataset import default_label_names
 from fastmtl.training.checkpoint import digest, with_prefix
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.recipes import FUSION_MODELS
@@ -93,19 +94,30 @@ def describe(data: MultiTaskData) -> dict[str, Any]:
     }
 
 
-def check_fits(data: MultiTaskData, stored: Mapping[str, Any]) -> None:
+def check_fits(data: MultiTaskData, stored: Mapping[str, Any], *, labels: bool = True) -> None:
     """Raise DataError if arranged `data` is not of the kind that `describe` gave for a stored run.
 
-    Data without any label (T = 0) fits a run with labels: it can be predicted.
+    Labels without names are taken to be those of the run, in their order. Data without any label
+    (T = 0) fits a run with labels: it can be predicted.
+
+    Args:
+        data: the samples.
+        stored: what `describe` gave.
+        labels: whether labels are wanted; otherwise only those with other names are refused.
     """
     found = describe(data)
     for field, kind in (("features", "the feature sizes"), ("sequences", "the sequences")):
         if found[field] != stored[field]:
             expected = f"{kind} of the training data, {_show(stored[field])}"
             raise DataError.at(data.name, "x", expected, _show(found[field]))
-    if data.num_tasks and found["label_names"] != stored["label_names"]:
+    if not data.num_tasks or found["label_names"] == stored["label_names"]:
+        return
+    if found["label_names"] != default_label_names(data.num_tasks):
         expected = f"the labels of the training data, {_show(stored['label_names'])}"
         raise DataError.at(data.name, "label_names", expected, _show(found["label_names"]))
+    if labels and data.num_tasks != len(stored["label_names"]):
+        expected = f"{len(stored['label_names'])} columns as in the training data"
+        raise DataError.at(data.name, "y", expected, str(data.num_tasks))
 
 
 def fingerprint(data: MultiTaskData) -> str:

@@ -50,7 +50,8 @@ def multilabel_metrics(
         label_names: T names, "0", "1", ... by default.
 
     Raises:
-        ValueError: for shapes that do not match.
+        ValueError: for shapes that do not match, probabilities that are NaN or not in [0, 1], and
+            targets that are neither 0, 1 nor NaN.
 
     Example:
         >>> import torch
@@ -71,6 +72,7 @@ def multilabel_metrics(
             "probabilities: expected the (N, T) shape of targets, "
             f"{tuple(targets.shape)}, got {tuple(probabilities.shape)}"
         )
+    _check_entries("probabilities", probabilities, (probabilities >= 0) & (probabilities <= 1))
     num_tasks = targets.shape[1]
     names = [str(task) for task in range(num_tasks)] if label_names is None else list(label_names)
     if len(names) != num_tasks:
@@ -121,6 +123,10 @@ def ranking_metrics(
         probabilities: (N, T).
         targets: (N, T) of 0, 1 and NaN.
 
+    Raises:
+        ValueError: for probabilities that are NaN, which have no rank, and targets that are neither
+            0, 1 nor NaN.
+
     Example:
         >>> import torch
         >>> p = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.3]])
@@ -128,6 +134,8 @@ def ranking_metrics(
         >>> {name: round(value, 4) for name, value in ranking_metrics(p, y).items()}
         {'one_error': 0.0, 'ranking_loss': 0.25, 'coverage': 1.0, 'lrap': 0.9167}
     """
+    _check_entries("probabilities", probabilities, ~probabilities.isnan())
+    _check_entries("targets", targets, (targets == 0) | (targets == 1) | targets.isnan())
     whole = ~targets.isnan().any(1)
     positive = targets == 1
     rows = whole & positive.any(1) & ~positive.all(1)
@@ -153,3 +161,12 @@ def ranking_metrics(
         "coverage": coverage,
         "lrap": lrap,
     }
+
+
+def _check_entries(name: str, values: Tensor, good: Tensor) -> None:
+    """Raise ValueError naming the first entry of (N, T) that is not good."""
+    if not bool(good.all()):
+        expected = {"probabilities": "numbers in [0, 1]", "targets": "0, 1 or NaN (missing)"}[name]
+        row, column = (~good).nonzero()[0].tolist()
+        got = f"{values[row, column].item():g} at row {row}, column {column}"
+        raise ValueError(f"{name}: expected {expected}, got {got}")

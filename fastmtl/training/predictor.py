@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmtl.data import MultiTaskData, Standardizer
+from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.training import directory as files
 from fastmtl.training.batches import Batches
 from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
@@ -119,19 +120,24 @@ class Predictor:
             split: "train", "val", "test" or "all".
 
         Raises:
-            DataError: if the data is not of the training data's kind.
+            DataError: if the data is not of the training data's kind, or gives NaN.
         """
-        self.check(data)
+        check_fits(data, self.description, labels=False)
         if self.standardizer is not None:
             data = self.standardizer.transform(data)
         rows = split_rows(data, split)
         logits = compute_logits(
             self.model, Batches(data, self.device), rows, evaluation_batch(self.config)
         )
+        if bool((bad := logits.isnan().any(1)).any()):
+            row = int(rows[bad.cpu()][0])
+            expected = "features that the model makes numbers of"
+            raise DataError.at(data.name, "x", expected, f"NaN for the sample in row {row}")
         return logits.double().sigmoid().cpu()
 
     def evaluate(self, data: MultiTaskData, split: str = "all") -> dict[str, Any]:
         """`multilabel_metrics` over the samples of a split; arguments as for `probabilities`."""
+        self.check(data)
         probabilities = self.probabilities(data, split)
         return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
 
@@ -172,6 +178,30 @@ def predictions_csv(
     for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
         writer.writerow([row, *(f"{value:.6g}" for value in values), *chosen])
     return text.getvalue()
+
+
+def predictions_json(
+    rows: Tensor,  # (n,)
+    probabilities: Tensor,  # (n, T)
+    label_names: Sequence[str],
+) -> str:
+    """The same as JSON: a list of an object a sample, with an object by label for each kind.
+
+    Example:
+        >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
+        [
+        {"index": 3, "probability": {"sea": 0.25, "sun": 0.75}, "decision": {"sea": 0, "sun": 1}}
+        ]
+        <BLANKLINE>
+    """
+    lines = []
+    decisions = decide(probabilities).int().tolist()
+    for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
+        rounded = [float(f"{value:.6g}") for value in values]
+        kinds = {"probability": rounded, "decision": chosen}
+        named = {k: dict(zip(label_names, each, strict=True)) for k, each in kinds.items()}
+        lines.append(json.dumps({"index": row, **named}, allow_nan=False))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def split_rows(data: MultiTaskData, split: str) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -126,7 +127,7 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Table:
         title: the table's.
     """
     splits = [name for name in metrics if name != "training"]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")
@@ -139,7 +140,9 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Table:
         table.add_row(name, *(shown(mean_present(accuracy.values())) for accuracy in by_split))
         return table
     for label in by_split[0]:
-        table.add_row(f"accuracy {label}", *(shown(accuracy[label]) for accuracy in by_split))
+        table.add_row(
+            escape(f"accuracy {label}"), *(shown(accuracy[label]) for accuracy in by_split)
+        )
     return table
 
 

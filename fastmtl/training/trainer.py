@@ -182,7 +182,7 @@ class Trainer:
         if self.progress.epoch and not resume:
             raise RuntimeError("fit: this trainer has trained already; make a new one, or resume")
         directory.check(self.out_dir, resume=resume, overwrite=overwrite)
-        directory.make(self.out_dir)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
         with locked(self.out_dir) as lock:
             # Another process may have been here since.
             directory.check(self.out_dir, resume=resume, overwrite=overwrite)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastmtl.training import TrainConfig
+import fastmtl
+from fastmtl.training import TrainConfig, Trainer
 from fastmtl.training.checkpoint import load_tensors, read_json
 from fastmtl.training.recipes import BALANCERS
 from tests.cli.cases import CPU, FLAT, MODALITIES, SMALL, npz
@@ -204,3 +205,48 @@ def test_a_signal_stops_the_run_and_resume_ends_it_the_same(tmp_path, call, numb
         assert all(torch.equal(a[key], b[key]) for key in a | b)
     first, second = read_json(part / "metrics.json"), read_json(whole / "metrics.json")
     assert {k: first[k] for k in ("val", "test")} == {k: second[k] for k in ("val", "test")}
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce", "predict"])
+def test_several_processes_are_refused(call, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    first = {"train": [], "reproduce": ["mtmlan"], "predict": [tmp_path]}[command]
+    code, _, err = call(command, *first, "--data", FLAT, "--out", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "WORLD_SIZE: expected one process, got 2" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_ones_own_arrays_is_not_resumed_on_others(call, tmp_path):
+    config = TrainConfig(hidden_size=4, attention_size=3, epochs=1, device="cpu")
+    Trainer.from_config(config, tmp_path / "r", fastmtl.data.load(FLAT)).fit()
+    code, _, err = call("train", "--out", tmp_path / "r", "--resume")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the data of this run were given in Python" in err
+    assert call("train", "--out", tmp_path / "r", "--resume", "--data", FLAT)[0] == 0
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path):
+    command = [sys.executable, "-m", "fastmtl", "train", "--data", FLAT, *SMALL, "--out"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "r")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert err == ("fastmtl: warning: nobody reads standard output any more; the run goes on\n")
+    assert (tmp_path / "r/metrics.json").is_file()
+
+
+def test_a_reader_of_figures_that_leaves_is_told(run_dir):
+    command = [sys.executable, "-m", "fastmtl", "evaluate", str(run_dir), "--data", FLAT]
+    for json_or_table in ([], ["--json"]):
+        process = subprocess.Popen(
+            [*command, *json_or_table], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 1
+        assert err == "fastmtl: nobody reads standard output any more\n"

@@ -141,3 +141,48 @@ def test_an_arff_file_with_its_labels_elsewhere(call, tmp_path):
     code, out, _ = call("evaluate", tmp_path / "r", *data, "--json", *CPU)
     assert (code, json.loads(out)["test"]["accuracy"].keys()) == (0, {"a", "b"})
     assert call("predict", tmp_path / "r", *data, "--out", tmp_path / "p.csv", *CPU)[0] == 0
+
+
+def test_predict_asks_before_it_replaces_a_file(call, run_dir, tmp_path):
+    out = tmp_path / "p.csv"
+    out.write_text("mine")
+    arguments = ["predict", run_dir, "--data", FLAT, "--out", out, *CPU]
+    code, _, err = call(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "p.csv: expected a new file, got one that is there (--overwrite replaces it)" in err
+    assert out.read_text() == "mine"
+    assert call(*arguments, "--overwrite")[0] == 0
+    assert len(out.read_text().splitlines()) == 61
+
+
+def test_predict_prints_or_writes_json(call, run_dir, tmp_path):
+    arguments = ["predict", run_dir, "--data", FLAT, *CPU]
+    assert call(*arguments, "--out", tmp_path / "p.csv")[0] == 0
+    text = (tmp_path / "p.csv").read_text()
+    assert call(*arguments, "--out", "-") == (0, text, "")
+    assert call(*arguments, "--out", tmp_path / "p.json")[0] == 0
+    rows = list(csv.DictReader(text.splitlines()))
+    for row, sample in zip(rows, read_list(tmp_path / "p.json"), strict=True):
+        assert int(row["index"]) == sample["index"]
+        for kind in ("probability", "decision"):
+            assert {f"{kind}/{k}": v for k, v in sample[kind].items()} == {
+                k: float(v) for k, v in row.items() if k.startswith(kind)
+            }
+
+
+def read_list(path):
+    return json.loads(path.read_text())
+
+
+def test_labels_without_names_serve(call, tmp_path):
+    train, new = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", label_names=None)
+    more = npz(tmp_path / "c.npz", labels=("a", "b", "c"), label_names=None)
+    run, out = tmp_path / "r", ["--out", tmp_path / "p.csv", "--overwrite"]
+    assert call("train", "--data", train, "--out", run, *SMALL)[0] == 0
+    for data in (new, more):
+        assert call("predict", run, "--data", data, *out, *CPU)[0] == 0
+    code, printed, _ = call("evaluate", run, "--data", new, "--json", *CPU)
+    assert (code, json.loads(printed)["val"]) == (0, read_json(run / "metrics.json")["val"])
+    code, _, err = call("evaluate", run, "--data", more, *CPU)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "y: expected 2 columns as in the training data, got 3" in err

@@ -8,8 +8,9 @@ from fastmtl.models import MLKNN
 from fastmtl.reproduce import Comparison, Plan, run_all, write_report
 from fastmtl.reproduce import execute as execution
 from fastmtl.reproduce.execute import flat_features
-from fastmtl.training import Interrupted, Reporter, Trainer, load_data
+from fastmtl.training import Interrupted, Reporter, RunError, Trainer, load_data
 from fastmtl.training.checkpoint import read_json
+from fastmtl.training.lock import locked
 
 FLAT = "synthetic:disaster?clips=60&frames=3&features=6"
 MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&video=6"
@@ -170,3 +171,22 @@ def test_data_is_loaded_before_anything_is_written():
     own = plan(systems=["mtmlan"])
     loaded = load_data(own.config(own.chosen[0], 0), FLAT)
     assert own.load().x.equal(loaded.x)
+
+
+def test_a_damaged_result_is_made_again(tmp_path):
+    own = plan(systems=["ewmtc"], seeds=1)
+    first = run_all(own, tmp_path, say=quiet)
+    path = tmp_path / "ewmtc/seed-0/result.json"
+    for content in (b"", path.read_bytes().replace(b"0.", b"1.", 1)):
+        path.write_bytes(content)
+        assert run_all(own, tmp_path, say=quiet) == first
+
+
+def test_a_second_reproduction_in_the_directory_is_refused(tmp_path):
+    own = plan(systems=["ewmtc"], seeds=1)
+    with locked(tmp_path), pytest.raises(RunError, match="in use by process"):
+        run_all(own, tmp_path, say=quiet)
+    (tmp_path / ".lock").write_text("process 1")
+    (tmp_path / ".reproduce.json.1.tmp").write_text("half")
+    run_all(own, tmp_path, say=quiet)
+    assert {path.name for path in tmp_path.iterdir()} == {"reproduce.json", "ewmtc"}

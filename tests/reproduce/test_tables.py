@@ -37,3 +37,10 @@ def test_one_table_where_it_fits_and_the_first_column_in_each():
     assert len(narrow) > 1
     assert [str(table.title) for table in narrow] == ["title"] + [""] * (len(narrow) - 1)
     assert sum(len(table.columns) - 1 for table in narrow) == 4
+
+
+def test_labels_are_shown_as_they_are():
+    console = Console(width=60, file=io.StringIO())
+    for table in rich_tables([["accuracy", "a"], ["[/x]", "0.5"]], "title", 60):
+        console.print(table)
+    assert "[/x]" in console.file.getvalue()

@@ -75,6 +75,18 @@ def test_data_of_another_kind_does_not_fit():
         check_fits(flattened, sequences)
 
 
+def test_labels_without_names_are_those_of_the_run_in_their_order():
+    named = replace(arrange(flat(), "mtmlan"), label_names=["sea", "sky"])
+    check_fits(arrange(flat(), "mtmlan"), describe(named))
+    y = torch.eye(5).repeat(2, 1)
+    other = arrange(MultiTaskData.from_arrays(torch.randn(10, 5), y), "mtmlan")
+    with pytest.raises(DataError, match="y: expected 2 columns as in the training data, got 5"):
+        check_fits(other, describe(named))
+    check_fits(other, describe(named), labels=False)
+    with pytest.raises(DataError, match="label_names"):
+        check_fits(replace(named, label_names=["a", "b"]), describe(named), labels=False)
+
+
 def test_data_without_labels_fits():
     unlabelled = MultiTaskData.from_arrays(torch.randn(4, 5), None, for_training=False)
     check_fits(arrange(unlabelled, "mtmlan"), describe(arrange(flat(), "mtmlan")))

@@ -148,3 +148,27 @@ def test_ranking_in_chunks(monkeypatch):
     expected = ranking_metrics(p, y)
     monkeypatch.setattr("fastmtl.training.metrics._COMPARISONS", 200)
     assert ranking_metrics(p, y) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [NAN, -0.1, 1.5, float("inf")])
+def test_what_is_no_probability_is_refused(value):
+    p = torch.full((3, 2), 0.5)
+    p[1, 0] = value
+    with pytest.raises(
+        ValueError, match=r"^probabilities: expected numbers in \[0, 1\], got .* ro"
+    ):
+        multilabel_metrics(p, torch.eye(3)[:, :2])
+
+
+@pytest.mark.parametrize("value", [2.0, -1.0, 0.5, float("inf")])
+@pytest.mark.parametrize("metrics", [multilabel_metrics, ranking_metrics])
+def test_what_is_no_label_is_refused(metrics, value):
+    y = torch.eye(3)[:, :2].clone()
+    y[2, 1] = value
+    with pytest.raises(ValueError, match=r"^targets: expected 0, 1 or NaN .* at row 2, column 1"):
+        metrics(torch.full((3, 2), 0.5), y)
+
+
+def test_nan_has_no_rank():
+    with pytest.raises(ValueError, match=r"^probabilities: .* got nan at row 0, column 1"):
+        ranking_metrics(torch.tensor([[0.1, NAN]]), torch.tensor([[1.0, 0.0]]))

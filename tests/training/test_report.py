@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fastmtl.training import BarReporter, EpochRecord, LineReporter, Reporter
-from fastmtl.training.report import results_table
+from fastmtl.training.report import FIGURES, results_table
 
 RECORD = EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, None)
 
@@ -60,3 +60,13 @@ def test_lines_do_not_read_the_loss():
         raise AssertionError("reading the loss waits for the device")
 
     LineReporter(Console(file=io.StringIO())).step(loss)
+
+
+def test_labels_are_shown_as_they_are():
+    names = ["[/x]", "[red]", "a[b]"]
+    figures = {**dict.fromkeys(FIGURES), "accuracy": dict.fromkeys(names, 0.5)}
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table({"val": figures}, "[/title]"))
+    shown = console.file.getvalue()
+    for text in (*names, "[/title]"):
+        assert text in shown

@@ -581,3 +581,23 @@ def test_a_stop_during_the_last_evaluation_is_resumed(tmp_path, make_config, mon
     Trainer.from_config(config, tmp_path / "part").fit(resume=True)
     Trainer.from_config(config, tmp_path / "whole").fit()
     assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+def test_features_that_give_nan_are_named_and_not_predicted(tmp_path, make_config):
+    config = make_config(epochs=1)
+    Trainer.from_config(config, tmp_path).fit()
+    predictor = Predictor.load(tmp_path, "cpu")
+    data = load_data(config, config.data)
+    with torch.no_grad():
+        next(predictor.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"x: .* got NaN for the sample in row 0"):
+        predictor.probabilities(data)
+
+
+def test_a_model_that_gives_nan_stops_the_run(tmp_path, make_config, monkeypatch):
+    run = Trainer.from_config(make_config(epochs=1), tmp_path)
+    logits, first = run._logits, torch.tensor([0])
+    monkeypatch.setattr(run, "_logits", lambda *a: logits(*a).index_fill(0, first, torch.nan))
+    monkeypatch.setattr(run, "loss", lambda z, y: z.nan_to_num().square().mean(0))
+    with pytest.raises(DivergedError, match="the model gives NaN"):
+        run.fit()
