@@ -47,6 +47,11 @@ class Law:
         )
 
     @cached_property
+    def alone(self) -> bool:
+        """Whether backward returns one tensor."""
+        return self.gradients == 1 and not self.listed
+
+    @cached_property
     def last(self) -> slice:
         """Of the results, those that backward reads."""
         return slice(self.results - self.kept, None)
@@ -81,7 +86,7 @@ class Law:
         """The gradients of the flat arguments, None for those that have none; the function of `ctx`
         has so many arguments before them."""
         saved = ctx.saved_tensors
-        if self.gradients == 1 and not self.listed:
+        if self.alone:
             return backward(*grads, *saved, *ctx.settings), *self.without
         if self.listed:
             saved = (*saved[: self.kept], list(saved[self.kept :]))

@@ -129,7 +129,7 @@ class FusedOp(Generic[P, R]):
 
     def _function(self) -> Any:
         """The eager autograd function, named after the op."""
-        law, choose = self._law, self._kept
+        law, choose, differentiate = self._law, self._kept, self._law.differentiate
 
         def forward(ctx: Any, kernels: backends.Kernels, *flat: Any) -> Any:
             arguments = law.nested(flat) if law.listed else flat
@@ -139,26 +139,26 @@ class FusedOp(Generic[P, R]):
             ctx.kernels = kernels
             if law.takes_none:
                 ctx.set_materialize_grads(False)
-            return self._own(found)
+            return results[0] if law.outputs == 1 else found[: law.outputs]
 
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            if torch.is_grad_enabled():
+                return once(ctx, *grads)
             for grad in grads:
                 if grad is not None and grad.is_neg():
                     grads = tuple(g if g is None else g.resolve_neg() for g in grads)
             kernels: Any = ctx.kernels if forward_ad._current_level < 0 else self._reference()
             try:
-                return None, *law.differentiate(kernels.backward, ctx, grads, 1)
+                return None, *differentiate(kernels.backward, ctx, grads, 1)
             except RuntimeError:
                 if not transformed(*grads):
                     raise
             kernels = self._reference()
-            return None, *law.differentiate(kernels.backward, ctx, grads, 1)
+            return None, *differentiate(kernels.backward, ctx, grads, 1)
 
+        once = once_differentiable(backward)
         name = "".join(part.capitalize() for part in self.name.split("_"))
-        body = {
-            "forward": staticmethod(forward),
-            "backward": staticmethod(once_differentiable(backward)),
-        }
+        body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         meta: Any = type(torch.autograd.Function)
         return meta(name, (torch.autograd.Function,), body)
 

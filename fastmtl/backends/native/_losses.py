@@ -18,5 +18,5 @@ def vector(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def broadcast(grad: Tensor) -> tuple[int, ...]:
     """The gradient of a reduced loss as a matrix over the elements, with strides of 0."""
-    strides = grad.stride()
-    return (memory.address(grad), memory.DTYPES[grad.dtype], *(0,) * (2 - len(strides)), *strides)
+    data, strides = grad.data_ptr() or memory.address(grad), grad.stride()
+    return (data, memory.DTYPES[grad.dtype], *(0,) * (2 - len(strides)), *strides)

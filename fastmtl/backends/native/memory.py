@@ -126,7 +126,7 @@ def matrix(tensor: Tensor | None) -> tuple[int, ...]:
     """Data, dtype and strides of a 2-D tensor; zeros for none."""
     if tensor is None:
         return _ABSENT
-    return (address(tensor), DTYPES[tensor.dtype], *tensor.stride())
+    return (tensor.data_ptr() or address(tensor), DTYPES[tensor.dtype], *tensor.stride())
 
 
 def address(tensor: Tensor | None) -> int:
