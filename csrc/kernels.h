@@ -122,8 +122,8 @@ struct TaskGradsPairs : Execution {
   void* out;  // (T, T) Accumulated
 };
 
-// The c >= 0 with sum 1 that makes c^T gramian c least, after at most so many iterations; 0 for
-// tasks whose diagonal entry is 0, NaN for all where an entry is not finite.
+// The c >= 0 with sum 1 that makes c^T gramian c least, by at most so many iterations; 0 for tasks
+// whose diagonal entry is 0, NaN for all where an entry is not finite.
 struct LeastNormWeights : Execution {
   DType dtype;          // f32 or f64
   const void* gramian;  // (T, T)

@@ -29,8 +29,7 @@ class MGDA(GramianBalancer):
 
     Args:
         model: as in GramianBalancer.
-        iterations: steps of the solver at most. One is exact for two tasks; the error falls
-            geometrically, more slowly the more tasks.
+        iterations: of the solver at most; by default more than it takes.
         normalize: find c for the gradients divided by their norms, as the authors' code can, and
             combine the gradients as they are with it. Otherwise the tasks whose gradients are
             small, those of rare labels for instance, get nearly all the weight, and the shared part
@@ -59,16 +58,17 @@ class MGDA(GramianBalancer):
         self,
         model: Any,
         *,
-        iterations: int = 100,
+        iterations: int | None = None,
         normalize: bool = False,
         balance_at: str | None = None,
     ) -> None:
-        need_size("iterations", iterations)
+        if iterations is not None:
+            need_size("iterations", iterations)
         solve = _least_norm_of_normalized if normalize else least_norm_weights
         super().__init__(model, partial(solve, iterations=iterations), balance_at=balance_at)
 
 
-def _least_norm_of_normalized(gramian: Tensor, iterations: int) -> Tensor:
+def _least_norm_of_normalized(gramian: Tensor, iterations: int | None) -> Tensor:
     norms = gramian.diagonal().sqrt()
     inverse = torch.where(norms > 0, 1 / norms, 0)
     return least_norm_weights(inverse * gramian * inverse.unsqueeze(1), iterations)

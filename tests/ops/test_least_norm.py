@@ -38,7 +38,7 @@ def test_optimality(kernels: str, case: dict[str, Any]) -> None:
     for _ in range(3):
         grads = scale * (torch.randn(tasks, 200, dtype=dtype) + case["shift"])
         gramian = grads @ grads.T
-        weights = least_norm_weights(gramian, 400)
+        weights = least_norm_weights(gramian)
         assert weights.dtype == dtype
         assert (weights >= 0).all()
         assert_close(weights.sum(), torch.ones((), dtype=F64), scale=10)
@@ -51,39 +51,75 @@ def test_two_tasks_have_a_closed_form(backend: str, cosine: float, ratio: float)
     """Sener and Koltun 2018, algorithm 1."""
     inner = cosine * ratio
     gramian = torch.tensor([[1.0, inner], [inner, ratio**2]], dtype=F64)
-    weights = least_norm_weights(gramian, 1)
+    weights = least_norm_weights(gramian)
     apart = 1 + ratio**2 - 2 * inner
     first = 0.5 if apart == 0 else min(max((ratio**2 - inner) / apart, 0.0), 1.0)
     assert_close(weights, torch.tensor([first, 1 - first], dtype=F64))
 
 
-@pytest.mark.parametrize(("tasks", "iterations"), [(7, 1), (7, 5), (7, 20), (30, 5)])
-def test_iterations_are_those_of_the_definition(kernels: str, tasks: int, iterations: int) -> None:
-    grads = torch.randn(tasks, 50, dtype=F64) + 0.3
+def spread_gradients(tasks: int, size: int, decades: float) -> Tensor:
+    """Random gradients whose norms are so many decades apart, in no order."""
+    scale = torch.logspace(0, decades, tasks, dtype=F64)[torch.randperm(tasks)]
+    return scale.unsqueeze(1) * torch.randn(tasks, size, dtype=F64)
+
+
+@pytest.mark.parametrize("decades", [0, 2, 4])
+@pytest.mark.parametrize("tasks", [32, 100, 200])
+def test_however_many_tasks_and_far_apart_norms(isa: str, tasks: int, decades: int) -> None:
+    """The duality gap bounds how far a squared norm is above the least one."""
+    grads = spread_gradients(tasks, 400, decades)
     gramian = grads @ grads.T
-    expected = _pairwise_frank_wolfe(gramian.tolist(), iterations)
-    assert_close(least_norm_weights(gramian, iterations), expected, scale=10)
+    weights = least_norm_weights(gramian)
+    slope = gramian @ weights
+    squared_norm = weights @ slope
+    assert squared_norm - slope.min() < 1e-6 * squared_norm
+    single = least_norm_weights(gramian.float()).double()
+    assert single @ gramian @ single < (1 + 1e-6) * squared_norm
 
 
-def _pairwise_frank_wolfe(gramian: list[list[float]], iterations: int) -> Tensor:
-    """Over all pairs, one after the other."""
-    tasks = range(len(gramian))
-    weights = [1 / len(gramian) for _ in tasks]
-    for _ in range(iterations):
-        slope = [sum(gramian[a][b] * weights[b] for b in tasks) for a in tasks]
-        best = (0.0, 0, 0, 0.0)
-        for b in tasks:
-            for a in tasks:
-                if a == b:
-                    continue
-                apart = gramian[a][a] + gramian[b][b] - 2 * gramian[a][b]
-                drop = slope[a] - slope[b]
-                moved = min(max(drop / apart, 0.0), weights[a])
-                best = max(best, (moved * drop - moved**2 * apart / 2, b, a, moved))
-        _, b, a, moved = best
-        weights[b] += moved
-        weights[a] -= moved
-    return torch.tensor(weights, dtype=F64)
+@pytest.mark.parametrize("tasks", [7, 60])
+def test_agrees_with_non_negative_least_squares(kernels: str, tasks: int) -> None:
+    """c = u / sum u, where u >= 0 minimises ||G^T u||^2 + (sum u - 1)^2."""
+    optimize = pytest.importorskip("scipy.optimize")
+    grads = spread_gradients(tasks, 90, 1) + 0.2
+    rows = torch.cat([grads.T, torch.ones(1, tasks, dtype=F64)])
+    wanted = torch.zeros(91, dtype=F64)
+    wanted[-1] = 1
+    solution, _ = optimize.nnls(rows.numpy(), wanted.numpy())
+    expected = torch.from_numpy(solution / solution.sum())
+    assert_close(least_norm_weights(grads @ grads.T), expected, scale=1e4)
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 20, 60])
+def test_stopped_early_it_is_still_better_than_one_task(kernels: str, iterations: int) -> None:
+    grads = spread_gradients(40, 90, 1)
+    gramian = grads @ grads.T
+    weights = least_norm_weights(gramian, iterations)
+    assert (weights >= 0).all()
+    assert_close(weights.sum(), torch.ones((), dtype=F64))
+    assert weights @ gramian @ weights < gramian.diagonal().min()
+    assert int((weights > 0).sum()) <= iterations + 1
+
+
+@pytest.mark.parametrize("tasks", [2, 7, 40])
+def test_weight_is_spread_evenly_over_equal_gradients(kernels: str, tasks: int) -> None:
+    gramian = torch.ones(tasks, tasks, dtype=F64)
+    even = torch.full((tasks,), 1 / tasks, dtype=F64)
+    torch.testing.assert_close(least_norm_weights(gramian), even, rtol=1e-5, atol=0)
+    # As they come, with the rounding errors of float32.
+    shared = torch.randn(1, 50)
+    grads = shared.expand(tasks, -1) * torch.linspace(0.5, 3, tasks).unsqueeze(1)
+    grads = grads / grads.norm(dim=1, keepdim=True)
+    weights = least_norm_weights(grads @ grads.T)
+    assert weights.max() < 2 / tasks
+
+
+@given(st.integers(4, 12), st.integers(1, 3))
+def test_order_of_dependent_gradients_changes_nothing(backend: str, tasks: int, size: int) -> None:
+    grads, order = torch.randn(tasks, size, dtype=F64) + 0.5, torch.randperm(tasks)
+    gramian = grads @ grads.T
+    permuted = least_norm_weights(gramian[order][:, order])
+    torch.testing.assert_close(permuted, least_norm_weights(gramian)[order], rtol=0, atol=1e-5)
 
 
 @given(st.integers(1, 9), st.floats(-30, 30))
@@ -98,8 +134,8 @@ def test_scale_of_the_gradients_changes_nothing(backend: str, tasks: int, expone
 def test_order_of_the_tasks_changes_nothing(backend: str, tasks: int) -> None:
     grads, order = torch.randn(tasks, 40, dtype=F64), torch.randperm(tasks)
     gramian = grads @ grads.T
-    permuted = least_norm_weights(gramian[order][:, order], 50)
-    assert_close(permuted, least_norm_weights(gramian, 50)[order], scale=100)
+    permuted = least_norm_weights(gramian[order][:, order])
+    assert_close(permuted, least_norm_weights(gramian)[order], scale=100)
 
 
 @given(st.integers(1, 6))

@@ -17,8 +17,9 @@ def least_norm_weights_forward(
         return reference.least_norm_weights_forward(gramian, iterations)
     gramian = gramian.contiguous()
     out = gramian.new_empty(len(gramian))
+    workspace = memory.workspace("least_norm", gramian, len(gramian))
     memory.module(gramian).least_norm_weights(
-        memory.execution(gramian),
+        memory.execution(gramian, workspace),
         memory.DTYPES[gramian.dtype],
         memory.address(gramian),
         len(gramian),
