@@ -122,8 +122,8 @@ KERNELS = [
     Fault(
         "more-weight-moved-than-there-is",
         "csrc/cpu/least_norm.cpp",
-        "return std::min(std::max(best, 0.0), p.weights[a]);",
-        "return std::max(best, 0.0);",
+        "const double length = std::min(best, bound);",
+        "const double length = best;",
         LEAST_NORM,
     ),
     Fault(
@@ -403,7 +403,7 @@ TRAINING = [
     ),
     Fault(
         "best-weights-train-on",
-        "fastmtl/training/trainer.py",
+        "fastmtl/training/state.py",
         "self.best = _copies(self.model.state_dict())",
         "self.best = self.model.state_dict()",
         (f"{TRAINER}::test_early_stopping_keeps_the_best_weights",),
