@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -44,6 +45,8 @@ class Function {
     } catch (const std::invalid_argument& error) {
       PyErr_SetString(PyExc_ValueError, error.what());
       return nullptr;
+    } catch (const std::bad_alloc&) {
+      return PyErr_NoMemory();
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return nullptr;

@@ -30,10 +30,9 @@ FASTMTL_INLINE Real logistic(Real x) {
 template <class Real>
 FASTMTL_INLINE Real hyperbolic_tangent(Real x) {
   using S = Series<Real>;
-  using Int = typename S::Int;
   const Real twice = -2 * std::abs(x);
   const Reduced<Real> e = reduced(twice);
-  const Real scale = bits<Real>(Int(S::one + e.power));
+  const Real scale = raised(Real(1), e.power);
   const Real scaled = scale * S::expm1(e.r) + (scale - 1);
   const Real expm1 = twice < S::lowest ? Real(-1) : scaled;
   const Real size = quotient(expm1, 2 + expm1);

@@ -137,17 +137,24 @@ FASTMTL_INLINE Reduced<Real> reduced(Real x) {
   return {r, Int(std::uint64_t(bits<Int>(shifted)) << S::mantissa)};
 }
 
+// x 2^n with n in the place of the exponent; of any n, though then it means nothing.
+template <class Real>
+FASTMTL_INLINE Real raised(Real x, typename Series<Real>::Int power) {
+  using Int = typename Series<Real>::Int;
+  using Bits = std::make_unsigned_t<Int>;
+  return bits<Real>(Int(Bits(bits<Int>(x)) + Bits(power)));
+}
+
 // exp(x) for x <= 0, relative error of a few ulp; 0 below the smallest normal number.
 template <class Real>
 FASTMTL_INLINE Real exp_nonpositive(Real x) {
   using S = Series<Real>;
-  using Int = typename S::Int;
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(Real) == sizeof(float)) return x < S::lowest ? 0.0f : device_exp(x);
 #endif
   const Reduced<Real> e = reduced(x);
   const Real mantissa = 1 + S::expm1(e.r);
-  return x < S::lowest ? Real(0) : bits<Real>(Int(bits<Int>(mantissa) + e.power));
+  return x < S::lowest ? Real(0) : raised(mantissa, e.power);
 }
 
 // 2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3.

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <new>
 
 #include "elements.h"
 #include "kernels.h"
@@ -84,7 +86,7 @@ inline const Real* load_tile(const Matrix& matrix, std::int64_t row, std::int64_
 template <class Real>
 inline void store(const Real* source, void* target, DType dtype, std::int64_t count) {
   if (dtype == dtype_of<Real>()) {
-    if (source != target) std::memcpy(target, source, std::size_t(count) * sizeof(Real));
+    if (source != target && count) std::memcpy(target, source, std::size_t(count) * sizeof(Real));
     return;
   }
   with_type(dtype, [&](auto element) {
@@ -108,7 +110,7 @@ class Scratch {
  public:
   explicit Scratch(std::int64_t count)
       : data_(static_cast<T*>(std::aligned_alloc(64, bytes(count)))) {
-    if (!data_) std::abort();
+    if (!data_) throw std::bad_alloc();
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;

@@ -93,6 +93,29 @@ def test_limits_hold() -> None:
         module.least_norm_weights((0, 0, 0), 0, 0, module.limits["least_norm_tasks"] + 1, 1, 0)
 
 
+def test_memory_that_runs_out() -> None:
+    """In a kernel, and in each of its threads."""
+    module = pytest.importorskip("fastmtl._cpu")
+    memory = torch.zeros(64, dtype=torch.int64)
+    address, huge = memory.data_ptr(), 1 << 22
+    with pytest.raises(MemoryError):
+        module.least_norm_weights(1, 1, address, huge, 1, address)
+    starts = torch.arange(2)
+    sizes = (address, starts.data_ptr(), torch.ones(2, dtype=torch.int64).data_ptr(), 2, 1, 2, 2)
+    for threads in (1, 2):
+        with pytest.raises(MemoryError):
+            module.task_gru_forward(threads, 0, *sizes, huge, 0, 0, *(address,) * 5)
+
+
+def test_any_number_of_threads() -> None:
+    module = pytest.importorskip("fastmtl._cpu")
+    rows, out = torch.ones(40, 100_000), torch.empty(40, dtype=torch.float64)
+    for threads in (100_000, 2**31 - 1):
+        both = matrix(rows, 0), matrix(rows, 0)
+        module.row_dots(threads, *both, *rows.shape, False, out.data_ptr())
+        assert (out == 100_000).all()
+
+
 @pytest.mark.parametrize("ignored", [-100, 0, 2])
 def test_ignored_label(module: Any, ignored: int) -> None:
     logits, weight = torch.randn(40, 3), torch.ones(3)
