@@ -15,7 +15,8 @@ namespace {
 template <class Real>
 constexpr std::int64_t chunk_rows = packed_columns<Real> / strip_columns<Real>;
 
-constexpr double most_memory = 8 << 20;  // bytes of a thread, as far as chunks of rows allow
+constexpr std::int64_t most_groups = 32;  // partial sums, as many as threads can work on
+constexpr double most_memory = 8 << 20;   // bytes of a thread, as far as chunks of rows allow
 
 // Rows of samples by columns of outputs.
 struct Area {
@@ -113,15 +114,14 @@ void pairs(const TaskGradsPairs& args) {
   // Samples are divided where there are too few columns to share the work out evenly, and where a
   // thread would work on too much memory; the first of equal areas has the most rows.
   const double excess = double(args.tasks * args.samples * width * 2) * sizeof(Real) / most_memory;
-  const std::int64_t shares = (4 * args.threads + strips - 1) / strips;
+  const std::int64_t shares = (most_groups + strips - 1) / strips;
   const std::int64_t parts = std::min(std::max(shares, std::int64_t(excess * excess)), chunks);
   const auto row_begin = [&](std::int64_t part) {
     const std::int64_t chunk = lower_rows(chunks, part, parts);
     return std::min(chunk * chunk_rows<Real>, args.samples);
   };
   const std::int64_t areas = strips * parts;
-  const std::int64_t groups = std::min<std::int64_t>(args.threads, areas),
-                     size = args.tasks * args.tasks;
+  const std::int64_t groups = std::min(most_groups, areas), size = args.tasks * args.tasks;
   Scratch<Real> partial(groups * size);
   const std::int64_t cost = args.tasks * args.samples * (args.samples + args.tasks) / 32 * width;
   parallel_for(groups, args.threads, cost * areas / groups, [&](std::int64_t group) {

@@ -12,13 +12,21 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import fastmtl
-from tests.conftest import ON_GPUS
+from fastmtl.backends import native
+from fastmtl.ops import graph_fusion
+from tests.conftest import ISAS, ON_GPUS
 from tests.ops.contract import assert_same, of_leaves, on_backends
 from tests.problems import (
     NOT_DIFFERENTIABLE,
     PROBLEMS,
+    Problem,
+    focal_loss_problem,
+    graph_fusion_problem,
+    grouped_focal_loss_problem,
+    least_norm_problem,
     seeds_for,
     solve,
+    stacked_norms_problem,
 )
 from tests.tolerances import assert_close
 from tests.views import VIEWS
@@ -143,6 +151,55 @@ def test_threads_change_no_bit_from_run_to_run(name: str, backend: str) -> None:
         torch.set_num_threads(before)
     assert_same(three, one)
     assert_same_bits(again, three)
+
+
+def test_instruction_sets_that_change_meanwhile() -> None:
+    problem = PROBLEMS["task_grad_gramian"](torch.float32)
+    seeds, before = seeds_for(problem), native.isa()
+    wanted, results = solve(problem, seeds), []
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            results.append(solve(problem, seeds))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        while len(results) < 20 and worker.is_alive():
+            for name in ISAS:
+                native.use_isa(name)
+    finally:
+        done.set()
+        worker.join()
+        native.use_isa(before)
+    assert len(results) >= 20
+    for result in results:
+        assert_same(result, wanted)
+
+
+# Those whose results go through no matrix product of PyTorch.
+@pytest.mark.parametrize("name", ["focal_loss", "grouped_focal_loss", "norms", "fusion", "least"])
+def test_number_of_threads_changes_no_bit(name: str, isa: str) -> None:
+    problem = LARGE[name]()
+    seeds, before, results = seeds_for(problem), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 8):
+            torch.set_num_threads(count)
+            results.append(solve(problem, seeds))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+LARGE: dict[str, Callable[[], Problem]] = {
+    "focal_loss": lambda: focal_loss_problem(5000, 33),
+    "grouped_focal_loss": lambda: grouped_focal_loss_problem(3000, [2, 9, 4]),
+    "norms": lambda: stacked_norms_problem((3, 200_001), (3, 3)),
+    "fusion": lambda: graph_fusion_problem(graph_fusion, (60, 5, 300, 100)),
+    "least": lambda: least_norm_problem(100, iterations=1000),
+}
 
 
 # Triton's interpreter serves one thread at a time.

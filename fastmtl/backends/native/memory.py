@@ -81,7 +81,11 @@ def isa() -> str:
 
 
 def use_isa(name: str) -> bool:
-    """Run the CPU kernels of "plain", "avx2" or "avx512"; False where the processor has it not."""
+    """Run the CPU kernels of "plain", "avx2" or "avx512"; False where the processor has it not.
+
+    Holds for the whole process, from the next kernel on: what is under way on another thread, and
+    the backward pass of what is done, can have kernels of both, which differ by rounding.
+    """
     return cpu is not None and cpu.use_isa(name)
 
 
