@@ -160,10 +160,11 @@ struct GraphFusionBackward : GraphFusion {
 
 // The recurrence of one layer of GRUs. The time steps of sequence b are the rows
 // starts[b] ... starts[b] + lengths[b] - 1 of R; rows of no sequence are neither read nor written.
-// Element (t, r, d, i) of `gates` lies at t * task_stride + r * row_stride + d * 3h + i.
+// Element (t, r, d, i) of `gates` lies at t * task_stride + r * row_stride + d * 3h + i. What is
+// not said to be Accumulated is of `dtype`; states are carried from step to step as Accumulated.
 struct TaskGRU : Execution {
-  DType dtype;                  // f32 or f64
-  const void* weight_hh;        // (T, dirs, 3h, h), gates in the order r, z, n
+  DType dtype;
+  const void* weight_hh;        // (T, dirs, 3h, h) Accumulated, gates in the order r, z, n
   const std::int64_t* starts;   // (B,)
   const std::int64_t* lengths;  // (B,), at least 1
   std::int64_t tasks, directions, batch, rows, hidden;
@@ -171,8 +172,8 @@ struct TaskGRU : Execution {
 };
 
 struct TaskGRUForward : TaskGRU {
-  const void* bias_ih;  // (T, dirs, 3h)
-  const void* bias_hh;  // (T, dirs, 3h)
+  const void* bias_ih;  // (T, dirs, 3h) Accumulated
+  const void* bias_hh;  // (T, dirs, 3h) Accumulated
   void* gates;          // (T, R, dirs, 3h) strided: products W_ih x; overwritten by r, z, n
   void* hidden_n;       // (T, dirs, R, h): W_hn h + b_hn; null: it and the gates are not kept
   void* output;         // (T, R, dirs * h)
@@ -186,11 +187,12 @@ struct TaskGRUBackward : TaskGRU {
   void* grad_gates;         // (T, R, dirs, 3h) strided
   void* grad_recurrent;     // (T, dirs, R, 3h) of W_hh h + b_hh, in the row whose state h is; the
                             // row of a sequence's last state is 0
-  void* grad_bias;          // (T, dirs, 4h): of r, z, n of bias_ih, then n of bias_hh
+  void* grad_bias;          // (T, dirs, 4h) Accumulated: of r, z, n of bias_ih, then n of bias_hh
 };
 
 // The gates of one time step, for the `running` longest sequences; the sequences come longest
-// first. Whoever calls it multiplies by weight_hh, which is not read, between two steps.
+// first. Whoever calls it multiplies by weight_hh, which is not read, between two steps. What goes
+// from step to step is Accumulated.
 struct TaskGRUForwardStep : TaskGRUForward {
   std::int64_t step, running;
   const void* products;  // (T, dirs, running, 3h): W_hh h; not read at step 0

@@ -104,6 +104,21 @@ inline void with_accumulated(DType dtype, const Body& body) {
   return body(float{});
 }
 
+// Calls body(Real{}, T{}) with that type and the element type of `dtype`, a floating one.
+template <class Body>
+inline void with_floating(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f64:
+      return body(double{}, double{});
+    case DType::bf16:
+      return body(float{}, BFloat16{});
+    case DType::f16:
+      return body(float{}, Float16{});
+    default:
+      return body(float{}, float{});
+  }
+}
+
 // An uninitialised array, aligned to a cache line, that frees itself.
 template <class T>
 class Scratch {

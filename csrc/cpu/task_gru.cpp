@@ -15,28 +15,30 @@ namespace fastmtl {
 inline namespace FASTMTL_ISA {
 namespace {
 
-// 64 columns, or as many as there are, of one sequence's step forward.
-template <bool saves, class Real>
+// 64 columns, or as many as there are, of one sequence's step forward. What is kept has its own
+// type; the state is carried in that of the arithmetic.
+template <bool saves, class Real, class Kept>
 void forward_gates(std::int64_t count, std::int64_t h, const Real* __restrict product,
-                   const Real* __restrict bias, Real* __restrict gates, Real* __restrict hidden,
-                   Real* __restrict state, Real* __restrict output) {
+                   const Real* __restrict bias, Kept* __restrict gates, Kept* __restrict hidden,
+                   Real* __restrict state, Kept* __restrict output) {
 #pragma omp simd
   for (std::int64_t c = 0; c < count; ++c) {
-    const Real r = logistic(gates[c] + product[c]);
-    const Real z = logistic(gates[h + c] + product[h + c]);
-    const Real n = hyperbolic_tangent(gates[2 * h + c] + bias[c] + r * product[2 * h + c]);
+    const Real r = logistic(widen<Real>(gates[c]) + product[c]);
+    const Real z = logistic(widen<Real>(gates[h + c]) + product[h + c]);
+    const Real input = widen<Real>(gates[2 * h + c]) + bias[c];
+    const Real n = hyperbolic_tangent(input + r * product[2 * h + c]);
     if (saves) {
-      gates[c] = r;
-      gates[h + c] = z;
-      gates[2 * h + c] = n;
-      hidden[c] = product[2 * h + c];
+      gates[c] = narrow<Kept>(r);
+      gates[h + c] = narrow<Kept>(z);
+      gates[2 * h + c] = narrow<Kept>(n);
+      hidden[c] = narrow<Kept>(product[2 * h + c]);
     }
     state[c] = n + z * (state[c] - n);
-    output[c] = state[c];
+    output[c] = narrow<Kept>(state[c]);
   }
 }
 
-template <class Real>
+template <class Real, class Kept>
 class Forward {
  public:
   Forward(const TaskGRUForward& args, const SequenceTiles& tiles)
@@ -84,9 +86,9 @@ class Forward {
   void step(const Pair& pair, std::int64_t i, std::int64_t row) {
     const std::int64_t h = args_.hidden;
     const Real* product = product_.get() + i * weight_.padded_columns();
-    Real* gates = static_cast<Real*>(args_.gates) + pair.gates(row);
-    Real* output = static_cast<Real*>(args_.output) + pair.output(row);
-    Real* hidden = static_cast<Real*>(args_.hidden_n);
+    Kept* gates = static_cast<Kept*>(args_.gates) + pair.gates(row);
+    Kept* output = static_cast<Kept*>(args_.output) + pair.output(row);
+    Kept* hidden = static_cast<Kept*>(args_.hidden_n);
     if (hidden) hidden += pair.own(row, h);
     for (std::int64_t chunk = 0; chunk < state_.chunks(); ++chunk) {
       const std::int64_t c = chunk * chunk_columns, count = std::min(chunk_columns, h - c);
@@ -108,35 +110,37 @@ class Forward {
   const Real* input_bias_ = nullptr;  // (h,) of the n gate
 };
 
-template <class Real>
+template <class Real, class Kept>
 void forward(const TaskGRUForward& args) {
   const SequenceTiles tiles(args);
-  tiles.in_parallel(
-      [&](std::int64_t begin, std::int64_t end) { Forward<Real>(args, tiles).run(begin, end); });
+  tiles.in_parallel([&](std::int64_t begin, std::int64_t end) {
+    Forward<Real, Kept>(args, tiles).run(begin, end);
+  });
 }
 
 // 64 columns, or as many as there are, of one sequence's step backward. With dh the gradient of
 // the step's state: `carry` becomes its part that bypasses the recurrent product.
-template <class Real>
-void backward_gates(std::int64_t count, std::int64_t h, const Real* __restrict gates,
-                    const Real* __restrict hidden, const Real* __restrict previous,
-                    const Real* __restrict upstream, Real* __restrict carry,
+template <class Real, class Kept>
+void backward_gates(std::int64_t count, std::int64_t h, const Kept* __restrict gates,
+                    const Kept* __restrict hidden, const Kept* __restrict previous,
+                    const Kept* __restrict upstream, Real* __restrict carry,
                     Real* __restrict grad_r, Real* __restrict grad_z, Real* __restrict grad_hidden,
-                    Real* __restrict grad_gates, Real* __restrict sums) {
+                    Kept* __restrict grad_gates, Real* __restrict sums) {
 #pragma omp simd
   for (std::int64_t c = 0; c < count; ++c) {
-    const Real r = gates[c], z = gates[h + c], n = gates[2 * h + c];
-    const Real dh = carry[c] + upstream[c];
+    const Real r = widen<Real>(gates[c]), z = widen<Real>(gates[h + c]);
+    const Real n = widen<Real>(gates[2 * h + c]);
+    const Real dh = carry[c] + widen<Real>(upstream[c]);
     const Real dn = dh * (1 - z) * (1 - n * n);
-    const Real dz = dh * (previous[c] - n) * z * (1 - z);
-    const Real dr = dn * hidden[c] * r * (1 - r);
+    const Real dz = dh * (widen<Real>(previous[c]) - n) * z * (1 - z);
+    const Real dr = dn * widen<Real>(hidden[c]) * r * (1 - r);
     carry[c] = dh * z;
     grad_r[c] = dr;
     grad_z[c] = dz;
     grad_hidden[c] = dn * r;
-    grad_gates[c] = dr;
-    grad_gates[h + c] = dz;
-    grad_gates[2 * h + c] = dn;
+    grad_gates[c] = narrow<Kept>(dr);
+    grad_gates[h + c] = narrow<Kept>(dz);
+    grad_gates[2 * h + c] = narrow<Kept>(dn);
     sums[c] += dr;
     sums[h + c] += dz;
     sums[2 * h + c] += dn;
@@ -144,7 +148,7 @@ void backward_gates(std::int64_t count, std::int64_t h, const Real* __restrict g
   }
 }
 
-template <class Real>
+template <class Real, class Kept>
 class Backward {
  public:
   Backward(const TaskGRUBackward& args, const SequenceTiles& tiles, Real* sums)
@@ -155,7 +159,7 @@ class Backward {
         grads_(tiles.largest(), 3, args.hidden),
         carry_(tiles.largest() * weight_.padded_columns()),
         zeros_(args.hidden) {
-    std::fill_n(zeros_.get(), args.hidden, Real(0));
+    std::fill_n(zeros_.get(), args.hidden, Kept{});
   }
 
   void run(std::int64_t begin, std::int64_t end) {
@@ -182,12 +186,12 @@ class Backward {
   void step(const Pair& pair, std::int64_t b, std::int64_t i, std::int64_t s, Real* sums) {
     const std::int64_t h = args_.hidden, row = pair.row(b, s);
     const std::int64_t previous_row = s ? pair.row(b, s - 1) : 0;
-    const Real* gates = static_cast<const Real*>(args_.gates) + pair.gates(row);
-    const Real* hidden = static_cast<const Real*>(args_.hidden_n) + pair.own(row, h);
-    const Real* upstream = static_cast<const Real*>(args_.grad_output) + pair.output(row);
-    const Real* previous =
-        s ? static_cast<const Real*>(args_.output) + pair.output(previous_row) : zeros_.get();
-    Real* grad_gates = static_cast<Real*>(args_.grad_gates) + pair.gates(row);
+    const Kept* gates = static_cast<const Kept*>(args_.gates) + pair.gates(row);
+    const Kept* hidden = static_cast<const Kept*>(args_.hidden_n) + pair.own(row, h);
+    const Kept* upstream = static_cast<const Kept*>(args_.grad_output) + pair.output(row);
+    const Kept* previous =
+        s ? static_cast<const Kept*>(args_.output) + pair.output(previous_row) : zeros_.get();
+    Kept* grad_gates = static_cast<Kept*>(args_.grad_gates) + pair.gates(row);
     Real* carry = carry_.get() + i * weight_.padded_columns();
     for (std::int64_t chunk = 0; chunk < grads_.chunks(); ++chunk) {
       const std::int64_t c = chunk * chunk_columns, count = std::min(chunk_columns, h - c);
@@ -197,36 +201,37 @@ class Backward {
     }
     store_recurrent(pair, i, s ? previous_row : -1);
     if (s == args_.lengths[b] - 1)
-      std::fill_n(static_cast<Real*>(args_.grad_recurrent) + pair.own(row, 3 * h), 3 * h, Real(0));
+      std::fill_n(static_cast<Kept*>(args_.grad_recurrent) + pair.own(row, 3 * h), 3 * h, Kept{});
   }
 
   // The gradient of a step's recurrent product stands in the row of the state that went into it.
   void store_recurrent(const Pair& pair, std::int64_t i, std::int64_t row) {
     if (row < 0) return;
-    Real* to = static_cast<Real*>(args_.grad_recurrent) + pair.own(row, 3 * args_.hidden);
+    Kept* to = static_cast<Kept*>(args_.grad_recurrent) + pair.own(row, 3 * args_.hidden);
     for (std::int64_t gate = 0; gate < 3; ++gate)
       for (std::int64_t chunk = 0; chunk < grads_.chunks(); ++chunk) {
         const std::int64_t c = chunk * chunk_columns;
-        std::copy_n(grads_.at(gate, chunk, i), std::min(chunk_columns, args_.hidden - c),
-                    to + gate * args_.hidden + c);
+        store(grads_.at(gate, chunk, i), to + gate * args_.hidden + c, args_.dtype,
+              std::min(chunk_columns, args_.hidden - c));
       }
   }
 
   const TaskGRUBackward& args_;
   const SequenceTiles& tiles_;
-  Real* sums_;                   // (items, 4h)
-  PackedMatrix<Real> weight_;    // (3h, h)
-  ChunkedRows<Real> grads_;      // (rows, 3 * h) of the recurrent product
-  Scratch<Real> carry_, zeros_;  // (rows, h) padded, (h,)
+  Real* sums_;                 // (items, 4h)
+  PackedMatrix<Real> weight_;  // (3h, h)
+  ChunkedRows<Real> grads_;    // (rows, 3 * h) of the recurrent product
+  Scratch<Real> carry_;        // (rows, h) padded
+  Scratch<Kept> zeros_;        // (h,)
 };
 
-template <class Real>
+template <class Real, class Kept>
 void backward(const TaskGRUBackward& args) {
   const SequenceTiles tiles(args);
   const std::int64_t pairs = args.tasks * args.directions, width = 4 * args.hidden;
   Scratch<Real> sums(pairs * tiles.per_pair() * width);
   tiles.in_parallel([&](std::int64_t begin, std::int64_t end) {
-    Backward<Real>(args, tiles, sums.get()).run(begin, end);
+    Backward<Real, Kept>(args, tiles, sums.get()).run(begin, end);
   });
   Real* out = static_cast<Real*>(args.grad_bias);
   std::fill_n(out, pairs * width, Real(0));
@@ -238,11 +243,13 @@ void backward(const TaskGRUBackward& args) {
 }  // namespace
 
 void task_gru_forward(const TaskGRUForward& args) {
-  with_accumulated(args.dtype, [&](auto real) { forward<decltype(real)>(args); });
+  with_floating(args.dtype,
+                [&](auto real, auto kept) { forward<decltype(real), decltype(kept)>(args); });
 }
 
 void task_gru_backward(const TaskGRUBackward& args) {
-  with_accumulated(args.dtype, [&](auto real) { backward<decltype(real)>(args); });
+  with_floating(args.dtype,
+                [&](auto real, auto kept) { backward<decltype(real), decltype(kept)>(args); });
 }
 
 }  // namespace FASTMTL_ISA

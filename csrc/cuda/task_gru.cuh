@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda/launch.cuh"
+#include "elements.h"
 #include "gates.h"
 #include "table.h"
 
@@ -77,6 +78,31 @@ struct Pair {
   }
 };
 
+// Values that are kept in the dtype of the call. The branches are the same for a whole launch; as
+// template arguments the dtypes would triple its kernels.
+template <class Real>
+__device__ Real read_kept(const TaskGRU& args, const void* data, std::int64_t index) {
+  if constexpr (sizeof(Real) == sizeof(float)) {
+    if (args.dtype == DType::bf16) return widen<Real>(static_cast<const BFloat16*>(data)[index]);
+    if (args.dtype == DType::f16) return widen<Real>(static_cast<const Float16*>(data)[index]);
+  }
+  return static_cast<const Real*>(data)[index];
+}
+template <class Real>
+__device__ void keep(const TaskGRU& args, void* data, std::int64_t index, Real value) {
+  if constexpr (sizeof(Real) == sizeof(float)) {
+    if (args.dtype == DType::bf16) {
+      static_cast<BFloat16*>(data)[index] = narrow<BFloat16>(value);
+      return;
+    }
+    if (args.dtype == DType::f16) {
+      static_cast<Float16*>(data)[index] = narrow<Float16>(value);
+      return;
+    }
+  }
+  static_cast<Real*>(data)[index] = value;
+}
+
 // What a unit's gates add to their products; 0 for a unit beyond the last.
 template <class Real>
 struct GateBias {
@@ -100,10 +126,10 @@ struct InputProducts {
   Real r, z, n;
 
   __device__ void read(const TaskGRUForward& args, const Pair& pair, std::int32_t row) {
-    const Real* from = static_cast<const Real*>(args.gates) + pair.gates(row);
-    r = from[0];
-    z = from[args.hidden];
-    n = from[2 * args.hidden];
+    const std::int64_t at = pair.gates(row);
+    r = read_kept<Real>(args, args.gates, at);
+    z = read_kept<Real>(args, args.gates, at + args.hidden);
+    n = read_kept<Real>(args, args.gates, at + 2 * args.hidden);
   }
 };
 
@@ -118,13 +144,13 @@ __device__ Real forward_step(const TaskGRUForward& args, const Pair& pair, std::
   const Real hidden = product[2] + bias.hidden;
   const Real n = hyperbolic_tangent(input.n + bias.n + r * hidden);
   state = n + z * (state - n);
-  static_cast<Real*>(args.output)[pair.output(row)] = state;
+  keep(args, args.output, pair.output(row), state);
   if (args.hidden_n) {
-    Real* gates = static_cast<Real*>(args.gates) + pair.gates(row);
-    gates[0] = r;
-    gates[args.hidden] = z;
-    gates[2 * args.hidden] = n;
-    static_cast<Real*>(args.hidden_n)[pair.own(row, 1)] = hidden;
+    const std::int64_t at = pair.gates(row);
+    keep(args, args.gates, at, r);
+    keep(args, args.gates, at + args.hidden, z);
+    keep(args, args.gates, at + 2 * args.hidden, n);
+    keep(args, args.hidden_n, pair.own(row, 1), hidden);
   }
   return state;
 }
@@ -136,13 +162,13 @@ struct SavedStep {
 
   __device__ void read(const TaskGRUBackward& args, const Pair& pair, std::int32_t row,
                        std::int32_t s) {
-    const Real* gates = static_cast<const Real*>(args.gates) + pair.gates(row);
-    r = gates[0];
-    z = gates[args.hidden];
-    n = gates[2 * args.hidden];
-    hidden = static_cast<const Real*>(args.hidden_n)[pair.own(row, 1)];
-    upstream = static_cast<const Real*>(args.grad_output)[pair.output(row)];
-    previous = s ? static_cast<const Real*>(args.output)[pair.output(pair.before(row))] : Real(0);
+    const std::int64_t at = pair.gates(row);
+    r = read_kept<Real>(args, args.gates, at);
+    z = read_kept<Real>(args, args.gates, at + args.hidden);
+    n = read_kept<Real>(args, args.gates, at + 2 * args.hidden);
+    hidden = read_kept<Real>(args, args.hidden_n, pair.own(row, 1));
+    upstream = read_kept<Real>(args, args.grad_output, pair.output(row));
+    previous = s ? read_kept<Real>(args, args.output, pair.output(pair.before(row))) : Real(0);
   }
 };
 
@@ -166,19 +192,19 @@ __device__ GateGrads<Real> backward_step(const TaskGRUBackward& args, const Pair
   grad.r = grad.n * step.hidden * step.r * (1 - step.r);
   grad.hidden = grad.n * step.r;
   carry = dh * step.z;
-  Real* gates = static_cast<Real*>(args.grad_gates) + pair.gates(row);
-  gates[0] = grad.r;
-  gates[h] = grad.z;
-  gates[2 * h] = grad.n;
+  const std::int64_t at = pair.gates(row);
+  keep(args, args.grad_gates, at, grad.r);
+  keep(args, args.grad_gates, at + h, grad.z);
+  keep(args, args.grad_gates, at + 2 * h, grad.n);
   if (s) {
-    Real* to = static_cast<Real*>(args.grad_recurrent) + pair.own(pair.before(row), 3);
-    to[0] = grad.r;
-    to[h] = grad.z;
-    to[2 * h] = grad.hidden;
+    const std::int64_t to = pair.own(pair.before(row), 3);
+    keep(args, args.grad_recurrent, to, grad.r);
+    keep(args, args.grad_recurrent, to + h, grad.z);
+    keep(args, args.grad_recurrent, to + 2 * h, grad.hidden);
   }
   if (last) {
-    Real* to = static_cast<Real*>(args.grad_recurrent) + pair.own(row, 3);
-    to[0] = to[h] = to[2 * h] = 0;
+    const std::int64_t to = pair.own(row, 3);
+    for (int gate = 0; gate < 3; ++gate) keep(args, args.grad_recurrent, to + gate * h, Real(0));
   }
   return grad;
 }

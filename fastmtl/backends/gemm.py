@@ -11,21 +11,46 @@ from torch import Tensor
 
 # Below so many multiplications one batched call beats a call for every product.
 _SMALL = 1 << 20
+# Elements of a product that is converted while it lies in cache.
+_IN_CACHE = 1 << 20
 # Elements of an operand of which no copy is made as a whole.
 _LARGE = 1 << 22
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The product of a (M, K) and b (K, N)."""
+def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The product of a (M, K) and b (K, N), accumulated in float32 or wider; in `out` (M, N) if it
+    is given, whatever its dtype."""
+    if out is not None:
+        return _into(out, a, b)
+    if not multiplies(a.dtype):
+        return torch.mm(a.float(), b.float()).to(a.dtype)
     if not _takes_onednn(a):
-        return torch.mm(a, b)
+        # Halves are multiplied at half the speed where the left ones lie by columns.
+        return torch.mm(a.contiguous() if a.itemsize == 2 else a, b)
     operands = _dense(a), _dense(b).t()
     product = torch.ops.mkldnn._linear_pointwise(*operands, None, "none", [], "")
     return cast(Tensor, product)
 
 
+def _into(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    if out.dtype == a.dtype and not _takes_onednn(a) and multiplies(a.dtype):
+        return torch.mm(a, b, out=out)
+    # In blocks of rows that are still in cache where they are converted.
+    rows = max(1, _IN_CACHE // b.shape[1])
+    for begin in range(0, a.shape[0], rows):
+        block = slice(begin, begin + rows)
+        out[block] = matmul(a[block], b)
+    return out
+
+
 def bmm(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The products of a (T, M, K) and b (T, K, N), in `out` (T, M, N) if it is given."""
+    """The products of a (T, M, K) and b (T, K, N), in `out` (T, M, N) if it is given, whatever its
+    dtype."""
+    if not multiplies(a.dtype):
+        product = bmm(a.float(), b.float())
+        return product.to(a.dtype) if out is None else out.copy_(product)
+    if out is not None and out.dtype != a.dtype:
+        return out.copy_(bmm(a, b))
     if not _takes_onednn(a) or a.shape[1] * a.shape[2] * b.shape[2] < _SMALL:
         # A strided `out` costs torch.bmm a copy of all its operands.
         if out is None or out.is_contiguous():
@@ -52,6 +77,26 @@ def _dense(matrix: Tensor) -> Tensor:
 
 def _takes_onednn(a: Tensor) -> bool:
     return a.dtype == torch.float32 and a.numel() > 0 and _mkl_is_held_back()
+
+
+@lru_cache
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies matrices of `dtype` at least as fast as float32 ones.
+
+    Elsewhere halves are widened element by element within a product, which takes longer than to
+    widen them before it.
+    """
+    if dtype == torch.bfloat16:
+        return _processor_has("avx512_bf16") or _processor_has("amx_tile")
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return True
+
+
+def _processor_has(feature: str) -> bool:
+    # Not every torch knows of every feature.
+    known = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return known is not None and bool(known())
 
 
 @lru_cache

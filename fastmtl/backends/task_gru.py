@@ -5,12 +5,14 @@ Memory that is needed for the tasks in work alone is then bounded, and stays in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from fastmtl.backends.precision import accumulation_dtype
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -53,7 +55,7 @@ def gradients_from_inputs(
     if len(parts) == 1:
         return gradients(grad, x, *weights)
     totals = [
-        torch.zeros_like(leaf) if need else leaf.new_empty(0)
+        torch.zeros_like(leaf, dtype=accumulation_dtype(leaf.dtype)) if need else leaf.new_empty(0)
         for leaf, need in zip((x, *weights), needs, strict=True)
     ]
     for part in parts:
@@ -64,5 +66,10 @@ def gradients_from_inputs(
             elif needs[index]:
                 total[part] = value
         del found, value
-    grad_x, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh = totals
-    return grad_x, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh
+    return in_dtypes_of((x, *weights), totals)
+
+
+def in_dtypes_of(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> Gradients:
+    """The gradients of x, weights and biases, each in the dtype of its own."""
+    grads = [grad.to(leaf.dtype) for grad, leaf in zip(gradients, leaves, strict=True)]
+    return cast(Gradients, tuple(grads))

@@ -29,6 +29,26 @@ def in_one_dtype(**tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in found)
 
 
+def in_half(**tensors: Tensor) -> tuple[Tensor, ...]:
+    """The named tensors, of one floating dtype, as autocast gives the operands of a matrix product;
+    TypeError for others.
+
+    Inside autocast the first is in its dtype. The others are parameters: float32 ones stay so, for
+    the op to round where it multiplies, so that their gradients are not rounded on their way.
+    float64 is left as it is, as torch leaves it.
+    """
+    (name, first), *_ = tensors.items()
+    need_floating(name, first)
+    device = first.device.type
+    autocast = not first.is_meta and torch.is_autocast_enabled(device)
+    found = in_one_dtype(**tensors)
+    if not autocast or found[0].dtype == torch.float64:
+        return found
+    half = torch.get_autocast_dtype(device)
+    parameters = list(tensors.values())[1:]
+    return found[0].to(half), *(p if p.dtype == torch.float32 else p.to(half) for p in parameters)
+
+
 def need_one_dtype(**tensors: Tensor) -> None:
     """Raise unless the named tensors are of one floating dtype."""
     (first_name, first), *others = tensors.items()

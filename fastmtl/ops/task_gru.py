@@ -10,7 +10,7 @@ from torch import Tensor
 from fastmtl import _checks
 from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.backends.reference import task_gru as reference
-from fastmtl.ops._autocast import in_one_dtype, need_one_dtype
+from fastmtl.ops._autocast import in_half, need_one_dtype
 from fastmtl.ops._op import FusedOp, Results, traced
 
 
@@ -36,10 +36,15 @@ def task_gru_layer(
     starts[b] + lengths[b] - 1 of `x`. The second direction goes through each sequence from its end.
     Differentiable once, in x, weights and biases.
 
+    Halves are multiplied as halves, accumulating in float32; gates are computed and states carried
+    from step to step in float32, and kept for backward in the dtype of x, which is that of the
+    result. Inside autocast x is taken in its dtype, and weights that are float32 stay so: they are
+    rounded for the products with x alone, and have float32 gradients.
+
     Args:
-        x: what the tasks share, or one matrix a task; float32, float64, bfloat16 or float16, the
-            halves computed in float32. Rows that no sequence has are multiplied by 0 in the
-            gradient of `weight_ih`, so they must be finite.
+        x: what the tasks share, or one matrix a task; float32, float64, bfloat16 or float16. Rows
+            that no sequence has are multiplied by 0 in the gradient of `weight_ih`, so they must be
+            finite.
         weight_ih: W_i, in the dtype of x, as all weights and biases.
         weight_hh: W_h.
         bias_ih: b_i.
@@ -67,7 +72,7 @@ def task_gru_layer(
         >>> task_gru_layer(torch.randn(7, 8), *weights, *biases, starts, lengths).shape
         torch.Size([3, 7, 8])
     """
-    x, weight_ih, weight_hh, bias_ih, bias_hh = in_one_dtype(
+    x, weight_ih, weight_hh, bias_ih, bias_hh = in_half(
         x=x, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh
     )
     _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
@@ -75,11 +80,7 @@ def task_gru_layer(
         need_rows(starts, lengths, x.shape[-2])
     leaves = (x, weight_ih, weight_hh, bias_ih, bias_hh)
     keep = not recompute and torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
-    dtype, computed = x.dtype, accumulation_dtype(x.dtype)
-    rows = starts.contiguous(), lengths.contiguous()
-    x, weight_ih, weight_hh, bias_ih, bias_hh = (leaf.to(computed) for leaf in leaves)
-    weights = weight_ih, weight_hh, bias_ih, bias_hh
-    return _task_gru_layer(x, *weights, *rows, keep).to(dtype)
+    return _task_gru_layer(*leaves, starts.contiguous(), lengths.contiguous(), keep)
 
 
 def _check(
@@ -173,9 +174,10 @@ def _guard(
     lengths: Tensor,
     keep: bool,
 ) -> None:
-    need_one_dtype(x=x, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x: expected float32 or float64, got {x.dtype}")
+    weights = {"weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    need_one_dtype(weight_ih=weight_ih, **weights)
+    if weight_ih.dtype != accumulation_dtype(x.dtype):
+        need_one_dtype(x=x, weight_ih=weight_ih)
     _check(x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths)
     need_rows(starts, lengths, x.shape[-2])
 

@@ -32,3 +32,22 @@ def test_products_into_given_memory(held_back: bool, monkeypatch: pytest.MonkeyP
     for out in (torch.empty(3, 9, 7), torch.empty(9, 3, 7).transpose(0, 1)):
         assert gemm.bmm(a, b, out=out) is out
         assert_close(out, torch.bmm(a.double(), b.double()))
+
+
+@pytest.mark.parametrize("multiplied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products_of_halves(
+    multiplied: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemm, "multiplies", lambda of: multiplied or of == torch.float32)
+    monkeypatch.setattr(gemm, "_IN_CACHE", 20)
+    a, b = torch.randn(3, 5, 9).to(dtype).mT, torch.randn(3, 5, 7).to(dtype)
+    wanted = torch.bmm(a.double(), b.double())
+    for product in (gemm.bmm(a, b), gemm.matmul(a[0], b[0])):
+        assert product.dtype == dtype
+        assert_close(product, wanted if product.dim() == 3 else wanted[0])
+    for out in (torch.empty(3, 9, 7), torch.empty(9, 3, 7, dtype=dtype).transpose(0, 1)):
+        gemm.bmm(a, b, out=out)
+        assert_close(out, wanted, dtype)
+        gemm.matmul(a[1], b[1], out=out[0])
+        assert_close(out[0], wanted[1], dtype)

@@ -236,12 +236,42 @@ def test_initialisation_is_that_of_torch() -> None:
         assert parameter.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)
 
 
-def test_autocast() -> None:
-    layer = TaskGRU(5, 4, num_tasks=2, num_layers=2, bidirectional=True)
-    x = torch.randn(4, 6, 5)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x, LENGTHS)
-    assert_close(y, layer(x, LENGTHS).double(), torch.bfloat16, scale=2)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_no_less_exact_than_torch(dtype: torch.dtype) -> None:
+    layer = TaskGRU(24, 40, num_tasks=2, num_layers=2, bidirectional=True)
+    twins = layer.to_torch()
+    x = torch.randn(6, 12, 24)
+    seeds = torch.randn(2, 6, 12, 80)
+
+    def run(states: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+        return [states, *torch.autograd.grad((states * seeds).sum(), parameters)]
+
+    def twin_of(states: list[Tensor]) -> list[Tensor]:
+        own = [list(twin.parameters()) for twin in twins]
+        return run(torch.stack(states), [p for parameters in own for p in parameters])
+
+    with torch.autocast("cpu", dtype):
+        states = layer(x)
+        others = [twin(x)[0] for twin in twins]
+    assert states.dtype == dtype
+    ours = run(states, list(layer.parameters()))
+    assert all(grad.dtype == torch.float32 for grad in ours[1:])
+    theirs = twin_of(others)
+    for module in (layer, *twins):
+        module.double()
+    x, seeds = x.double(), seeds.double()
+    wanted = run(layer(x), list(layer.parameters()))
+    twins_wanted = twin_of([twin(x)[0] for twin in twins])
+
+    def error(found: list[Tensor], exact: list[Tensor]) -> list[float]:
+        """Of the states, and of all gradients."""
+        both = zip(found, exact, strict=True)
+        pairs = [(one.detach().double() - other.detach()).flatten() for one, other in both]
+        scale = torch.cat([other.flatten() for other in exact[1:]]).norm()
+        return [float(pairs[0].norm()), float(torch.cat(pairs[1:]).norm() / scale)]
+
+    for own, peer in zip(error(ours, wanted), error(theirs, twins_wanted), strict=True):
+        assert own <= peer
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 6, 3), (3, 4, 6, 5), (1, 2, 4, 6, 5)])

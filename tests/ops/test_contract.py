@@ -238,7 +238,8 @@ def test_checkpointed(name: str, backend: str) -> None:
 
 @everywhere
 def test_autocast(name: str, backend: str) -> None:
-    """Operands of several dtypes are computed in the widest, which autocast does not narrow."""
+    """Operands of several dtypes are computed in the widest, which autocast does not narrow; those
+    of the GRU layer, a matrix product, in the dtype of autocast."""
     problem = PROBLEMS[name](torch.float32)
     if name in NOT_DIFFERENTIABLE:
         mixtures = [problem]

@@ -7,8 +7,8 @@ from types import ModuleType
 from torch import Tensor
 
 from fastmtl.backends.native import memory, task_gru_cpu, task_gru_cuda
-from fastmtl.backends.precision import full_precision
-from fastmtl.backends.task_gru import Gradients, gradients_from_inputs
+from fastmtl.backends.precision import accumulation_dtype, full_precision
+from fastmtl.backends.task_gru import Gradients, gradients_from_inputs, in_dtypes_of
 
 
 def task_gru_layer_forward(
@@ -23,7 +23,8 @@ def task_gru_layer_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     # The kernels read what the matrix products return, so autocast must not narrow it.
     with full_precision(x.device):
-        arguments = (x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths, keep)
+        others = (_as_carried(x, tensor) for tensor in (weight_hh, bias_ih, bias_hh))
+        arguments = (x, weight_ih.to(x.dtype), *others, starts, lengths, keep)
         states, gates, hidden_n = _kernels(x).forward(*arguments)
     return states, gates, hidden_n
 
@@ -50,10 +51,15 @@ def task_gru_layer_backward(
         )
     with full_precision(x.device):
         kept = (output, gates, hidden_n)
-        grads: Gradients = _kernels(x).backward(
-            grad, *kept, x, weight_ih, weight_hh, starts, lengths, needs
-        )
-    return grads
+        # A large weight is not rounded where nobody wants the gradient of what it multiplies.
+        read = weight_ih.to(x.dtype) if needs[0] else weight_ih, _as_carried(x, weight_hh)
+        grads = _kernels(x).backward(grad, *kept, x, *read, starts, lengths, needs)
+        return in_dtypes_of((x, weight_ih, weight_hh, bias_ih, bias_hh), grads)
+
+
+def _as_carried(x: Tensor, tensor: Tensor) -> Tensor:
+    """What is combined with states, in the dtype in which they are carried."""
+    return tensor.to(accumulation_dtype(x.dtype))
 
 
 def _kernels(x: Tensor) -> ModuleType:

@@ -67,7 +67,7 @@ def backward(
     grad, weight_hh = grad.contiguous(), weight_hh.contiguous()
     grad_gates = rows_of(lengths, x, tuple(gates.shape))
     grad_recurrent = rows_of(lengths, x, (tasks, directions, x.shape[-2], 3 * hidden))
-    grad_bias = x.new_empty(tasks, directions, 4 * hidden)
+    grad_bias = weight_hh.new_empty(tasks, directions, 4 * hidden)
     pointers = (
         gates.data_ptr(),
         hidden_n.data_ptr(),
@@ -133,7 +133,7 @@ def _forward_by_steps(
     weights = weight_hh.flatten(0, 1)  # (T * dirs, 3h, h)
     starts, lengths, running = _longest_first(starts, lengths)
     arguments = recurrence(weight_hh, starts, lengths, gates)
-    states = gates.new_empty(len(weights), len(lengths), weights.shape[2])
+    states = weights.new_empty(len(weights), len(lengths), weights.shape[2])
     products = states
     for step, count in enumerate(running):
         if step:
@@ -154,10 +154,10 @@ def _backward_by_steps(
     pairs, width, hidden = weights.shape
     starts, lengths, running = _longest_first(starts, lengths)
     arguments = recurrence(weight_hh, starts, lengths, gates)
-    carry = gates.new_empty(pairs, len(lengths), hidden)
-    sums = gates.new_empty(pairs, len(lengths), 4 * hidden)
+    carry = weights.new_empty(pairs, len(lengths), hidden)
+    sums = weights.new_empty(pairs, len(lengths), 4 * hidden)
     for step, count in reversed(list(enumerate(running))):
-        grads = gates.new_empty(pairs, count, width)
+        grads = weights.new_empty(pairs, count, width)
         data = grads.data_ptr(), carry.data_ptr(), sums.data_ptr()
         memory.module(gates).task_gru_backward_step(*arguments, *pointers, step, count, *data)
         if step:

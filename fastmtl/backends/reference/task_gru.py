@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastmtl.backends.precision import full_precision
-from fastmtl.backends.task_gru import Gradients, gradients_from_inputs
+from fastmtl.backends.precision import accumulation_dtype, full_precision
+from fastmtl.backends.task_gru import Gradients, gradients_from_inputs, in_dtypes_of
 
 
 def task_gru_layer(
@@ -30,10 +30,12 @@ def task_gru_layer(
     keep: bool,
 ) -> Tensor:
     """The states (T, R, dirs * h), by torch's GRU on packed sequences, task after task."""
+    dtype = x.dtype
+    x, weight_ih, weight_hh, bias_ih, bias_hh = _widened(x, weight_ih, weight_hh, bias_ih, bias_hh)
     tasks, directions, _, hidden = weight_hh.shape
     shape = (tasks, x.shape[-2], directions * hidden)
     if not len(lengths):
-        return x.new_zeros(shape)
+        return x.new_zeros(shape, dtype=dtype)
     rows, batch_sizes = _packed_rows(starts, lengths)
     rows = rows.to(x.device)
     packed = x.index_select(-2, rows)
@@ -49,7 +51,7 @@ def task_gru_layer(
         with full_precision(x.device):
             states, _ = torch._VF.gru(data, batch_sizes, state, flat, True, 1, 0.0, train, both)
         outputs.append(states)
-    return x.new_zeros(shape).index_copy(1, rows, torch.stack(outputs))
+    return x.new_zeros(shape).index_copy(1, rows, torch.stack(outputs)).to(dtype)
 
 
 def task_gru_layer_forward(
@@ -64,11 +66,10 @@ def task_gru_layer_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The states (T, R, dirs * h) and what backward reads: the gates r, z, n, laid out as the one
     matrix product that they come from, (R, T * dirs * 3h) for a shared x and (T, R, dirs * 3h)
-    otherwise, and h_n (T, dirs, R, h). Both are empty unless `keep`."""
+    otherwise, and h_n (T, dirs, R, h). Both are empty unless `keep`. All are of the dtype of x."""
     with full_precision(x.device):
-        states, gates, hidden_n = _forward(
-            x, weight_ih, weight_hh, bias_ih, bias_hh, starts, lengths
-        )
+        leaves = x, weight_ih, weight_hh, bias_ih, bias_hh
+        states, gates, hidden_n = (kept.to(x.dtype) for kept in _forward(*leaves, starts, lengths))
     if not keep:
         return states, x.new_empty(0), x.new_empty(0)
     return states, gates, hidden_n
@@ -83,6 +84,7 @@ def _forward(
     starts: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight_ih, weight_hh, bias_ih, bias_hh = _widened(x, weight_ih, weight_hh, bias_ih, bias_hh)
     tasks, directions, _, hidden = weight_hh.shape
     shared = x.dim() == 2
     gates = torch.einsum("ri,tdgi->tdrg" if shared else "tri,tdgi->tdrg", x, weight_ih)
@@ -118,15 +120,16 @@ def task_gru_layer_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight_ih, weight_hh, bias_ih and bias_hh, empty where `needs` says that
     nobody wants them. `output` is empty too where the forward pass did not `keep`."""
+    weights = weight_ih, weight_hh, bias_ih, bias_hh
     if not keep:
-        weights, rows = (weight_ih, weight_hh, bias_ih, bias_hh), (starts, lengths)
+        rows = starts, lengths
         return gradients_from_inputs(
             task_gru_layer_forward, task_gru_layer_backward, grad, x, weights, rows, needs
         )
     with full_precision(x.device):
-        return _backward(
-            grad, output, gates, hidden_n, x, weight_ih, weight_hh, starts, lengths, needs
-        )
+        kept = output, gates, hidden_n
+        grads = _backward(grad, *kept, x, weight_ih, weight_hh, starts, lengths, needs)
+        return in_dtypes_of((x, *weights), grads)
 
 
 def _backward(
@@ -141,6 +144,8 @@ def _backward(
     lengths: Tensor,
     needs: list[bool],
 ) -> Gradients:
+    grad, output, gates, hidden_n = _widened(grad, output, gates, hidden_n)
+    x, weight_ih, weight_hh = _widened(x, weight_ih, weight_hh)
     tasks, directions, width, hidden = weight_hh.shape
     shared = x.dim() == 2
     by_pair = (
@@ -175,6 +180,11 @@ def _backward(
         grad_gates.sum(2) if need_biases[0] else x.new_empty(0),
         grad_own.sum(2) if need_biases[1] else x.new_empty(0),
     )
+
+
+def _widened(*tensors: Tensor) -> Iterator[Tensor]:
+    """Tensors in the dtypes in which their own accumulate."""
+    return (tensor.to(accumulation_dtype(tensor.dtype)) for tensor in tensors)
 
 
 def _packed_rows(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
