@@ -159,11 +159,13 @@ class Fork(Layer):
         unwatched = self._watch is None and self.weighting is None
         if unwatched or not torch.is_grad_enabled():
             return call(_Split.apply, self._output(x), self.num_tasks)
-        return call(self._split_watched, x)
+        split = self._split_watched
+        if torch.compiler.is_compiling():
+            # As a decorator it would load all of the compiler wherever fastmtl is imported.
+            reason = "the backward pass writes a record outside the graph"
+            split = torch.compiler.disable(split, reason=reason)
+        return call(split, x)
 
-    @torch.compiler.disable(  # type: ignore[untyped-decorator]
-        reason="the backward pass writes a record outside the graph"
-    )
     def _split_watched(self, x: Tensor) -> Tensor:
         return call(_WatchedSplit.apply, *self._watched_output(x), self)
 
