@@ -12,6 +12,7 @@ from typer.models import ArgumentInfo
 
 import fastmtl
 from fastmtl.cli.errors import BAD_INPUT, STOPPED, BadInput, exit_with
+from fastmtl.cli.export import export
 from fastmtl.cli.reproduce import reproduce
 from fastmtl.cli.show import info, systems
 from fastmtl.cli.train import train
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (train, evaluate, predict, reproduce, systems, info)
+_COMMANDS = (train, evaluate, predict, export, reproduce, systems, info)
 for _command in _COMMANDS:
     app.command()(_command)
 

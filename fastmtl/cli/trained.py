@@ -78,7 +78,7 @@ def predict(
     """
     one_process()
     with bad_input():
-        _check_writable(out, overwrite=overwrite)
+        check_writable(out, overwrite=overwrite)
         predictor, loaded = _open(directory, data, None, xml, device, threads, split, labels=False)
     with failing():
         probabilities = predictor.probabilities(loaded, split)
@@ -92,7 +92,8 @@ def predict(
     show(f"{len(rows):,} samples, {len(predictor.label_names)} labels in {out}")
 
 
-def _check_writable(out: Path, *, overwrite: bool) -> None:
+def check_writable(out: Path, *, overwrite: bool) -> None:
+    """Raise unless a file can be written there, or is one that may be replaced."""
     if out == STDOUT:
         return
     if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):

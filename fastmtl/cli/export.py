@@ -1,0 +1,41 @@
+"""`fastmtl export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastmtl.cli import options
+from fastmtl.cli.errors import BadInput, bad_input, failing, show
+from fastmtl.cli.trained import check_writable
+from fastmtl.training import Predictor
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
+    out: Annotated[Path, typer.Option(help="The file to write: NAME.onnx or NAME.pt2.")],
+    format: Annotated[
+        str | None, typer.Option(help="onnx or pt2.", show_default="as the file's suffix says")
+    ] = None,
+    overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
+) -> None:
+    """Write a trained model to a file that runs without fastmtl.
+
+    Example: fastmtl export runs/first --out first.onnx
+    """
+    from fastmtl.export import export as write
+    from fastmtl.export.write import format_of
+
+    with bad_input():
+        try:
+            kind = format_of(out, format)
+        except ImportError as error:
+            raise BadInput(str(error)) from error
+        check_writable(out, overwrite=overwrite)
+        predictor = Predictor.load(directory, "cpu")
+    with failing():
+        facts = write(predictor, out, kind)
+    inputs, labels = ", ".join(facts["inputs"]), len(facts["label_names"])
+    show(f"{out}: from {inputs} to the probabilities of {labels} labels")

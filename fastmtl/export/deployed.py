@@ -1,0 +1,91 @@
+"""What a file ships: a run's model from features as they are in data to probabilities."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl.data.checks import padding_mask
+from fastmtl.training import Predictor
+from fastmtl.training.recipes import FUSION_MODELS
+
+# Other than 1, which torch.export takes for a constant, and than each other.
+_BATCH, _STEPS = 3, 5
+
+
+class Deployed(nn.Module):
+    """The standardisation, the model and the sigmoid of a run, for evaluation on the CPU.
+
+    Called with a tensor for each of `names`, in their order, and with `lengths` behind them where
+    the model reads sequences. The run's model is copied.
+
+    Args:
+        predictor: the run.
+
+    Shape:
+        - features: (B, D), or (B, L, D) of a modality in `sequences`.
+        - lengths: (B,), int64, from 1 to L.
+        - Output: probabilities (B, T).
+
+    Example:
+        >>> deployed = Deployed(Predictor.load("runs/disaster"))  # doctest: +SKIP
+        >>> deployed(torch.randn(8, 40, 128), torch.full((8,), 40)).shape  # doctest: +SKIP
+        torch.Size([8, 7])
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.sizes: dict[str, int] = dict(predictor.description["features"])
+        self.names = list(self.sizes)
+        self.sequences = set(predictor.description["sequences"])
+        self.multimodal = predictor.config.model in FUSION_MODELS or self.names != ["x"]
+        self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
+        self.standardized = predictor.standardizer is not None
+        state = {} if predictor.standardizer is None else predictor.standardizer.state_dict()
+        for name, value in state.items():
+            self.register_buffer(_buffer(*name.rsplit(".", 1)), value)
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        features = dict(zip(self.names, inputs, strict=False))
+        lengths = inputs[-1] if self.sequences else None
+        if self.standardized:
+            features = {name: self._scaled(name, x, lengths) for name, x in features.items()}
+        logits: Tensor = self.model(features if self.multimodal else features["x"], lengths)
+        return logits.sigmoid()
+
+    def inputs(self) -> list[str]:
+        """The names of what it is called with."""
+        return [*self.names, "lengths"] if self.sequences else self.names
+
+    def example(self, batch: int = _BATCH, steps: int = _STEPS) -> tuple[Tensor, ...]:
+        """Random inputs, the sequences from the longest to the shortest."""
+        shapes = {name: (steps,) if name in self.sequences else () for name in self.names}
+        found = [torch.randn(batch, *shapes[name], size) for name, size in self.sizes.items()]
+        if self.sequences:
+            found.append(torch.arange(steps, steps - batch, -1).clamp(min=1))
+        return tuple(found)
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, for any batch and any number of steps."""
+        batch, steps = torch.export.Dim("batch"), torch.export.Dim("steps")
+        dynamic: list[dict[int, Any]] = [
+            {0: batch, 1: steps} if name in self.sequences else {0: batch} for name in self.inputs()
+        ]
+        with torch.no_grad():
+            return torch.export.export(self, self.example(), dynamic_shapes=(tuple(dynamic),))
+
+    def _scaled(self, name: str, x: Tensor, lengths: Tensor | None) -> Tensor:
+        mean, scale = (self.get_buffer(_buffer(name, part)) for part in ("mean", "scale"))
+        x = (x - mean) / scale
+        if lengths is None or name not in self.sequences:
+            return x
+        return x.masked_fill(padding_mask(x, lengths), 0.0)
+
+
+def _buffer(modality: str, part: str) -> str:
+    # Names of buffers have no dots, which those of modalities may have.
+    return f"{part}_of_{modality.replace('.', '_')}"

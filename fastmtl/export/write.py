@@ -1,0 +1,162 @@
+"""Writing a trained model to a file of another format."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastmtl
+from fastmtl.export.deployed import Deployed
+from fastmtl.export.lowering import decompositions
+from fastmtl.training import Predictor
+from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.metrics import THRESHOLD
+from fastmtl.training.options import check_choice
+
+# What the file's probabilities may differ by from the model's.
+TOLERANCE = 1e-5
+_OPSET = 18
+
+
+def export(
+    predictor: Predictor, path: str | os.PathLike[str], format: str | None = None
+) -> dict[str, Any]:
+    """Write a trained model to a file that runs without fastmtl, and return what the file says.
+
+    The file takes features as they are in data, one tensor a modality, and where the model reads
+    sequences their `lengths` (B,), int64; batch and number of steps are free. It gives the
+    probabilities (B, T). Standardisation is inside; the labels' names, the decision threshold, the
+    inputs and the versions are in its metadata, one JSON value each in ONNX and the file
+    `fastmtl.json` in a .pt2. Before it is written its probabilities are compared with the model's,
+    for ONNX where onnxruntime is installed.
+
+    Args:
+        predictor: the run.
+        path: the file.
+        format: "onnx" (opset 18; needs onnxscript) or "pt2" (a `torch.export.ExportedProgram` of
+            torch's own operators); by default the suffix of the path.
+
+    Raises:
+        ValueError: for another format.
+        ImportError: for ONNX without onnxscript.
+        RuntimeError: if the file's probabilities are not the model's.
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> export(Predictor.load("runs/disaster"), "disaster.onnx")["inputs"]  # doctest: +SKIP
+        ['x', 'lengths']
+    """
+    kind = format_of(path, format)
+    deployed = Deployed(predictor)
+    facts = {
+        "fastmtl": fastmtl.__version__,
+        "torch": torch.__version__,
+        "title": predictor.title,
+        "inputs": deployed.inputs(),
+        "features": deployed.sizes,
+        "label_names": predictor.label_names,
+        "threshold": THRESHOLD,
+    }
+    with _quiet():
+        content, run = FORMATS[kind](deployed, facts)
+    if run is not None:
+        _check(deployed, run)
+    write_atomic(path, content)
+    return facts
+
+
+def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
+    """The format that is asked for, by name or by the path's suffix; ValueError for another, and
+    ImportError where what writes it is not installed."""
+    kind = Path(path).suffix.lstrip(".").lower() if format is None else format
+    check_choice("format", kind, FORMATS)
+    if kind == "onnx" and not find_spec("onnxscript"):
+        raise ImportError(
+            'format: onnx needs onnxscript; pip install "fastmtl-torch[onnx]", or write a .pt2'
+        )
+    return kind
+
+
+Run = Callable[..., Tensor]
+
+
+def _onnx(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run | None]:
+    from fastmtl.export.onnx_ops import task_gru_layer
+
+    gru = torch.ops.fastmtl.task_gru_layer.default
+    program = deployed.program().run_decompositions(decompositions(besides="task_gru_layer"))
+    written: Any = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=_OPSET,
+        custom_translation_table={gru: task_gru_layer},
+        input_names=deployed.inputs(),
+        output_names=["probabilities"],
+        verbose=False,
+    )
+    written.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    content: bytes = written.model_proto.SerializeToString()
+    return content, _in_onnxruntime(content, deployed) if find_spec("onnxruntime") else None
+
+
+def _in_onnxruntime(content: bytes, deployed: Deployed) -> Run:
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = {k: v.numpy() for k, v in zip(deployed.inputs(), inputs, strict=True)}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return run
+
+
+def _pt2(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run | None]:
+    program = deployed.program().run_decompositions(decompositions())
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={"fastmtl.json": json.dumps(facts)})
+    return file.getvalue(), program.module()
+
+
+FORMATS: dict[str, Callable[[Deployed, dict[str, Any]], tuple[bytes, Run | None]]] = {
+    "onnx": _onnx,
+    "pt2": _pt2,
+}
+
+
+def _check(deployed: Deployed, run: Run) -> None:
+    """Raise RuntimeError unless `run` gives the model's probabilities, for another batch too."""
+    with torch.inference_mode():
+        for batch, steps in ((2, 4), (6, 9)):
+            inputs = deployed.example(batch, steps)
+            error = float((run(*inputs) - deployed(*inputs)).abs().max())
+            if not error <= TOLERANCE:
+                raise RuntimeError(
+                    f"export: expected the model's probabilities to {TOLERANCE}, got {error:.2g} "
+                    "off; nothing was written"
+                )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters say of themselves."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastmtl import data as sets
+from fastmtl.data import Standardizer
+from fastmtl.export import Deployed, export
+from fastmtl.export import write as writing
+from fastmtl.training import Predictor, TrainConfig, arrange, build_model
+from fastmtl.training.inputs import describe
+from fastmtl.training.recipes import FUSION_MODELS, MODELS
+
+SEQUENCES = "synthetic:disaster?clips=40&frames=4&features=6&min_frames=2"
+MODALITIES = "synthetic:disaster-multimodal?clips=40&frames=3&text=4&audio=5&video=6"
+FLAT = "synthetic:disaster?clips=40&frames=1&features=6"
+
+
+def predictor_of(model: str, data: str = "", **options: Any) -> tuple[Predictor, Any]:
+    """An untrained run, and its data."""
+    spec = data or (MODALITIES if model in FUSION_MODELS else SEQUENCES)
+    sizes = {"hidden_size": 4, "attention_size": 3} if model != "cmlc" else {"hidden_size": 4}
+    config = TrainConfig(model=model, data=spec, device="cpu", **(sizes | options))
+    samples = arrange(sets.load(spec), model)
+    torch.manual_seed(0)
+    network = build_model(config, samples)
+    standardizer = Standardizer().fit(samples) if config.standardize else None
+    device = torch.device("cpu")
+    return Predictor(network, config, describe(samples), standardizer, device), samples
+
+
+def arguments(deployed: Deployed, samples: Any) -> tuple[Tensor, ...]:
+    found = [samples.features()[name] for name in deployed.names]
+    if deployed.sequences:
+        steps = next(iter(samples.features()[name] for name in deployed.sequences)).shape[1]
+        lengths = samples.lengths
+        found.append(torch.full((len(samples),), steps) if lengths is None else lengths)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("model", [*MODELS, "hgfn without standardisation", "mtmlan flat"])
+def test_what_is_shipped_gives_what_the_run_predicts(model: str) -> None:
+    name, _, variant = model.partition(" ")
+    predictor, samples = predictor_of(
+        name, FLAT if variant == "flat" else "", standardize=not variant.startswith("without")
+    )
+    deployed = Deployed(predictor)
+    probabilities = deployed(*arguments(deployed, samples))
+    torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
+
+
+def slow(*models: str) -> list[Any]:
+    return [pytest.param(model, marks=pytest.mark.slow) for model in models]
+
+
+@pytest.mark.parametrize("model", ["hgfn", *slow("mtmlan")])
+def test_a_program_runs_without_fastmtl(model: str, tmp_path: Path) -> None:
+    predictor, samples = predictor_of(model)
+    facts = export(predictor, tmp_path / "model.pt2")
+    extra = {"fastmtl.json": ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    assert json.loads(extra["fastmtl.json"]) == facts
+    assert facts["label_names"] == predictor.label_names
+    assert not [n for n in program.graph.nodes if "fastmtl" in str(n.target)]
+    deployed = Deployed(predictor)
+    inputs = arguments(deployed, samples)
+    probabilities = program.module()(*inputs)
+    torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
+
+
+@pytest.mark.parametrize(
+    "model", ["mtmlan", "hgfn", *slow("cmlc", "cfc", "matf", "gfn", "mtmlan-shared")]
+)
+def test_onnx(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    name, _, shared = model.partition("-")
+    predictor, samples = predictor_of(name, **({"shared_features": 5} if shared else {}))
+    path = tmp_path / "model.onnx"
+    facts = export(predictor, path)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(value) for key, value in told.items()} == facts
+    deployed = Deployed(predictor)
+    named = dict(zip(facts["inputs"], arguments(deployed, samples), strict=True))
+    (found,) = session.run(None, {key: value.numpy() for key, value in named.items()})
+    wanted = predictor.probabilities(samples)
+    torch.testing.assert_close(torch.from_numpy(found).double(), wanted)
+
+
+def test_the_predictor_stays_as_it_is() -> None:
+    predictor, _ = predictor_of("mtmlan")
+    Deployed(predictor)
+    assert all(parameter.requires_grad for parameter in predictor.model.parameters())
+
+
+def test_a_file_that_is_wrong_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, _ = predictor_of("mtmlan")
+
+    def wrong(deployed: Deployed, facts: dict[str, Any]) -> Any:
+        return b"", lambda *inputs: deployed(*inputs) + 1e-3
+
+    monkeypatch.setitem(writing.FORMATS, "pt2", wrong)
+    with pytest.raises(RuntimeError, match=r"expected the model's probabilities .*got 0\.001 off"):
+        export(predictor, tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, _ = predictor_of("mtmlan")
+    with pytest.raises(ValueError, match="format: expected one of onnx, pt2, got 'h5'"):
+        export(predictor, tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="format: expected one of onnx, pt2, got 'tf'"):
+        export(predictor, tmp_path / "model.onnx", "tf")
+    monkeypatch.setattr(writing, "find_spec", lambda name: name != "onnxscript" and find_spec(name))
+    with pytest.raises(ImportError, match="onnx needs onnxscript"):
+        export(predictor, tmp_path / "model.onnx")
