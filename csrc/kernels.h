@@ -83,7 +83,7 @@ struct RowDots : Execution {
   Matrix b;  // (R, C) of the same dtype, unit column stride; a row stride of 0 repeats one row
   std::int64_t rows, columns;
   bool accumulate;
-  void* out;  // (R,) Accumulated
+  double* out;  // (R,): squares of numbers in the range of the dtype may be outside it
 };
 
 // out[r, c] = factor[r] * a[r, c].
@@ -94,30 +94,36 @@ struct ScaleRows : Execution {
   void* out;  // (R, C) of the dtype of a
 };
 
-// out[n, m] = sum_i inputs[n, i] * inputs[m, i] below the diagonal, half of it there, 0 above.
+// out[n, m] = sum_i inputs[n, i] * inputs[m, i] below the diagonal, half of it there, 0 above, for
+// inputs that were divided by a power of two, lest their products be outside the type's range.
 struct TaskGradsTriangle : Execution {
   DType dtype;
   const void* inputs;     // (N, I) or (matrices, N, I)
   std::int64_t matrices;  // 1 for (N, I)
   std::int64_t samples, features;
-  void* out;  // (matrices, N, N) Accumulated
+  void* scale;  // (matrices,) Accumulated: the power of two, mostly 1
+  void* out;    // (matrices, N, N) Accumulated
 };
 
-// out[t] = 2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
+// out[t] = 2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o], for
+// gradients multiplied by the scale.
 struct TaskGradsSquares : Execution {
   DType dtype;
-  const void* grads;         // (T, N, O)
-  const void* weights;       // (N, N) or (T, N, N) Accumulated; 0 above the diagonal
-  std::int64_t task_stride;  // of the weights: N * N, or 0 where the tasks share them
+  const void* grads;      // (T, N, O)
+  const void* weights;    // (matrices, N, N) Accumulated; 0 above the diagonal
+  const void* scale;      // (matrices,) Accumulated
+  std::int64_t matrices;  // 1 where the tasks share it, or T
   std::int64_t tasks, samples, outputs;
-  void* out;  // (T,) Accumulated
+  double* out;  // (T,)
 };
 
-// out[i, j] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[i, n, o] * grads[j, m, o].
+// out[i, j] = sum_n sum_(m <= n) weights[n, m] * sum_o grads[i, n, o] * grads[j, m, o], for
+// gradients multiplied by the scale.
 struct TaskGradsPairs : Execution {
   DType dtype;
   const void* grads;    // (T, N, O)
   const void* weights;  // (N, N) Accumulated; 0 above the diagonal
+  const void* scale;    // (1,) Accumulated
   std::int64_t tasks, samples, outputs;
   void* out;  // (T, T) Accumulated
 };

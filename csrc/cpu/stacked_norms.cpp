@@ -8,7 +8,7 @@ inline namespace FASTMTL_ISA {
 namespace {
 
 constexpr std::int64_t chunk = 16384;  // elements of a partial sum
-constexpr std::int64_t block = 512;    // elements summed in Real before float64 takes over
+constexpr std::int64_t block = 512;    // elements converted at a time
 constexpr std::int64_t cheap = 8;      // elements that take as long as one exp
 
 template <class Real>
@@ -20,10 +20,8 @@ double dot(const Matrix& a, const Matrix& b, std::int64_t row, std::int64_t begi
     const std::int64_t count = std::min(block, end - i);
     const Real* x = load(at(a.data, a.dtype, row * a.row_stride + i), a.dtype, count, buffer_a);
     const Real* y = load(at(b.data, b.dtype, row * b.row_stride + i), b.dtype, count, buffer_b);
-    Real part = 0;
-#pragma omp simd reduction(+ : part)
-    for (std::int64_t k = 0; k < count; ++k) part += x[k] * y[k];
-    sum += part;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t k = 0; k < count; ++k) sum += double(x[k]) * double(y[k]);
   }
   return sum;
 }
@@ -31,7 +29,6 @@ double dot(const Matrix& a, const Matrix& b, std::int64_t row, std::int64_t begi
 template <class Real>
 void dots(const RowDots& args) {
   const std::int64_t chunks = std::max<std::int64_t>((args.columns + chunk - 1) / chunk, 1);
-  Real* out = static_cast<Real*>(args.out);
   Scratch<double> partial(args.rows * chunks);
   const std::int64_t cost = std::min(args.columns, chunk) / cheap;
   parallel_for(args.rows * chunks, args.threads, cost, [&](std::int64_t item) {
@@ -40,9 +37,9 @@ void dots(const RowDots& args) {
         dot<Real>(args.a, args.b, item / chunks, begin, std::min(begin + chunk, args.columns));
   });
   for (std::int64_t r = 0; r < args.rows; ++r) {
-    double sum = args.accumulate ? double(out[r]) : 0;
+    double sum = args.accumulate ? args.out[r] : 0;
     for (std::int64_t c = 0; c < chunks; ++c) sum += partial[r * chunks + c];
-    out[r] = Real(sum);
+    args.out[r] = sum;
   }
 }
 

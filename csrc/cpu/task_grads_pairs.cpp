@@ -66,7 +66,7 @@ void fill_task(const TaskGradsPairs& args, std::int64_t task, const Area& area, 
   constexpr std::int64_t width = strip_columns<Real>;
   const void* matrix = at(args.grads, args.dtype, task * args.samples * args.outputs);
   pack_strip(matrix, args.dtype, area.row_end, args.outputs, area.column_begin, area.column_end,
-             strip);
+             *static_cast<const Real*>(args.scale), strip);
   for (std::int64_t n = area.row_begin; n < area.row_end; ++n)
     std::memcpy(grads.row(n - area.row_begin, task), strip + n * width, width * sizeof(Real));
   const Real* weights = static_cast<const Real*>(args.weights);

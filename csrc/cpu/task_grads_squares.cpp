@@ -33,18 +33,21 @@ void squares(const TaskGradsSquares& args) {
   Scratch<double> partial(items);
   parallel_for(items, args.threads, samples * samples * width / 64 + 1, [&](std::int64_t item) {
     const std::int64_t task = item / strips, begin = item % strips * width;
+    const std::int64_t matrix = args.matrices == 1 ? 0 : task;
     Scratch<Real> strip((samples + block_rows) * width);
     pack_strip(at(args.grads, args.dtype, task * samples * outputs), args.dtype, samples, outputs,
-               begin, std::min(begin + width, outputs), strip.get());
+               begin, std::min(begin + width, outputs),
+               static_cast<const Real*>(args.scale)[matrix], strip.get());
+    const Real scale = scale_of(largest_size(strip.get(), samples * width));
+    divide_all(strip.get(), samples * width, scale);
     std::fill(strip.get() + samples * width, strip.get() + (samples + block_rows) * width, Real(0));
-    const Real* weights = static_cast<const Real*>(args.weights) + task * args.task_stride;
-    partial[item] = quadratic_form(strip.get(), weights, samples);
+    const Real* weights = static_cast<const Real*>(args.weights) + matrix * samples * samples;
+    partial[item] = quadratic_form(strip.get(), weights, samples) * scale * scale;
   });
-  Real* out = static_cast<Real*>(args.out);
   for (std::int64_t t = 0; t < args.tasks; ++t) {
     double sum = 0;
     for (std::int64_t s = 0; s < strips; ++s) sum += partial[t * strips + s];
-    out[t] = Real(2 * sum);
+    args.out[t] = 2 * sum;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cpu/memory.h"
+#include "cpu/range.h"
 #include "cpu/vector.h"
 
 namespace fastmtl {
@@ -15,11 +16,13 @@ inline namespace FASTMTL_ISA {
 template <class Real>
 constexpr std::int64_t strip_columns = Lanes<Real>::block_columns;
 
-// Columns [begin, end) of the first rows of `matrix` as Real, and zeros beyond the columns.
+// Columns [begin, end) of the first rows of `matrix` as Real, multiplied by `scale`, and zeros
+// beyond the columns.
 template <class Real>
 inline void pack_strip(const void* matrix,  // (N, columns) dtype
                        DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t begin,
-                       std::int64_t end, Real* strip) {  // (rows, strip_columns)
+                       std::int64_t end, Real scale,
+                       Real* strip) {  // (rows, strip_columns)
   const std::int64_t count = end - begin;
   for (std::int64_t n = 0; n < rows; ++n) {
     Real* row = strip + n * strip_columns<Real>;
@@ -27,6 +30,7 @@ inline void pack_strip(const void* matrix,  // (N, columns) dtype
     if (values != row) std::memcpy(row, values, std::size_t(count) * sizeof(Real));
     std::fill(row + count, row + strip_columns<Real>, Real(0));
   }
+  multiply_all(strip, rows * strip_columns<Real>, scale);
 }
 
 // Calls body(r, v, products) with sum over m < end of weights[first + r, m] * strip[m] for every

@@ -1,5 +1,6 @@
 // Half of the Gram matrix of a layer's inputs.
 #include "cpu/parallel.h"
+#include "cpu/range.h"
 #include "cpu/task_grads_tile.h"
 #include "table.h"
 
@@ -30,6 +31,28 @@ void add_products(const Real* packed,  // (padded_rows, packed_columns)
                     });
 }
 
+// The inputs' blocks of columns, divided by the scales, which are found here.
+template <class Real>
+void pack(const TaskGradsTriangle& args, std::int64_t blocks,
+          Real* packed) {  // (matrices, blocks, padded_rows, packed_columns)
+  constexpr std::int64_t length = packed_columns<Real>;
+  const std::int64_t samples = args.samples, features = args.features;
+  const std::int64_t items = args.matrices * blocks, size = padded_rows(samples) * length;
+  Scratch<Real> largest(items);
+  parallel_for(items, args.threads, samples * length / 32, [&](std::int64_t item) {
+    const std::int64_t matrix = item / blocks, begin = item % blocks * length;
+    pack_rows(at(args.inputs, args.dtype, matrix * samples * features), args.dtype, samples,
+              features, begin, std::min(begin + length, features), packed + item * size);
+    largest[item] = largest_size(packed + item * size, samples * length);
+  });
+  Real* scales = static_cast<Real*>(args.scale);
+  for (std::int64_t matrix = 0; matrix < args.matrices; ++matrix) {
+    const Real* sizes = largest.get() + matrix * blocks;
+    scales[matrix] = scale_of(largest_size(sizes, blocks));
+    divide_all(packed + matrix * blocks * size, blocks * size, scales[matrix]);
+  }
+}
+
 template <class Real>
 void triangle(const TaskGradsTriangle& args) {
   constexpr std::int64_t length = packed_columns<Real>;
@@ -37,12 +60,7 @@ void triangle(const TaskGradsTriangle& args) {
   const std::int64_t blocks = (features + length - 1) / length;
   const std::int64_t block_size = padded_rows(samples) * length;
   Scratch<Real> packed(args.matrices * blocks * block_size);
-  parallel_for(args.matrices * blocks, args.threads, samples * length / 32, [&](std::int64_t item) {
-    const std::int64_t matrix = item / blocks, begin = item % blocks * length;
-    pack_rows(at(args.inputs, args.dtype, matrix * samples * features), args.dtype, samples,
-              features, begin, std::min(begin + length, features),
-              packed.get() + item * block_size);
-  });
+  pack(args, blocks, packed.get());
   const std::int64_t parts = args.threads;
   const std::int64_t cost = samples * samples * features / (64 * parts) + 1;
   parallel_for(args.matrices * parts, args.threads, cost, [&](std::int64_t item) {

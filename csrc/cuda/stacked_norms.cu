@@ -42,14 +42,14 @@ __global__ void __launch_bounds__(row_threads)
     const std::int64_t row = item / chunks.count, end = chunks.end(item);
     const T* a = static_cast<const T*>(args.a.data) + row * args.a.row_stride;
     const T* b = static_cast<const T*>(args.b.data) + row * args.b.row_stride;
-    Real sum[V] = {};
+    double sum[V] = {};
 #pragma unroll 2
     for (std::int64_t i = chunks.begin(item) + threadIdx.x * V; i < end; i += row_threads * V) {
       Real x[V], y[V];
       load(a + i, end - i, Real(0), x);
       load(b + i, end - i, Real(0), y);
 #pragma unroll
-      for (int v = 0; v < V; ++v) sum[v] += x[v] * y[v];
+      for (int v = 0; v < V; ++v) sum[v] += double(x[v]) * double(y[v]);
     }
     double total = 0;
 #pragma unroll
@@ -59,14 +59,12 @@ __global__ void __launch_bounds__(row_threads)
     if (chunks.count > 1) {
       static_cast<double*>(args.workspace)[item] = total;
     } else {
-      Real* out = static_cast<Real*>(args.out) + row;
-      *out = Real(args.accumulate ? *out + total : total);
+      args.out[row] = args.accumulate ? args.out[row] + total : total;
     }
   }
 }
 
 // A warp a row.
-template <class Real>
 __global__ void __launch_bounds__(row_threads)
     finish_dots(const __grid_constant__ RowDots args, std::int64_t chunks) {
   constexpr int warps = row_threads / warp_size;
@@ -77,8 +75,7 @@ __global__ void __launch_bounds__(row_threads)
   double sum = 0;
   for (std::int64_t c = lane; c < chunks; c += warp_size) sum += partial[c];
   sum = sum_of_lanes(sum);
-  Real* out = static_cast<Real*>(args.out) + row;
-  if (lane == 0) *out = Real(args.accumulate ? *out + sum : sum);
+  if (lane == 0) args.out[row] = args.accumulate ? args.out[row] + sum : sum;
 }
 
 template <class T, int V>
@@ -116,14 +113,13 @@ void row_dots(const RowDots& args) {
     throw std::logic_error("fastmtl: row_dots without its workspace");
   with_floating(args.a.dtype, [&](auto element) {
     using T = decltype(element);
-    using Real = typename Accumulated<T>::Real;
     constexpr int V = widest<T>;
     const bool wide = rows_aligned(args.a.data, args.a.row_stride, V) &&
                       rows_aligned(args.b.data, args.b.row_stride, V);
     launch(name, wide ? dots<T, V> : dots<T, 1>, chunks.grid(), row_threads,
            sizeof(double) * row_threads / warp_size, args.stream, args, chunks);
     if (chunks.count == 1) return;
-    launch(name, finish_dots<Real>, dim3(unsigned(divide_up(args.rows, row_threads / warp_size))),
+    launch(name, finish_dots, dim3(unsigned(divide_up(args.rows, row_threads / warp_size))),
            row_threads, 0, args.stream, args, chunks.count);
   });
 }

@@ -9,7 +9,7 @@ triangle and half its diagonal
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
 neither. Products are torch's and what is between them is the backend's `row_dots`, or its
-`triangle`, `squares` and `pairs` where it has better ones for triangular H.
+`squares` and `pairs` where it has better ones for triangular H.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from torch import Tensor
 
 from fastmtl.backends.precision import accumulation_dtype, full_precision
 
-# row_dots(a (R, C), b (R, C) or (1, C), out (R,), accumulate): out (+)= sum_c a * b
+# row_dots(a (R, C), b (R, C) or (1, C), out (R,) float64, accumulate): out (+)= sum_c a * b
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
-# triangle(x (N, I) or (T, N, I)): H
-GramTriangle = Callable[[Tensor], Tensor]
-# squares(d (T, N, O), h (N, N) or (T, N, N) lower triangular, out (T,)): out = 2 <d_j, h d_j>
+# squares(x (N, I) or (T, N, I), d (T, N, O), out (T,) float64): out = 2 <d_j, H d_j>
 GramSquares = Callable[[Tensor, Tensor, Tensor], None]
-# pairs(d (T, N, O), h (N, N) lower triangular): <d_i, h d_j>, (T, T)
+# pairs(x (N, I), d (T, N, O)): <d_i, H d_j>, (T, T)
 GramPairs = Callable[[Tensor, Tensor], Tensor]
 
 _BLOCK_ELEMENTS = 1 << 20
@@ -39,59 +37,50 @@ def norms(
     grad_outputs: Tensor,  # (T, N, O)
     row_dots: RowDots,
     gram_squares: GramSquares | None = None,
-    gram_triangle: GramTriangle | None = None,
 ) -> Tensor:
     """||d_j^T x||_F for every task, (T,)."""
     dtype = accumulation_dtype(inputs.dtype)
     x, d = inputs.contiguous(), grad_outputs.contiguous()
-    squares = x.new_zeros(len(d), dtype=dtype)
+    squares = x.new_zeros(len(d), dtype=torch.float64)
     if d.numel() and x.numel():
         with full_precision(d.device):
             if d.shape[1] == 1:
                 rows = d.to(dtype).flatten(1)
                 row_dots(rows, rows, squares, False)
-                squares *= x.to(dtype).square().sum((-2, -1))
+                squares *= x.to(squares.dtype).square().sum((-2, -1))
             elif not _gram_is_cheaper(x, d, products=0):
                 _direct_squares(x.to(dtype), d.to(dtype), squares, row_dots)
             elif gram_squares is not None:
-                gram_squares(d, (gram_triangle or _gram_triangle)(x), squares)
+                gram_squares(x, d, squares)
             else:
                 x = x.to(dtype)
                 _gram_squares(x @ x.mT, d.to(dtype), squares, row_dots)
-    return squares.clamp_(min=0).sqrt_()
+    # Rounding can leave a little less than 0 where all terms cancel; -inf is an overflow.
+    return squares.abs_().sqrt_().to(dtype)
 
 
 def gramian(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
     gram_pairs: GramPairs | None = None,
-    gram_triangle: GramTriangle | None = None,
 ) -> Tensor:
     """<d_i^T x, d_j^T x> for every pair of tasks, (T, T), symmetric to the bit."""
     dtype = accumulation_dtype(inputs.dtype)
     x, d = inputs.contiguous(), grad_outputs.contiguous()
-    result = d.new_zeros(len(d), len(d), dtype=dtype)
+    half = d.new_zeros(len(d), len(d), dtype=dtype)
     if d.numel() and x.numel():
         with full_precision(d.device):
             if d.shape[1] == 1:
-                rows = x.to(dtype).flatten(-2)  # (I,) or (T, I)
-                d = d.to(dtype).flatten(1)
-                result = d @ d.T * torch.inner(rows, rows)
+                rows, d = x.double().flatten(-2), d.double().flatten(1)  # (I,) or (T, I); (T, O)
+                half = (d @ d.T * torch.inner(rows, rows) / 2).to(dtype)
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
-                result = (gram_pairs or _gram_pairs)(d, (gram_triangle or _gram_triangle)(x))
-                result = result + result.T
+                half = (gram_pairs or _gram_pairs)(x, d)
             else:
-                _add_direct_products(x.to(dtype), d.to(dtype), result)
-    result = (result + result.T) / 2
-    result.diagonal().clamp_(min=0)
+                _add_direct_products(x.to(dtype), d.to(dtype), half)
+                half /= 2
+    result = half + half.T
+    result.diagonal().abs_()
     return result
-
-
-def _gram_triangle(x: Tensor) -> Tensor:
-    x = x.to(accumulation_dtype(x.dtype))
-    kernel = x @ x.mT
-    kernel.tril_().diagonal(dim1=-2, dim2=-1).mul_(0.5)
-    return kernel
 
 
 def _gram_squares(kernel: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
@@ -107,9 +96,12 @@ def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) ->
         row_dots(grads, grads, squares[block], False)
 
 
-def _gram_pairs(d: Tensor, half_kernel: Tensor) -> Tensor:
+def _gram_pairs(x: Tensor, d: Tensor) -> Tensor:
     tasks, samples, outputs = d.shape
-    d = d.to(half_kernel.dtype)
+    dtype = accumulation_dtype(x.dtype)
+    x, d = x.to(dtype), d.to(dtype)
+    half_kernel = x @ x.mT
+    half_kernel.tril_().diagonal().mul_(0.5)
     result = d.new_zeros(tasks, tasks)
     for rows in _blocks(d, samples, tasks * outputs, least=64, most=128):
         product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]

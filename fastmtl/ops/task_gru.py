@@ -113,10 +113,10 @@ def _check(
     _checks.need_shape("bias_hh", bias_hh, shape, "(T, dirs, 3h)")
     for name, tensor in (("starts", starts), ("lengths", lengths)):
         _checks.need_tensor(name, tensor)
-        if tensor.dtype != torch.int64 or tensor.device.type not in ("cpu", "meta"):
-            raise TypeError(
-                f"{name}: expected int64 on the CPU, got {tensor.dtype} on {tensor.device}"
-            )
+        if tensor.dtype != torch.int64:
+            raise TypeError(f"{name}: expected int64, got {tensor.dtype}")
+        if not tensor.is_cpu and not (tensor.is_meta and x.is_meta):
+            raise ValueError(f"{name}: expected a tensor on the CPU, got one on {tensor.device}")
         if tensor.dim() != 1:
             raise ValueError(f"{name}: expected shape (B,), got {tuple(tensor.shape)}")
     _checks.need_shape("starts", starts, tuple(lengths.shape), "(B,)")

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fastmtl.backends import task_grads as gram
 from fastmtl.backends.native import task_grads as native
+from fastmtl.backends.precision import accumulation_dtype
 from fastmtl.ops import task_grad_gramian, task_grad_norms
 from tests.axes import one_at_a_time
-from tests.problems import check, task_grads_problem
+from tests.problems import check, closed_form, exact, solve, task_grads_problem
 from tests.tolerances import assert_close
 
 F64 = torch.float64
@@ -52,9 +53,11 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def lower_triangle(size: int, *, like: Tensor) -> Tensor:
-    out = F64 if like.dtype == F64 else torch.float32
-    return torch.randn(size, size, dtype=out).tril()
+def half_of(x: Tensor) -> Tensor:
+    """The lower triangle of x x^T, with half its diagonal."""
+    triangle = (x.double() @ x.double().mT).tril()
+    triangle.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    return triangle
 
 
 TRIANGLES = one_at_a_time(
@@ -75,13 +78,24 @@ TRIANGLES = one_at_a_time(
 def test_triangle(isa: str, case: dict[str, Any]) -> None:
     x = torch.randn(case["shape"]).to(case["dtype"])
     with threads(case["count"]):
-        triangle, again = native._triangle(x), native._triangle(x)
-    wanted = (x.double() @ x.double().mT).tril()
-    wanted.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+        (triangle, scale), (again, _) = native._triangle(x), native._triangle(x)
     assert triangle.dtype == (F64 if x.dtype == F64 else torch.float32)
     assert torch.equal(triangle, again)
     assert torch.equal(triangle, triangle.tril())
-    assert_close(triangle, wanted)
+    assert_close(triangle, half_of(x))
+    assert (scale == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("power", [-140, -90, 90, 126])
+def test_scale_of_the_triangle(isa: str, dtype: torch.dtype, power: int) -> None:
+    x = torch.randn(3, 19, 33, dtype=dtype).clamp(-3.9, 3.9)
+    x[1] *= 2.0**power * (1 if dtype == torch.float32 else 2.0**power)
+    triangle, scale = native._triangle(x)
+    assert (scale[[0, 2]] == 1).all()
+    assert scale[1] == 2.0 ** x[1].abs().max().log2().floor()
+    x = x.double() / scale.double()[:, None, None]
+    assert_close(triangle, native._triangle(x)[0], dtype)
 
 
 SQUARES = one_at_a_time(
@@ -96,18 +110,24 @@ SQUARES = one_at_a_time(
 )
 
 
+# Of inputs and gradients: what stays in float32 only as a product of the two.
+SCALES = [(1.0, 1.0), (1e25, 1e-20), (1e-30, 1e25)]
+
+
+@pytest.mark.parametrize("scales", SCALES, ids=str)
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("case", SQUARES)
-def test_squares(isa: str, case: dict[str, Any], own: bool) -> None:
-    d = torch.randn(case["shape"]).to(case["dtype"])
-    tasks, samples, _ = d.shape
-    x = torch.randn(tasks, samples, 40) if own else torch.randn(samples, 40)
-    triangle = (x @ x.mT).tril().to(F64 if d.dtype == F64 else torch.float32)
-    squares = torch.empty(tasks, dtype=triangle.dtype)
+def test_squares(isa: str, case: dict[str, Any], own: bool, scales: tuple[float, float]) -> None:
+    if case["dtype"] == torch.float16:
+        scales = (1.0, 1.0)
+    tasks, samples, _ = case["shape"]
+    d = (torch.randn(case["shape"]) * scales[1]).to(case["dtype"])
+    x = (torch.randn((tasks, samples, 40) if own else (samples, 40)) * scales[0]).to(d.dtype)
+    squares = torch.empty(tasks, dtype=F64)
     with threads(case["count"]):
-        native._squares(d, triangle, squares)
+        native._squares(x, d, squares)
     d = d.double()
-    assert_close(squares, 2 * (d * (triangle.double() @ d)).sum((1, 2)))
+    assert_close(squares, 2 * (d * (half_of(x) @ d)).sum((1, 2)), accumulation_dtype(x.dtype))
 
 
 PAIRS = one_at_a_time(
@@ -124,12 +144,70 @@ PAIRS = one_at_a_time(
 )
 
 
+@pytest.mark.parametrize("scales", SCALES, ids=str)
 @pytest.mark.parametrize("case", PAIRS)
-def test_pairs(isa: str, case: dict[str, Any]) -> None:
-    d = torch.randn(case["shape"]).to(case["dtype"])
-    triangle = lower_triangle(d.shape[1], like=d)
+def test_pairs(isa: str, case: dict[str, Any], scales: tuple[float, float]) -> None:
+    if case["dtype"] == torch.float16:
+        scales = (1.0, 1.0)
+    d = (torch.randn(case["shape"]) * scales[1]).to(case["dtype"])
+    x = (torch.randn(d.shape[1], 40) * scales[0]).to(d.dtype)
     with threads(case["count"]):
-        pairs, again = native._pairs(d, triangle), native._pairs(d, triangle)
+        pairs, again = native._pairs(x, d), native._pairs(x, d)
     assert torch.equal(pairs, again)
-    products = triangle.double() @ d.double()
+    products = half_of(x) @ d.double()
     assert_close(pairs, d.double().flatten(1) @ products.flatten(1).T)
+
+
+@pytest.mark.parametrize("shape", [(7, 33, 70), (13, 131, 70), (26, 16, 100)], ids=str)
+def test_number_of_threads_changes_no_bit(isa: str, shape: tuple[int, int, int]) -> None:
+    d, x = torch.randn(shape), torch.randn(shape[1], 700)
+    results = []
+    for count in (1, 2, 3, 8):
+        with threads(count):
+            squares = torch.empty(shape[0], dtype=F64)
+            native._squares(x, d, squares)
+            results.append((squares, native._pairs(x, d), *native._triangle(x)))
+    for other in results[1:]:
+        assert all(torch.equal(one, first) for one, first in zip(other, results[0], strict=True))
+
+
+@pytest.mark.parametrize("op", [task_grad_norms, task_grad_gramian])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize("samples", [1, 12])
+@pytest.mark.parametrize("scales", [(1e20, 1e-20), (1e-20, 1e20)], ids=str)
+def test_products_inside_the_gram_form_may_be_out_of_range(
+    isa: str, op: Any, shared: bool, samples: int, scales: tuple[float, float]
+) -> None:
+    """The gradients are of size 1, x x^T and what else the Gram form has is outside float32."""
+    for dtype in (torch.float32, torch.bfloat16):
+        problem = task_grads_problem(op, (5, samples, 40, 33), dtype, shared)
+        x, d = problem.leaves.values()
+        check(problem.put(inputs=x * scales[0], grad_outputs=d * scales[1]), 4)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_squares_of_norms_may_be_out_of_range(kernels: str, shared: bool, scale: float) -> None:
+    for sizes in ((5, 12, 40, 33), (5, 1, 40, 33), (3, 40, 6, 5)):
+        problem = task_grads_problem(task_grad_norms, sizes, shared=shared)
+        d = problem.leaves["grad_outputs"] * scale
+        assert_close(
+            task_grad_norms(problem.leaves["inputs"], d), exact(problem.put(grad_outputs=d))[0]
+        )
+
+
+@pytest.mark.parametrize("op", [task_grad_norms, task_grad_gramian])
+@pytest.mark.parametrize("sizes", [(5, 20, 30, 12), (3, 40, 6, 5), (3, 1, 6, 5)], ids=str)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("place", ["inputs", "grad_outputs"])
+def test_what_is_not_finite_is_so_on_every_backend(
+    kernels: str, op: Any, sizes: Any, value: float, place: str
+) -> None:
+    """Where it is inf in the reference, the Gram form may have NaN, and so the gradient of that."""
+    problem = task_grads_problem(op, sizes)
+    problem.leaves[place].view(-1)[3] = value
+    (one, *grads), (other, *wanted) = solve(problem), closed_form(problem)
+    assert torch.equal(one.isfinite(), other.isfinite())
+    assert not other.isfinite().all()
+    for grad, expected in zip(grads, wanted, strict=True):
+        assert (grad.isfinite() <= expected.isfinite()).all()

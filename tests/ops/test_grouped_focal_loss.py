@@ -236,3 +236,15 @@ def test_the_former_name_of_weight() -> None:
         loss = grouped_focal_loss(**options, class_weight=weight)
     assert w[0].filename == __file__
     assert torch.equal(loss, problem.outputs()[0])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 1.5])
+def test_all_other_classes_are_excluded(kernels: str, gamma: float) -> None:
+    logits = torch.tensor([[1.0, -torch.inf, -torch.inf], [0.5, -torch.inf, 2.0]])
+    others = {"targets": torch.tensor([[0], [2]]), "group_sizes": [3], "gamma": gamma}
+    problem = Problem(grouped_focal_loss, {"logits": logits}, others)
+    for loss, grad in (solve(problem), closed_form(problem)):
+        assert loss.isfinite().all()
+        assert grad.isfinite().all()
+        assert (grad[0] == 0).all()
+        assert (grad[1] != 0).tolist() == [True, False, True]

@@ -67,6 +67,11 @@ def test_expanded(backend: str) -> None:
     assert_close(stacked_norms(x[:, :1].expand(6, 4, 5)), 2 * stacked_norms(x[:, 0]))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_squares_may_be_out_of_range(kernels: str, scale: float) -> None:
+    check(stacked_norms_problem((3, 700), (3, 2)).changed(lambda leaf: leaf * scale))
+
+
 def test_gradient_at_zero_is_zero(kernels: str) -> None:
     norms, grad = solve(stacked_norms_problem((2, 3)).changed(torch.zeros_like))
     assert (norms == 0).all()

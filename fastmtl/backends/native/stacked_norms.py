@@ -15,12 +15,12 @@ def stacked_norms_forward(
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> Tensor:
     first = stacked[0]
-    squares = first.new_zeros(first.shape[0], dtype=accumulation_dtype(first.dtype))
+    squares = first.new_zeros(first.shape[0], dtype=torch.float64)
     for part in stacked:
         if part.numel():
             rows = part.reshape(part.shape[0], -1).contiguous()
             row_dots(rows, rows, squares, True)
-    return squares.sqrt_()
+    return squares.sqrt_().to(accumulation_dtype(first.dtype))
 
 
 def stacked_norms_backward(
@@ -28,7 +28,7 @@ def stacked_norms_backward(
     norms: Tensor,  # (T,)
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> list[Tensor]:
-    factor = torch.where(norms > 0, grad / norms, 0)
+    factor = torch.where(norms == 0, 0, grad / norms)
     grads = []
     for part in stacked:
         result = torch.empty_like(part, memory_format=torch.contiguous_format)
@@ -48,7 +48,7 @@ def stacked_norms_backward(
 def row_dots(
     a: Tensor,  # (R, C)
     b: Tensor,  # (R, C) or (1, C)
-    out: Tensor,  # (R,)
+    out: Tensor,  # (R,) float64
     accumulate: bool,
 ) -> None:
     """out (+)= sum_c a * b."""

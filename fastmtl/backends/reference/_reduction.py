@@ -1,4 +1,4 @@
-"""The reductions of the losses."""
+"""The reductions of the losses and of norms."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def reduced(
     if reduction == "mean":
         return loss.sum() / present.sum().clamp(min=1)
     return loss.sum(0) / present.sum(0).clamp(min=1)
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """The 2-norms of (R, C), (R,), also of those whose squares the dtype cannot hold."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return norms.to(rows.dtype)
 
 
 def element_scale(

@@ -32,9 +32,7 @@ def grouped_focal_loss(
     columns = []
     for scores, target, own in _groups(z, targets, weight, group_sizes):
         onehot, factor = _label(scores, target, ignore_index, own)
-        x = scores.masked_fill(~onehot, 0).sum(1) - scores.masked_fill(
-            onehot, -torch.inf
-        ).logsumexp(1)
+        x = scores.masked_fill(~onehot, 0).sum(1) - _log_sum(scores, onehot).squeeze(1)
         log_p = logsigmoid(x)
         loss = -torch.exp(gamma * logsigmoid(-x)) * log_p if gamma else -log_p
         columns.append(loss * factor)
@@ -73,14 +71,16 @@ def grouped_focal_loss_backward(
     columns = []
     for group, (scores, target, own) in enumerate(_groups(z, targets, weight, group_sizes)):
         onehot, factor = _label(scores, target, ignore_index, own)
+        log_sum = _log_sum(scores, onehot)
         others = scores.masked_fill(onehot, -torch.inf)
-        log_sum = others.logsumexp(1, keepdim=True)
         x = scores.masked_fill(~onehot, 0).sum(1, keepdim=True) - log_sum
         log_p, log_q = logsigmoid(x), logsigmoid(-x)
         p, q = torch.sigmoid(x), torch.sigmoid(-x)
         slope = torch.exp(gamma * log_q) * (gamma * p * log_p - q) if gamma else -q
         slope = slope * (upstream[:, group] * factor)[:, None]
-        grad = torch.where(onehot, slope, -torch.exp(others - log_sum) * slope)
+        grad = torch.where(
+            onehot, slope, -torch.exp(others - log_sum.clamp(min=torch.finfo(z.dtype).min)) * slope
+        )
         columns.append(grad.masked_fill(~present[:, group, None], 0))
     return torch.cat(columns, 1).to(logits.dtype)
 
@@ -92,6 +92,15 @@ def _groups(
     sizes = list(group_sizes)
     weights = [None] * len(sizes) if weight is None else weight.split(sizes)
     return zip(z.split(sizes, 1), targets.unbind(1), weights, strict=True)
+
+
+def _log_sum(scores: Tensor, onehot: Tensor) -> Tensor:
+    """logsumexp of the other classes' scores, (N, 1); where it is -inf its derivative is 0."""
+    others = scores.masked_fill(onehot, -torch.inf)
+    excluded = (others == -torch.inf).all(1, keepdim=True)
+    return (
+        others.masked_fill(excluded, 0).logsumexp(1, keepdim=True).masked_fill(excluded, -torch.inf)
+    )
 
 
 def _label(

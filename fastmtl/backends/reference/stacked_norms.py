@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from fastmtl.backends.precision import accumulation_dtype
+from fastmtl.backends.reference._reduction import row_norms
 
 
 def stacked_norms(
@@ -20,7 +20,7 @@ def stacked_norms(
         part.to(accumulation_dtype(part.dtype)).reshape(part.shape[0], prod(part.shape[1:]))
         for part in stacked
     ]
-    return cast(Tensor, torch.linalg.vector_norm(torch.cat(rows, 1), dim=1))
+    return row_norms(torch.cat(rows, 1))
 
 
 def stacked_norms_forward(stacked: Sequence[Tensor]) -> Tensor:
@@ -34,5 +34,5 @@ def stacked_norms_backward(
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> list[Tensor]:
     """Gradients with respect to every tensor; 0 for a task whose norm is 0."""
-    factor = torch.where(norms > 0, grad / norms, 0)
+    factor = torch.where(norms == 0, 0, grad / norms)
     return [(part * factor.view(-1, *[1] * (part.dim() - 1))).to(part.dtype) for part in stacked]

@@ -5,12 +5,11 @@ For y = x W^T and d_j = dL_j/dy, dL_j/dW = d_j^T x: the gradients are materialis
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from fastmtl.backends.precision import accumulation_dtype, full_precision
+from fastmtl.backends.reference._reduction import row_norms
 
 
 def task_grad_norms(
@@ -18,7 +17,7 @@ def task_grad_norms(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
     """||dL_j/dW||_F for every task, (T,)."""
-    return cast(Tensor, torch.linalg.vector_norm(_weight_grads(inputs, grad_outputs), dim=1))
+    return row_norms(_weight_grads(inputs, grad_outputs))
 
 
 def task_grad_gramian(
@@ -48,8 +47,8 @@ def task_grad_norms_backward(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to both inputs; 0 for a task whose norm is 0."""
-    coefficients = torch.diag(torch.where(norms > 0, grad / norms, 0))
-    return _quadratic_backward(coefficients, inputs, grad_outputs)
+    factor = torch.where(norms == 0, 0, grad / norms)
+    return _backward(factor[:, None] * _weight_grads(inputs, grad_outputs), inputs, grad_outputs)
 
 
 def task_grad_gramian_backward(
@@ -58,7 +57,10 @@ def task_grad_gramian_backward(
     grad_outputs: Tensor,  # (T, N, O)
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to both inputs."""
-    return _quadratic_backward(grad + grad.T, inputs, grad_outputs)
+    grads = _weight_grads(inputs, grad_outputs)
+    with full_precision(grads.device):
+        combined = (grad + grad.T) @ grads
+    return _backward(combined, inputs, grad_outputs)
 
 
 def _weight_grads(inputs: Tensor, grad_outputs: Tensor) -> Tensor:
@@ -69,17 +71,15 @@ def _weight_grads(inputs: Tensor, grad_outputs: Tensor) -> Tensor:
         return (d.mT @ x).reshape(len(d), d.shape[2] * x.shape[-1])
 
 
-def _quadratic_backward(
-    coefficients: Tensor,  # (T, T), symmetric
+def _backward(
+    combined: Tensor,  # (T, O * I)
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> tuple[Tensor, Tensor]:
-    """Given df = <C S, dS> for the stacked weight gradients S, the gradients of f."""
-    tasks, _, outputs = grad_outputs.shape
-    grads = _weight_grads(inputs, grad_outputs)
-    x, d = inputs.to(grads.dtype), grad_outputs.to(grads.dtype)
-    with full_precision(grads.device):
-        combined = (coefficients.to(grads.dtype) @ grads).view(tasks, outputs, x.shape[-1])
+    """Given df = <combined, dS> for the stacked weight gradients S, the gradients of f."""
+    x, d = inputs.to(combined.dtype), grad_outputs.to(combined.dtype)
+    combined = combined.view(len(d), d.shape[2], x.shape[-1])
+    with full_precision(d.device):
         grad_inputs = d @ combined
         grad_d = x @ combined.mT
     if inputs.dim() == 2:

@@ -19,12 +19,12 @@ def stacked_norms_forward(
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> Tensor:
     first = stacked[0]
-    squares = first.new_zeros(first.shape[0], dtype=accumulation_dtype(first.dtype))
+    squares = first.new_zeros(first.shape[0], dtype=torch.float64)
     for part in stacked:
         if part.numel():
             rows = part.reshape(part.shape[0], -1).contiguous()
             row_dots(rows, rows, squares, True)
-    return squares.sqrt_()
+    return squares.sqrt_().to(accumulation_dtype(first.dtype))
 
 
 def stacked_norms_backward(
@@ -32,7 +32,7 @@ def stacked_norms_backward(
     norms: Tensor,  # (T,)
     stacked: Sequence[Tensor],  # each (T, ...)
 ) -> list[Tensor]:
-    factor = torch.where(norms > 0, grad / norms, 0)
+    factor = torch.where(norms == 0, 0, grad / norms)
     grads = []
     for part in stacked:
         result = torch.empty_like(part, memory_format=torch.contiguous_format)
@@ -48,7 +48,7 @@ def stacked_norms_backward(
 def row_dots(
     a: Tensor,  # (R, C)
     b: Tensor,  # (R, C)
-    out: Tensor,  # (R,)
+    out: Tensor,  # (R,) float64
     accumulate: bool,
 ) -> None:
     """out (+)= sum_c a * b."""
@@ -81,19 +81,19 @@ def _dots(
     item = tl.program_id(0).to(tl.int64)
     row = item // chunks
     begin = item % chunks * CHUNK
-    sums = tl.zeros((BLOCK,), REAL)
+    sums = tl.zeros((BLOCK,), tl.float64)
     for first in range(0, CHUNK, BLOCK):
         column = begin + first + tl.arange(0, BLOCK)
         x = tl.load(a + row * a_row + column, column < columns, 0.0).to(REAL)
         y = tl.load(b + row * b_row + column, column < columns, 0.0).to(REAL)
-        sums += x * y
-    tl.store(partial + item, tl.sum(sums.to(tl.float64), 0))
+        sums += x.to(tl.float64) * y.to(tl.float64)
+    tl.store(partial + item, tl.sum(sums, 0))
 
 
 @triton.jit
 def _add_chunks(
     partial,  # (R, chunks)
-    out,  # (R,)
+    out,  # (R,) float64
     chunks,
     ACCUMULATE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -105,8 +105,8 @@ def _add_chunks(
         sums += tl.load(partial + row * chunks + chunk, chunk < chunks, 0.0)
     total = tl.sum(sums, 0)
     if ACCUMULATE:
-        total += tl.load(out + row).to(tl.float64)
-    tl.store(out + row, total.to(out.dtype.element_ty))
+        total += tl.load(out + row)
+    tl.store(out + row, total)
 
 
 @triton.jit
