@@ -73,9 +73,11 @@ def need_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def need_tensor(name: str, value: Any) -> None:
-    """Raise unless `value` is a tensor."""
+    """Raise unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {value.layout}")
 
 
 def need_floating(name: str, value: Any) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastmtl import _checks
 from fastmtl.ops._op import traced
 
 Edges = Tensor | Sequence[Sequence[int]]
@@ -21,13 +24,18 @@ def as_edges(edges: Edges, vertex_count: int) -> Tensor:
             return edges.contiguous()
         need_edges(edges, vertex_count)
         return edges.contiguous().clone()
-    pairs = tuple(tuple(int(index) for index in edge) for edge in edges)
-    wrong = [pair for pair in pairs if len(pair) != 2]
-    if wrong:
-        raise ValueError(f"edges: expected pairs of vertex indices, got {wrong[0]}")
+    try:
+        pairs = tuple(tuple(int(index) for index in edge) for edge in edges)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"edges: expected pairs of vertex indices, got {edges!r}") from error
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ValueError(f"edges: expected pairs of vertex indices, got {pair}")
+        if not all(0 <= index < vertex_count for index in pair):
+            raise ValueError(f"edges: expected indices from 0 to {vertex_count - 1}, got {pair}")
     if torch.compiler.is_compiling():
         return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    return _checked(pairs, vertex_count)
+    return torch.from_numpy(_array(pairs))
 
 
 def need_edges(edges: Tensor, vertex_count: int) -> None:
@@ -41,6 +49,7 @@ def need_edges(edges: Tensor, vertex_count: int) -> None:
 
 
 def _need_pairs(edges: Tensor) -> None:
+    _checks.need_tensor("edges", edges)
     if edges.dtype != torch.int64 or edges.dim() != 2 or edges.shape[1] != 2:
         raise ValueError(
             f"edges: expected int64 pairs of shape (E, 2), got {edges.dtype} {tuple(edges.shape)}"
@@ -49,10 +58,7 @@ def _need_pairs(edges: Tensor) -> None:
         raise ValueError(f"edges: expected a tensor on the CPU, got one on {edges.device}")
 
 
+# No tensor is kept: one that is made in a transform or in inference mode is of no use after it.
 @lru_cache(maxsize=256)
-def _checked(pairs: tuple[tuple[int, ...], ...], vertex_count: int) -> Tensor:
-    # Kept for later calls, which may save it for backward: an inference tensor cannot be.
-    with torch.inference_mode(False):
-        edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    need_edges(edges, vertex_count)
-    return edges
+def _array(pairs: tuple[tuple[int, ...], ...]) -> NDArray[np.int64]:
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -70,7 +70,8 @@ def _check(
     reduction: str,
 ) -> None:
     # Of a small call this is a tenth: questions are asked here, and again where they fail.
-    if not isinstance(logits, Tensor) or logits.dtype not in _checks.DTYPES:
+    _checks.need_tensor("logits", logits)
+    if logits.dtype not in _checks.DTYPES:
         _checks.need_floating("logits", logits)
     _checks.need_tensor("targets", targets)
     shape = logits.shape

@@ -67,7 +67,10 @@ def grouped_focal_loss(
             raise TypeError("class_weight: is the former name of weight, got both")
         deprecated("grouped_focal_loss: class_weight given as in an older version; use weight")
         weight = class_weight
-    sizes = [int(size) for size in group_sizes]
+    try:
+        sizes = [int(size) for size in group_sizes]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"group_sizes: expected a list of sizes, got {group_sizes!r}") from error
     _check(logits, targets, weight, sizes, ignore_index, gamma, reduction)
     return _grouped_focal_loss(
         logits, targets, weight, sizes, ignore_index, float(gamma), reduction

@@ -109,7 +109,7 @@ def test_memory_that_runs_out() -> None:
 
 def test_any_number_of_threads() -> None:
     module = pytest.importorskip("fastmtl._cpu")
-    rows, out = torch.ones(40, 100_000), torch.empty(40)
+    rows, out = torch.ones(40, 100_000), torch.empty(40, dtype=torch.float64)
     for threads in (100_000, 2**31 - 1):
         both = matrix(rows, 0), matrix(rows, 0)
         module.row_dots(threads, *both, *rows.shape, False, out.data_ptr())

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import ON_GPUS
 from tests.problems import CUDA_ALONE, PROBLEMS, Problem
@@ -27,6 +29,16 @@ def on_backends(
     return pytest.mark.parametrize(("name", "backend"), cases, indirect=["backend"])
 
 
+# How torch.func is applied to a function of leaves.
+TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "vmap": lambda function, leaves: torch.func.vmap(function)(
+        *(torch.stack([x, x]) for x in leaves)
+    ),
+    "grad": lambda function, leaves: torch.func.grad(lambda *x: function(*x)[0].sum())(*leaves),
+    "jvp": lambda function, leaves: torch.func.jvp(function, leaves, leaves),
+}
+
+
 def of_leaves(problem: Problem) -> Callable[..., tuple[Tensor, ...]]:
     """A problem as a function of its leaves."""
 
@@ -39,3 +51,18 @@ def of_leaves(problem: Problem) -> Callable[..., tuple[Tensor, ...]]:
 def assert_same(actual: list[Tensor], wanted: list[Tensor], scale: float = 1) -> None:
     for one, other in zip(actual, wanted, strict=True):
         assert_close(one, other.double(), one.dtype, scale)
+
+
+class Calls(TorchDispatchMode):
+    """Keeps the calls of registered ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace == "fastmtl":
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))

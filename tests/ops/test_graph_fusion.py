@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 import fastmtl
@@ -167,7 +168,8 @@ V, W, E = torch.ones(2, 3, 4), torch.ones(2, 3), torch.ones(2, 1, 5)
         ((V[:, :, :0], W, [(0, 1)], E), ValueError, "vertices: .* D >= 1"),
         ((V, W[:, :2], [(0, 1)], E), ValueError, "importance: expected one value a vertex"),
         ((V, W.double(), [(0, 1)], E), TypeError, "importance: expected the dtype of vertices"),
-        ((V, W, [(0, 3)], E), ValueError, "edges: expected indices from 0 to 2, got 0 to 3"),
+        ((V, W, [(0, 3)], E), ValueError, r"edges: expected indices from 0 to 2, got \(0, 3\)"),
+        ((V, W, None, E), TypeError, "edges: expected pairs of vertex indices, got None"),
         ((V, W, [(-1, 1)], E), ValueError, "edges: expected indices"),
         ((V, W, torch.tensor([[0, 5]]), E), ValueError, "edges: expected indices"),
         ((V, W, torch.tensor([0, 1]), E), ValueError, "edges: expected int64 pairs"),
@@ -181,3 +183,17 @@ V, W, E = torch.ones(2, 3, 4), torch.ones(2, 3), torch.ones(2, 1, 5)
 def test_wrong_arguments(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         graph_fusion(*arguments)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_edges_seen_first_in_a_transform(backend: str, transform: Any) -> None:
+    """They are remembered, and what was made inside a transform is of no use outside."""
+    edges = [(0, 1), (0, 1), (1, 2)] if transform is torch.func.grad else [(0, 1), (0, 1), (0, 1)]
+    vertices, importance = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3)
+
+    def total(vertices: Tensor, importance: Tensor) -> Tensor:
+        return fusion_edge_weights(vertices, importance, edges).sum()
+
+    plain = vertices[0], importance[0]
+    transform(total)(*((vertices, importance) if transform is torch.func.vmap else plain))
+    assert_close(total(*plain), 2 * torch.ones(()))

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastmtl
-from tests.ops.contract import assert_same, of_leaves, on_backends
+from tests.ops.contract import TRANSFORMS, Calls, assert_same, of_leaves, on_backends
 from tests.problems import NOT_DIFFERENTIABLE, PROBLEMS, seeds_for, solve
 
 F64 = torch.float64
 everywhere = on_backends("reference", "native")
-
-
-class Calls(TorchDispatchMode):
-    """Keeps the calls of registered ops."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func.namespace == "fastmtl":
-            self.calls.append((func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 @everywhere
@@ -120,15 +103,6 @@ def test_a_tracer_follows_or_it_raises(name: str, backend: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         traced = torch.jit.trace(function, leaves, check_trace=False)
     assert_same(list(traced(*others)), list(function(*others)))
-
-
-TRANSFORMS: dict[str, Callable[..., Any]] = {
-    "vmap": lambda function, leaves: torch.func.vmap(function)(
-        *(torch.stack([x, x]) for x in leaves)
-    ),
-    "grad": lambda function, leaves: torch.func.grad(lambda *x: function(*x)[0].sum())(*leaves),
-    "jvp": lambda function, leaves: torch.func.jvp(function, leaves, leaves),
-}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
