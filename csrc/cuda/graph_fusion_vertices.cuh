@@ -115,7 +115,10 @@ __device__ void combine(const Square<Real>& products, int p, int q, Real sum, Re
       for (int w = 0; w < Team::warps; ++w) sum += scratch[w * tile * tile + k];
     }
   }
-  if (owner) products(p + k / tile, q + k % tile) = products(q + k % tile, p + k / tile) = sum;
+  if (!owner) return;
+  products(p + k / tile, q + k % tile) = sum;
+  // In a tile on the diagonal every place has an owner already.
+  if (p != q) products(q + k % tile, p + k / tile) = sum;
 }
 
 // All dot products <u_p, u_q>.

@@ -210,18 +210,17 @@ __global__ void __launch_bounds__(threads)
   for (double** array :
        {&solver.shortness, &solver.v, &solver.slope, &solver.direction, &solver.change})
     *array = next, next += tasks;
-  double& not_finite = *next++;
+  double* sums = next;  // of the warps
+  next += threads / warp_size;
   solver.free = reinterpret_cast<unsigned char*>(next);
 
-  if (threadIdx.x == 0) not_finite = 0;
-  __syncthreads();
-  for_each(tasks * tasks, [&](int i) {
-    if (solver.gramian[i] - solver.gramian[i] != 0)
-      not_finite = 1;  // NaN, and infinity less itself
-  });
+  double nothing = 0;  // NaN where an entry is, or is infinite
+  for_each(tasks * tasks, [&](int i) { nothing += solver.gramian[i] - solver.gramian[i]; });
+  nothing = sum_of_block(nothing, sums);
+  if (threadIdx.x == 0) sums[0] = nothing;
   __syncthreads();
   Real* out = static_cast<Real*>(args.out);
-  if (not_finite != 0) {
+  if (sums[0] != 0) {
     for_each(tasks, [&](int t) { out[t] = std::numeric_limits<Real>::quiet_NaN(); });
     return;
   }
@@ -236,7 +235,8 @@ __global__ void __launch_bounds__(threads)
 
 template <class Real>
 void solve(const LeastNormWeights& args) {
-  const std::int64_t bytes = (5 * args.tasks + 1) * sizeof(double) + args.tasks;
+  const std::int64_t doubles = 5 * args.tasks + threads / warp_size;
+  const std::int64_t bytes = doubles * sizeof(double) + args.tasks;
   launch("least_norm_weights", least_norm<Real>, dim3(1), threads, bytes, args.stream, args);
 }
 
