@@ -14,6 +14,7 @@ from fastmtl.data.checks import Array
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
+from fastmtl.data.heaps import check_heaps
 
 _MOST_HOPS = 16
 _STRING_BYTES = 64  # of an empty one in Python
@@ -116,6 +117,7 @@ def _read_dataset(node: Any, name: str, budget: Budget) -> Array:
         return np.asarray(node[()])
     if h5py.check_string_dtype(node.dtype) is None or node.ndim != 1:
         refuse("numbers or a vector of strings", f"{node.dtype} of shape {node.shape}")
+    check_heaps(Path(node.file.filename))
     budget.take_array(name, count, _STRING_BYTES)
     strings: list[bytes] = []
     # Any number of them may be the same few bytes of the file: so in parts.

@@ -204,3 +204,21 @@ def test_other_kinds_of_variable_length_are_refused(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file.create_dataset("y", (20,), h5py.vlen_dtype(np.int32))
     refuses(path, "y: expected numbers or a vector of strings")
+
+
+def test_a_heap_of_strings_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", label_names=["sea", "sky"])
+    content = bytearray(path.read_bytes())
+    size_of_first = content.find(b"GCOL") + 24
+    assert content[size_of_first] == 3
+    # HDF5 would take the rest of it for free space of size 0, again and again.
+    content[size_of_first] = 0
+    path.write_bytes(content)
+    refuses(path, "label_names: .*the heap of its strings is broken")
+
+
+def test_heaps_in_one_another_are_not_walked_through_again_and_again(tmp_path: Path) -> None:
+    words = np.array([0, 1 << 40, 1, 16], "<u8")
+    words[:1] = np.frombuffer(b"GCOL\x01\x00\x00\x00", "<u8")
+    path = write(tmp_path / "a.h5", label_names=["sea", "sky"], heaps=np.tile(words, 50_000))
+    refuses(path, "label_names: .*the heap of its strings is broken")
