@@ -83,7 +83,7 @@ class Comparison:
                     system.row,
                     {name: Figure.of([t[name] for t in tests]) for name in plan.paper.figures},
                     {
-                        label: Figure.of([t["accuracy"][label] for t in tests])
+                        label: Figure.of([t["accuracy"].get(label) for t in tests])
                         for label in tests[0]["accuracy"]
                     },
                     p_value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,30 @@ def execute(plan: Plan, run: Run, out: Path, reporter: Reporter | None = None) -
     return result
 
 
-def stored_result(folder: Path) -> dict[str, Any] | None:
-    """What `execute` stored in a run's directory; None if it is not there, or damaged."""
+def stored_result(plan: Plan, run: Run, out: Path) -> dict[str, Any] | None:
+    """What `execute` stored of a run; None if it is not there, or damaged, or of another kind."""
     try:
-        return read_sealed(folder / RESULT)
+        result = read_sealed(out / run.name / RESULT)
     except RunError:
         return None
+    return result if _is_result(plan, run, result) else None
+
+
+def _is_result(plan: Plan, run: Run, result: dict[str, Any]) -> bool:
+    """Whether it has the numbers that a table needs of a run."""
+    network = plan.paper.system(run.system).estimator is None
+    try:
+        curves = [result["train_loss"], result["weights"]] if network else []
+        rows = [row for curve in curves for row in curve]
+        test, accuracy = result["test"], result["test"]["accuracy"]
+        numbers = [result["seconds_per_epoch" if network else "seconds"], result.get("epochs", 0)]
+        figures = [*(test[name] for name in plan.paper.figures), *accuracy.values()]
+        figures += [number for row in rows for number in row]
+        numbers += [number for number in figures if number is not None]
+        whole = all(len(row) == len(accuracy) for row in rows)
+        return whole and all(not isinstance(n, str) and math.isfinite(n) for n in numbers)
+    except (AttributeError, LookupError, OverflowError, TypeError):
+        return False
 
 
 def _train(plan: Plan, run: Run, folder: Path, reporter: Reporter | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def run_all(
 
 def _run_open(plan: Plan, out: Path, jobs: int, say: Say, reporter: Reporter | None) -> Results:
     runs = plan.runs()
-    results = {run: stored_result(out / run.name) for run in runs}
+    results = {run: stored_result(plan, run, out) for run in runs}
     open_runs = [run for run, result in results.items() if result is None]
     done = len(runs) - len(open_runs)
     each = "folds" if plan.cross_validates else "seeds"

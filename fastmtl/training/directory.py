@@ -22,7 +22,6 @@ from fastmtl.training.checkpoint import (
 )
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.identity import CHANGEABLE, Identity
-from fastmtl.training.report import FIGURES
 
 CONFIG = "config.json"
 MODEL = "model.safetensors"
@@ -138,8 +137,11 @@ def read(path: str | os.PathLike[str]) -> StoredRun:
     try:
         identity = Identity.from_dict(record.pop("run"))
         stored = StoredRun(TrainConfig.from_dict(record["train"]), record, identity)
-        needed = [stored.model, stored.arguments, stored.title]
-        needed += [stored.data[key] for key in ("label_names", "features", "sequences")]
+        parts = [stored.model or "", stored.arguments, stored.title]
+        parts += [stored.data[key] for key in ("label_names", "features", "sequences")]
+        for part, kind in zip(parts, (str, dict, str, list, dict, list), strict=True):
+            if not isinstance(part, kind):
+                raise TypeError(f"expected a {kind.__name__}, got {part!r}")
     except (LookupError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the configuration of a run ({error})") from error
     return stored
@@ -173,16 +175,9 @@ def resumable_by_name(path: str | os.PathLike[str], given: Mapping[str, Any]) ->
     return resumed_config(path, given)
 
 
-def stored_metrics(path: Path, splits: Iterable[str]) -> dict[str, Any] | None:
-    """What metrics.json holds, None unless it is whole: the figures of `splits` and of training."""
+def stored_metrics(path: Path) -> dict[str, Any] | None:
+    """What metrics.json holds; None if it is not there, or damaged."""
     try:
-        metrics = read_json(path / METRICS)
+        return read_json(path / METRICS)
     except RunError:
         return None
-    parts = {name: metrics.get(name) for name in (*splits, "training")}
-    if metrics.keys() != parts.keys() or not all(isinstance(each, dict) for each in parts.values()):
-        return None
-    needed = [("training", {"epochs", "best_epoch", "seconds_per_epoch"})]
-    needed += [(split, {"accuracy", *FIGURES}) for split in splits]
-    whole = all(keys <= metrics[name].keys() for name, keys in needed)
-    return metrics if whole else None

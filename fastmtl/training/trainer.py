@@ -187,14 +187,16 @@ class Trainer:
             # Another process may have been here since.
             directory.check(self.out_dir, resume=resume, overwrite=overwrite)
             store = self._store(lock, resume=resume)
-            splits = [split for split in ("val", "test") if len(self.rows[split])]
-            metrics = directory.stored_metrics(self.out_dir, splits)
-            if self._finished() and metrics is not None:
-                self.reporter.message(f"already finished after {self.progress.epoch} epochs")
-                return metrics
-            store.open(keep_state=resume)
+            stored = directory.stored_metrics(self.out_dir)
             try:
                 with threads(self.config.threads), stop_on_signals() as stop:
+                    # Of what a run stores the figures alone have no checksum.
+                    if self._finished() and (metrics := self._metrics(stop)) == stored:
+                        self.reporter.message(
+                            f"already finished after {self.progress.epoch} epochs"
+                        )
+                        return metrics
+                    store.open(keep_state=resume)
                     self._train(store, stop)
                     return self._conclude(store, stop)
             finally:
@@ -293,8 +295,8 @@ class Trainer:
                 self.reporter.step(mean_loss)
         return _or_none(totals / counts, counts > 0)
 
-    def _conclude(self, store: RunStore, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate the best weights and write the results."""
+    def _metrics(self, stop: StopRequest) -> dict[str, Any]:
+        """Load the best weights and evaluate them: what metrics.json is to hold."""
         self.model.load_state_dict(self.state.best)
         history = self.progress.history
         metrics = {
@@ -308,6 +310,11 @@ class Trainer:
             "stopped_early": self.progress.epoch < self.config.epochs,
             "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
         }
+        return metrics
+
+    def _conclude(self, store: RunStore, stop: StopRequest) -> dict[str, Any]:
+        """Write the results, which are those of the best weights."""
+        metrics, history = self._metrics(stop), self.progress.history
         names, best = self.label_names, self.progress.best_epoch
         store.lock.check()
         write_atomic(self.out_dir / directory.HISTORY, history_csv(history, names))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from fastmtl.reproduce import Comparison, Plan, run_all, write_report
 from fastmtl.reproduce import execute as execution
 from fastmtl.reproduce.execute import flat_features
 from fastmtl.training import Interrupted, Reporter, RunError, Trainer, load_data
-from fastmtl.training.checkpoint import read_json
+from fastmtl.training.checkpoint import read_json, seal
 from fastmtl.training.lock import locked
 
 FLAT = "synthetic:disaster?clips=60&frames=3&features=6"
@@ -180,6 +182,29 @@ def test_a_damaged_result_is_made_again(tmp_path):
     for content in (b"", path.read_bytes().replace(b"0.", b"1.", 1)):
         path.write_bytes(content)
         assert run_all(own, tmp_path, say=quiet) == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test": 3},
+        {"test": {}},
+        {"epochs": "3"},
+        {"epochs": 10**400},
+        {"seconds_per_epoch": None},
+        {"train_loss": 3},
+        {"weights": [[1.0, 2.0]]},
+        {"train_loss": [[float("nan")] * 2]},
+    ],
+)
+def test_what_is_no_result_is_made_again(tmp_path, changes):
+    own, stored = plan(systems=["ewmtc"], seeds=1), result(0.5) | changes
+    path = tmp_path / "ewmtc/seed-0/result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(seal(result(0.5))))
+    assert execution.stored_result(own, own.runs()[0], tmp_path) == result(0.5)
+    path.write_text(json.dumps(seal(stored)))
+    assert execution.stored_result(own, own.runs()[0], tmp_path) is None
 
 
 def test_a_second_reproduction_in_the_directory_is_refused(tmp_path):

@@ -498,6 +498,14 @@ def test_what_a_finished_run_lost_is_made_again(tmp_path, make_config, name):
         assert (digest(found), about) == (digest(before), of)
 
 
+def test_figures_that_were_changed_are_made_again(tmp_path, make_config):
+    metrics = Trainer.from_config(make_config(epochs=1), tmp_path).fit()
+    path = tmp_path / "metrics.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    assert Trainer.from_config(make_config(epochs=1), tmp_path).fit(resume=True) == metrics
+    assert read_json(path) == metrics
+
+
 class Second(Reporter):
     """In the first epoch, starts a second run in the same directory."""
 
