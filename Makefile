@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow lint sdist cuda bench gpu clean
+.PHONY: demo test test-slow torture lint sdist cuda bench gpu clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,11 @@ endif
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+# Kills, full disks and damaged files: nothing of a run is lost or resumed wrongly; see tests/torture.
+KILLS ?= 1000
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,28 @@
+"""A few trials of both programs; `make torture` and `make fuzz` make many."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+FEW = [
+    ["tests.torture", "--kills", "5", "--only", "kills"],
+    ["tests.torture.files", "--cases", "30"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("arguments", FEW, ids=["runs", "files"])
+def test_nothing_bad_comes_of_it(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
