@@ -11,7 +11,7 @@ import typer
 from typer.models import ArgumentInfo
 
 import fastmtl
-from fastmtl.cli.errors import BAD_INPUT, STOPPED, BadInput, exit_with
+from fastmtl.cli.errors import BAD_INPUT, FAILED, STOPPED, BadInput, exit_with, is_out_of_memory
 from fastmtl.cli.export import export
 from fastmtl.cli.reproduce import reproduce
 from fastmtl.cli.show import info, systems
@@ -52,6 +52,10 @@ def main() -> None:
         exit_with(error.format_message(), BAD_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        exit_with(f"out of memory ({error})" if str(error) else "out of memory", FAILED)
     if code == STOPPED:
         exit_with("stopped", STOPPED)
     sys.exit(code or 0)

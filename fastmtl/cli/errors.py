@@ -60,6 +60,11 @@ def failing() -> Iterator[None]:
         exit_with(f"out of GPU memory, a smaller --batch-size may help ({error})", FAILED)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine's memory was not enough, for which PyTorch raises a RuntimeError."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def one_process() -> None:
     """Raise BadInput where several processes were started, as torchrun does: each would do it all.
 

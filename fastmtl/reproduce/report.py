@@ -10,6 +10,7 @@ from fastmtl.reproduce.plan import Plan
 from fastmtl.reproduce.runner import Results
 from fastmtl.reproduce.tables import markdown
 from fastmtl.training.checkpoint import remove_temporaries, write_atomic, write_json
+from fastmtl.training.lock import locked
 
 TABLE, NUMBERS = "table.md", "table.json"
 LOSSES, WEIGHTS = "losses.png", "weights.png"
@@ -25,14 +26,18 @@ def write_report(plan: Plan, results: Results, out: Path) -> Comparison:
 
     Raises:
         OSError: if a file cannot be written.
+        RunError: if another process works in the directory.
     """
     comparison = Comparison(plan, results)
-    remove_temporaries(out, (TABLE, NUMBERS, LOSSES, WEIGHTS))
-    write_atomic(out / TABLE, markdown(comparison))
-    write_json(out / NUMBERS, comparison.to_dict())
+    files: dict[str, bytes | str] = {TABLE: markdown(comparison)}
     if comparison.unit == "epoch":
-        write_atomic(out / LOSSES, plot_training_losses(plan, results))
+        files[LOSSES] = plot_training_losses(plan, results)
         weights = plot_task_weights(plan, results, list(comparison.rows[0].accuracy))
         if weights is not None:
-            write_atomic(out / WEIGHTS, weights)
+            files[WEIGHTS] = weights
+    with locked(out):
+        remove_temporaries(out, (TABLE, NUMBERS, LOSSES, WEIGHTS))
+        for name, content in files.items():
+            write_atomic(out / name, content)
+        write_json(out / NUMBERS, comparison.to_dict())
     return comparison

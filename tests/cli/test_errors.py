@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from fastmtl.training import Trainer
 from tests.cli.cases import CPU, FLAT, SMALL
@@ -46,3 +48,11 @@ def test_a_bug_shows_its_traceback(call, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", broken)
     with pytest.raises(ZeroDivisionError):
         call("train", "--data", FLAT, "--out", tmp_path / "r", *SMALL)
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty], ids=["numpy", "torch"])
+def test_memory_that_is_not_there_is_one_line(call, tmp_path, monkeypatch, allocate):
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: allocate(1 << 55))
+    code, _, err = call("train", "--data", FLAT, "--out", tmp_path / "r", *SMALL)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "out of memory" in err

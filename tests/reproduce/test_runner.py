@@ -209,8 +209,11 @@ def test_what_is_no_result_is_made_again(tmp_path, changes):
 
 def test_a_second_reproduction_in_the_directory_is_refused(tmp_path):
     own = plan(systems=["ewmtc"], seeds=1)
-    with locked(tmp_path), pytest.raises(RunError, match="in use by process"):
-        run_all(own, tmp_path, say=quiet)
+    with locked(tmp_path):
+        with pytest.raises(RunError, match="in use by process"):
+            run_all(own, tmp_path, say=quiet)
+        with pytest.raises(RunError, match="in use by process"):
+            write_report(own, {"ewmtc": [result(0.5)]}, tmp_path)
     (tmp_path / ".lock").write_text("process 1")
     (tmp_path / ".reproduce.json.1.tmp").write_text("half")
     run_all(own, tmp_path, say=quiet)
