@@ -3,8 +3,8 @@
 Small runs and reproductions are killed at random moments, and at every call to the disk in turn,
 and begun again until they finish; their disk fills up or becomes read-only at every call; their
 files are cut and flipped; two writers share a directory; directories vanish. In the end each has
-the result of a run left alone, bit for bit, and whatever was refused was so in one line. Ends with
-1 if anything else came.
+the result of one left alone, bit for bit, and whatever was refused was so in one line. Ends with 1
+if anything else came.
 """
 
 from __future__ import annotations
@@ -30,154 +30,151 @@ from tests.torture.breaking import (
     largest_file,
 )
 from tests.torture.mutate import damage_bytes
-from tests.torture.process import Bad, Command, Ended, warm_up
-from tests.torture.runs import epochs, go_on, reproduce, same_reproduction, same_run, train
+from tests.torture.process import Bad, Command, call_here, warm_up
+from tests.torture.runs import epochs, go_on, reproduce, same_reproduction, same_run
 
 STATE = ["config.json", "model.safetensors", "checkpoint.safetensors"]
 SIZES = [0, 1, 100, 1500, 4096, 20_000, 60_000, 100_000]
 
 
 class Torture:
-    """The trials of one seed, in a directory with a run and a reproduction left alone.
+    """The trials of one kind of work, in a directory where one such work was left alone.
 
     Args:
         folder: an empty directory.
         seed: of everything random.
+        begin: gives the command that begins the work in a directory, or goes on with it.
+        same: raises Bad if the work in a directory has another result than that in the second.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        begin: Callable[[Path], list[str]],
+        same: Callable[[Path, Path], None],
+    ) -> None:
         self.rng = random.Random(seed)
-        self.run, self.table = folder / "reference", folder / "reference table"
-        warm_up(reproduce(folder / "warm"))
-        self.calls = count_calls(lambda: warm_up(train(folder / "counted")))
+        self.begin, self.same = begin, same
+        self.out, self.reference = folder / "out", folder / "reference"
+        self.calls = count_calls(lambda: call_here(begin(folder / "counted")))
         start = time.monotonic()
-        finish(train(self.run))
+        self.finish(self.reference)
         self.seconds = time.monotonic() - start
-        start = time.monotonic()
-        finish(reproduce(self.table))
-        self.table_seconds = time.monotonic() - start
 
     def kills(self, count: int) -> str:
-        """Kill runs at random moments, and go on with each until it finishes."""
-        run, killed, finished = self.folder / "killed", 0, 0
+        """Kill the work at random moments, and go on with it until it finishes."""
+        killed = finished = 0
         while killed < count:
-            before = epochs(run)
-            ended = self.killed(go_on(run), 1.1 * self.seconds)
-            killed += ended.code is None
-            if epochs(run) < before:
-                raise Bad(f"{run}: had {before} epochs, has {epochs(run)}")
-            if ended.code == 0:
-                same_run(run, self.run)
-                shutil.rmtree(run)
-                finished += 1
-        self.end(run)
-        return f"{finished + 1} runs finished"
-
-    def reproductions(self, count: int) -> str:
-        """Kill reproductions at random moments, and go on with each until it finishes."""
-        out, killed, finished = self.folder / "table", 0, 0
-        while killed < count:
-            ended = self.killed(reproduce(out), 1.1 * self.table_seconds)
+            before = epochs(self.out)
+            command = Command(self.begin(self.out))
+            time.sleep(self.rng.random() * 1.1 * self.seconds)
+            command.kill()
+            ended = command.end()
+            if ended.code not in (None, 0):
+                raise Bad(f"{command}: ended with {ended.code}\n{ended.said}")
+            if epochs(self.out) < before:
+                raise Bad(f"{command}: had {before} epochs, has {epochs(self.out)}")
             killed += ended.code is None
             if ended.code == 0 or killed == count:
-                finish(reproduce(out))
-                same_reproduction(out, self.table)
-                shutil.rmtree(out)
+                self.end()
                 finished += 1
-        return f"{finished} reproductions finished"
+        return f"{finished} finished"
 
-    def killed(self, arguments: list[str], most: float) -> Ended:
-        """How a command ended that was killed after at most so many seconds, if it still ran."""
-        command = Command(arguments)
-        time.sleep(self.rng.random() * most)
-        command.kill()
-        ended = command.end()
-        if ended.code not in (None, 0):
-            raise Bad(f"{command}: ended with {ended.code}\n{ended.said}")
-        return ended
-
-    def kills_by_call(self) -> str:
-        """Kill a run before each of its calls to the disk, and that which goes on with it too."""
-        run = self.folder / "killed"
-        for count in range(self.calls):
+    def kills_by_call(self, step: int) -> str:
+        """Kill the work before each of its calls to the disk, and what goes on with it too."""
+        for count in range(0, self.calls, step):
             for again in (count, count // 2):
-                Command(go_on(run), partial(from_call, again, die)).end()
-            self.end(run)
-        return f"{self.calls} calls"
+                Command(self.begin(self.out), partial(from_call, again, die)).end()
+            self.end()
+        return f"every {step} of {self.calls}"
 
-    def bad_disks(self) -> str:
+    def bad_disks(self, step: int) -> str:
         """A disk that is full, read-only, or fails once, from each call; one that fills up."""
-        run = self.folder / "full"
         for act, once in ((fail(FULL), False), (fail(FULL), True), (fail(READ_ONLY), False)):
-            for count in range(self.calls):
-                Command(go_on(run), partial(from_call, count, act, once=once)).end()
-                self.end(run)
+            for count in range(0, self.calls, step):
+                Command(self.begin(self.out), partial(from_call, count, act, once=once)).end()
+                self.end()
         for size in SIZES:
-            Command(go_on(run), partial(largest_file, size)).end()
-            self.end(run)
-        return f"{3 * self.calls + len(SIZES)} of them"
+            Command(self.begin(self.out), partial(largest_file, size)).end()
+            self.end()
+        return f"every {step} of {self.calls} calls in 3 ways, and {len(SIZES)} sizes"
 
     def damages(self, count: int) -> str:
-        """Damage a file of a finished run and go on: the same result, or a refusal."""
-        refused, run = 0, self.folder / "damaged"
+        """Damage a file and go on: the same result, or a refusal."""
+        refused = 0
         for _ in range(count):
-            shutil.copytree(self.run, run)
-            damage_bytes(run / self.rng.choice(STATE), self.rng)
-            if Command(go_on(run)).end().code == 0:
-                same_run(run, self.run)
+            shutil.copytree(self.reference, self.out)
+            # With its result a run of a reproduction is not looked at again.
+            for path in self.out.rglob("result.json"):
+                path.unlink()
+            files = sorted(path for path in self.out.rglob("*") if path.name in STATE)
+            damage_bytes(self.rng.choice(files), self.rng)
+            if Command(self.begin(self.out)).end().code == 0:
+                self.same(self.out, self.reference)
             else:
                 refused += 1
-            shutil.rmtree(run)
+            shutil.rmtree(self.out)
         return f"{refused} refused, the others mended"
 
     def two_writers(self, count: int) -> str:
         """Two processes in one directory, of which one at a time may write."""
-        run = self.folder / "shared"
         for _ in range(count):
-            first = Command(go_on(run))
-            time.sleep(self.rng.random() * 0.3 * self.seconds)
-            second = Command(go_on(run))
+            first = Command(self.begin(self.out))
+            time.sleep(self.rng.random() * 1.1 * self.seconds)
+            second = Command(self.begin(self.out))
             if 0 not in [command.end().code for command in (first, second)]:
-                raise Bad(f"{run}: two writers, and neither finished")
-            self.end(run)
+                raise Bad(f"{first}: two writers, and neither finished")
+            self.end()
         return "one of each finished"
 
     def vanishing(self, count: int) -> str:
-        """Remove the directory of a run while it runs, or put another in its place."""
-        run = self.folder / "gone"
+        """Remove the directory during the work, or put another in its place."""
         for number in range(count):
-            command = Command(go_on(run))
+            command = Command(self.begin(self.out))
             time.sleep(self.rng.random() * self.seconds)
-            shutil.rmtree(run, ignore_errors=True)
+            shutil.rmtree(self.out, ignore_errors=True)
             if number % 2:
-                run.mkdir(exist_ok=True)
+                self.out.mkdir(exist_ok=True)
             command.end()
-            shutil.rmtree(run, ignore_errors=True)
+            shutil.rmtree(self.out, ignore_errors=True)
         return "each said so, or had finished"
 
     def unwritable(self) -> str:
         """A directory without the right to write, which root has; places that are no directory."""
-        path = self.folder / "unwritable"
-        path.mkdir(mode=0o555)
-        places = [Path("/proc/run"), Path("/dev/null/run"), path / "run"]
-        for out in places[: 2 if os.geteuid() == 0 else 3]:
-            if Command(train(out)).end().code == 0:
-                raise Bad(f"{out}: written to")
+        self.out.mkdir(mode=0o555)
+        places = [Path("/proc/run"), Path("/dev/null/run"), self.out / "run"]
+        for place in places[: 2 if os.geteuid() == 0 else 3]:
+            if Command(self.begin(place)).end().code == 0:
+                raise Bad(f"{place}: written to")
+        self.out.rmdir()
         return "refused"
 
-    def end(self, run: Path) -> None:
-        """Go on with a run to its end, which must be that of the reference; remove it."""
-        finish(go_on(run))
-        same_run(run, self.run)
-        shutil.rmtree(run)
+    def end(self) -> None:
+        """Go on to the end, which must be that of the reference; remove the work."""
+        self.finish(self.out)
+        self.same(self.out, self.reference)
+        shutil.rmtree(self.out)
 
+    def finish(self, out: Path) -> None:
+        """Go on, and come to the end."""
+        command = Command(self.begin(out))
+        ended = command.end()
+        if ended.code != 0:
+            raise Bad(f"{command}: ended with {ended.code}\n{ended.said}")
 
-def finish(arguments: list[str]) -> None:
-    """A command that must do what it should."""
-    ended = Command(arguments).end()
-    if ended.code != 0:
-        raise Bad(f"{' '.join(arguments)}: ended with {ended.code}\n{ended.said}")
+    def trials(self, kills: int) -> dict[str, Callable[[], str]]:
+        """All trials by what they are called, as many of each as go with so many kills."""
+        part, step = max(kills // 10, 1), max(500 // kills, 1)
+        return {
+            f"{kills} kills at random": partial(self.kills, kills),
+            "kills at calls": partial(self.kills_by_call, step),
+            "full and read-only disks": partial(self.bad_disks, step),
+            f"{2 * part} damaged files": partial(self.damages, 2 * part),
+            f"{part} pairs of writers": partial(self.two_writers, part),
+            f"{part} vanishing directories": partial(self.vanishing, part),
+            "unwritable directories": self.unwritable,
+        }
 
 
 def main() -> int:
@@ -185,32 +182,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="of runs; the rest in proportion")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="words of the trials to make")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="trials with one of these words")
     options = parser.parse_args()
-    part = max(options.kills // 10, 1)
+    works = {
+        "runs": (go_on, same_run, options.kills),
+        "reproductions": (reproduce, same_reproduction, max(options.kills // 5, 1)),
+    }
     failures = 0
     with tempfile.TemporaryDirectory() as name:
-        own = Torture(Path(name), options.seed)
-        trials: dict[str, Callable[[], str]] = {
-            f"{options.kills} kills of runs": lambda: own.kills(options.kills),
-            f"{part} kills of reproductions": lambda: own.reproductions(part),
-            "kills at each call": own.kills_by_call,
-            "full and read-only disks": own.bad_disks,
-            f"{2 * part} damaged files": lambda: own.damages(2 * part),
-            f"{part} pairs of writers": lambda: own.two_writers(part),
-            f"{part} vanishing directories": lambda: own.vanishing(part),
-            "unwritable directories": own.unwritable,
-        }
-        for trial, run in trials.items():
-            if options.only and not set(options.only) & set(trial.split()):
-                continue
-            start = time.monotonic()
-            try:
-                outcome = run()
-            except Bad as error:
-                failures += 1
-                outcome = f"BAD: {error}"
-            print(f"{trial}: {outcome} ({time.monotonic() - start:.0f} s)", flush=True)
+        warm_up(reproduce(Path(name, "warm")))
+        for work, (begin, same, kills) in works.items():
+            folder = Path(name, work)
+            folder.mkdir()
+            own = Torture(folder, options.seed, begin, same)
+            for trial, run in own.trials(kills).items():
+                if options.only and not set(options.only) & {work, *trial.split()}:
+                    continue
+                start = time.monotonic()
+                try:
+                    outcome = run()
+                except Bad as error:
+                    failures += 1
+                    outcome = f"BAD: {error}"
+                    shutil.rmtree(own.out, ignore_errors=True)
+                print(f"{work}, {trial}: {outcome} ({time.monotonic() - start:.0f} s)", flush=True)
     return int(failures > 0)
 
 

@@ -110,7 +110,8 @@ def damage_hdf5(path: Path, rng: random.Random) -> None:
         elif kind == 2:
             file.create_dataset(name, (30, 6), "f4", external=[("/etc/hostname", 0, 720)])
         elif kind == 3:
-            shape = tuple(rng.choice([1, 30, 10**4, 10**9]) for _ in range(rng.randrange(1, 4)))
+            sizes = [1, 30, 30, 10**4, 10**6, 10**9]
+            shape = tuple(rng.choice(sizes) for _ in range(rng.randrange(1, 4)))
             file.create_dataset(name, shape, rng.choice(["f8", "i1", "f2"]), chunks=True)
         elif kind == 4:
             file[name] = _other_array(rng, h5=True)

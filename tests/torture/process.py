@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastmtl import cli
 from fastmtl.reproduce import report
@@ -47,18 +48,24 @@ def warm_up(arguments: list[str]) -> None:
     for module, plot in PLOTS:
         setattr(module, plot, lambda *arguments: b"not drawn")
     trainer.CHECKPOINT_SECONDS = 0.0
-    printed = os.dup(1)
-    _print_nowhere()
-    try:
-        _call(arguments)
-    finally:
-        sys.stdout.flush()
-        os.dup2(printed, 1)
-        os.close(printed)
+    call_here(arguments)
     # What no process collects none has to copy.
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)
+
+
+def call_here(arguments: list[str]) -> None:
+    """A command in this process, whose output goes nowhere."""
+    printed = os.dup(1)
+    _print_nowhere()
+    try:
+        if _call(arguments) != 0:
+            raise Bad(f"{' '.join(arguments)}: does not work")
+    finally:
+        sys.stdout.flush()
+        os.dup2(printed, 1)
+        os.close(printed)
 
 
 class Command:
@@ -86,6 +93,7 @@ class Command:
             _print_nowhere()
             os.dup2(said, 2)
             faulthandler.register(signal.SIGUSR1, file=2)
+            _take_no_more_than(MOST_BYTES)
             prepare()
             code = _call(self.arguments)
         except BaseException:
@@ -146,6 +154,13 @@ def _call(arguments: list[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     return 0
+
+
+def _take_no_more_than(size: int) -> None:
+    """Limit the memory of this process to so much beside what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + size
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _print_nowhere() -> None:
