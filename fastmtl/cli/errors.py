@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from fastmtl.data import DataError
 from fastmtl.training import DivergedError, RunError
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+MOST_WARNINGS = 10
 
 
 class BadInput(Exception):
@@ -35,7 +36,15 @@ def exit_with(message: str, code: int) -> NoReturn:
 
 def warn(message: str) -> None:
     """Tell what does not stop a run."""
-    typer.echo(f"fastmtl: warning: {message}", err=True)
+    typer.echo(f"fastmtl: warning: {' '.join(message.split())}", err=True)
+
+
+def warn_of(messages: Sequence[str]) -> None:
+    """Tell the first of many messages, and how many more there are."""
+    for message in messages[:MOST_WARNINGS]:
+        warn(message)
+    if (more := len(messages) - MOST_WARNINGS) > 0:
+        warn(f"and {more:,} more")
 
 
 @contextmanager

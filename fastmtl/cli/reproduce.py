@@ -16,7 +16,7 @@ from fastmtl.cli.errors import (
     exit_with,
     failing,
     one_process,
-    warn,
+    warn_of,
 )
 from fastmtl.reproduce import Plan, run_all, write_report
 from fastmtl.reproduce.plan import parse_options
@@ -87,8 +87,7 @@ def reproduce(
     warnings = list(loaded.warnings)
     if table == "hgfn" and len(loaded.modalities) == 1:
         warnings.append("the data has one modality, nothing to fuse (--modalities cuts columns)")
-    for warning in warnings:
-        warn(warning)
+    warn_of(warnings)
     try:
         with failing():
             results = run_all(

@@ -17,7 +17,7 @@ from fastmtl.cli.errors import (
     exit_with,
     failing,
     one_process,
-    warn,
+    warn_of,
 )
 from fastmtl.training import (
     BarReporter,
@@ -70,8 +70,7 @@ def train(
 def _make_trainer(config: TrainConfig, out: Path, reporter: Reporter) -> Trainer:
     resolve_device(config.device)
     trainer = Trainer.from_config(config, out, reporter=reporter)
-    for warning in trainer.warnings:
-        warn(warning)
+    warn_of(trainer.warnings)
     return trainer
 
 

@@ -106,9 +106,11 @@ class RunState:
         Raises ValueError, TypeError, LookupError or RuntimeError for anything else.
         """
         progress = Progress.from_dict(values)
-        names = self.model.state_dict().keys()
+        own = self.model.state_dict()
         best = take_prefix("best", tensors)
-        expect("best", best, names if progress.epoch else ())
+        expect("best", best, own if progress.epoch else ())
+        for name, value in best.items():
+            _expect_shape(f"best.{name}", value, own[name])
         optimized = [f"{index}.{key}" for index in values["optimized"] for key in _ADAM]
         optimizer = take_prefix("optimizer", tensors)
         expect("optimizer", optimizer, optimized)
@@ -134,6 +136,12 @@ def expect(kind: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> No
         raise ValueError(f"{kind}: expected {wanted}, got {got}")
 
 
+def _expect_shape(name: str, tensor: Tensor, like: Tensor) -> None:
+    if tensor.shape != like.shape:
+        shapes = f"{tuple(like.shape)}, got {tuple(tensor.shape)}"
+        raise ValueError(f"{name}: expected shape {shapes}")
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by names `parameter index.entry`, such as `0.exp_avg`."""
     state = optimizer.state_dict()["state"]
@@ -153,9 +161,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for number, entry in state.items():
         expect(f"optimizer.{number}", entry, _ADAM)
         for key in _ADAM[:2]:
-            if entry[key].shape != parameters[number].shape:
-                shapes = f"{tuple(parameters[number].shape)}, got {tuple(entry[key].shape)}"
-                raise ValueError(f"optimizer.{number}.{key}: expected shape {shapes}")
+            _expect_shape(f"optimizer.{number}.{key}", entry[key], parameters[number])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

@@ -169,6 +169,14 @@ def test_warnings_about_the_data_are_shown(call, tmp_path):
     assert "'b' has no positive" in err
 
 
+def test_of_many_warnings_the_first_are_shown(call, tmp_path):
+    fields = {f"u{i}": np.zeros(1) for i in range(30)}
+    data = npz(tmp_path / "a.npz", y=np.tile([[0, 1], [1, 0]], (15, 1)), **fields)
+    code, _, err = call("train", "--data", data, "--out", tmp_path / "r", *SMALL)
+    assert (code, err.count("\n")) == (0, 11)
+    assert err.endswith("warning: and 20 more\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_run_and_resume_ends_it_the_same(tmp_path, call, number):
     arguments = [

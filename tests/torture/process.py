@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import gc
 import os
@@ -78,14 +79,16 @@ class Command:
 
     def __init__(self, arguments: list[str], prepare: Callable[[], None] = lambda: None) -> None:
         self.arguments = arguments
-        # A pipe holds what is said even where no disk does.
+        # A pipe carries what is said even where no disk does.
         self.hear, said = os.pipe()
+        self.said = b""
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
             self._run(prepare, said)
         os.close(said)
+        os.set_blocking(self.hear, False)
 
     def _run(self, prepare: Callable[[], None], said: int) -> None:
         code = 70
@@ -108,9 +111,11 @@ class Command:
 
     def end(self) -> Ended:
         """Wait for the end; Bad for a traceback, a hang, more than one line, or too much memory."""
-        status, usage = self._wait()
-        with open(self.hear, encoding="utf-8", errors="replace") as file:
-            said = file.read()
+        try:
+            status, usage = self._wait()
+        finally:
+            os.close(self.hear)
+        said = self.said.decode(errors="replace")
         if os.WIFSIGNALED(status):
             if os.WTERMSIG(status) == signal.SIGKILL:
                 return Ended(None, said)
@@ -128,6 +133,9 @@ class Command:
         waited, before = 0.0, time.monotonic()
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            with contextlib.suppress(BlockingIOError):
+                while part := os.read(self.hear, 1 << 16):
+                    self.said += part
             if pid:
                 return status, usage
             # A machine that stood still meanwhile is no hang.
@@ -138,8 +146,8 @@ class Command:
                 time.sleep(1)
                 self.kill()
                 os.waitpid(self.pid, 0)
-                with open(self.hear, encoding="utf-8", errors="replace") as file:
-                    raise Bad(f"{self}: hangs\n{file.read()}")
+                trace = os.read(self.hear, 1 << 16).decode(errors="replace")
+                raise Bad(f"{self}: hangs\n{trace}")
             time.sleep(0.002)
 
     def __str__(self) -> str:

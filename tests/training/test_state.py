@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastmtl.training import EpochRecord
-from fastmtl.training.state import Progress, load_optimizer, optimizer_tensors
+from fastmtl.training.state import Progress, RunState, load_optimizer, optimizer_tensors
 
 
 def record(epoch, loss):
@@ -101,3 +101,15 @@ def test_a_progress_that_cannot_be_is_refused(change):
     progress.add(record(1, 0.5))
     with pytest.raises(ValueError, match="the best of the epochs"):
         Progress.from_dict({**progress.to_dict(), **change})
+
+
+def test_a_best_of_other_shapes_is_refused():
+    model, progress = torch.nn.Linear(3, 2), Progress()
+    progress.add(record(1, 0.5))
+    state = RunState(
+        model, torch.nn.Identity(), torch.optim.Adam(model.parameters()), None, progress
+    )
+    state.keep_best()
+    tensors = {**state.tensors(), "best.weight": torch.ones(6)}
+    with pytest.raises(ValueError, match=r"best\.weight: expected shape \(2, 3\), got \(6,\)"):
+        state.load(tensors, state.values(), torch.device("cpu"))
