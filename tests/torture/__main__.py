@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fastmtl.cli.errors import STOPPED
 from tests.torture.breaking import (
     FULL,
     READ_ONLY,
@@ -34,6 +36,8 @@ from tests.torture.process import Bad, Command, call_here, warm_up
 from tests.torture.runs import epochs, go_on, reproduce, same_reproduction, same_run
 
 STATE = ["config.json", "model.safetensors", "checkpoint.safetensors"]
+# SIGTERM, as from a scheduler, lets a run store where it is; SIGKILL does not.
+SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGTERM]
 SIZES = [0, 1, 100, 1500, 4096, 20_000, 60_000, 100_000]
 
 
@@ -69,13 +73,13 @@ class Torture:
             before = epochs(self.out)
             command = Command(self.begin(self.out))
             time.sleep(self.rng.random() * 1.1 * self.seconds)
-            command.kill()
+            command.kill(self.rng.choice(SIGNALS))
             ended = command.end()
-            if ended.code not in (None, 0):
+            if ended.code not in (None, 0, STOPPED):
                 raise Bad(f"{command}: ended with {ended.code}\n{ended.said}")
             if epochs(self.out) < before:
                 raise Bad(f"{command}: had {before} epochs, has {epochs(self.out)}")
-            killed += ended.code is None
+            killed += ended.code != 0
             if ended.code == 0 or killed == count:
                 self.end()
                 finished += 1

@@ -105,9 +105,9 @@ class Command:
             sys.stderr.flush()
             os._exit(code)
 
-    def kill(self) -> None:
-        """SIGKILL, whatever it does."""
-        os.kill(self.pid, signal.SIGKILL)
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal, whatever it does."""
+        os.kill(self.pid, number)
 
     def end(self) -> Ended:
         """Wait for the end; Bad for a traceback, a hang, more than one line, or too much memory."""
@@ -117,7 +117,7 @@ class Command:
             os.close(self.hear)
         said = self.said.decode(errors="replace")
         if os.WIFSIGNALED(status):
-            if os.WTERMSIG(status) == signal.SIGKILL:
+            if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGTERM):
                 return Ended(None, said)
             raise Bad(f"{self}: died of {signal.Signals(os.WTERMSIG(status)).name}\n{said}")
         code = os.WEXITSTATUS(status)

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 FEW = [
-    ["tests.torture", "--kills", "5", "--only", "kills"],
-    ["tests.torture.files", "--cases", "30"],
+    pytest.param(["tests.torture", "--kills", "3", "--only", "random"], id="kills"),
+    pytest.param(["tests.torture", "--kills", "10"], id="all", marks=pytest.mark.slow),
+    pytest.param(["tests.torture.files", "--cases", "50"], id="files", marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("arguments", FEW, ids=["runs", "files"])
+@pytest.mark.parametrize("arguments", FEW)
 def test_nothing_bad_comes_of_it(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
