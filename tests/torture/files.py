@@ -75,6 +75,8 @@ def attempt(number: int, originals: Path, folder: Path) -> str:
     damage = mutate.damage_bytes if by_bytes else mutate.BY_STRUCTURE[path.suffix]
     damage(path, rng)
     ended = Command(command).end()
+    if ended.code is None:
+        raise Bad(f"{' '.join(command)}: was killed")
     # What metrics.json says is not sealed: a user may write to it.
     if by_bytes and "--resume" in command and ended.code == 0 and path.name != "metrics.json":
         same_run(run, originals / "run")
