@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from fastmtl._checks import need_flag
+from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.cycle import CycleMeans
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 
 
 class DynamicMultiTask(TaskDynamicBalancing):
-    """The task-level part of DMTL: TaskDynamicBalancing, and at the end of a training cycle
+    """The task-level part of DMTL: TaskDynamicBalancing, and at the start of a training cycle
 
-        w_j <- w_j max_k(avg L_k) / avg L_j,  then floor and scaling to sum T
+        w_j <- u_j max_k(avg L_k) / avg L_j,  then floor and scaling to sum T
 
-    with avg L_j the mean of task j's loss over the steps of the cycle at which it was present. A
-    task that was never present, or whose loss was 0 throughout, keeps its weight. Call `end_cycle`
-    after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`, the
-    sample-level part. Arguments and errors are those of TaskDynamicBalancing.
+    with avg L_j the mean of task j's loss over the steps of the last cycle at which it was present,
+    and u_j = 1: every cycle starts from weighted losses w_j avg L_j that are equal, and
+    TaskDynamicBalancing goes on from there. The paper multiplies w_j, and does not say whether that
+    is the weight as it has become. With `cycle_reset=False` it is, u_j = w_j: then the factors
+    of all cycles pile up, and where one task's loss stays below another's, so that its factor stays
+    above the other's, the ratio of their weights grows without bound.
+
+    A task that was never present, or whose loss was 0 throughout, keeps its weight. Call
+    `end_cycle` after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`,
+    the sample-level part.
+
+    Args:
+        model, positives, samples, alpha, lr, balance_at, imbalance_penalty, floor, normalize,
+            initial: as in TaskDynamicBalancing.
+        cycle_reset: whether a cycle starts from equal weights, u_j = 1.
+
+    Raises:
+        TypeError or ValueError: for a `cycle_reset` that is no bool, and as TaskDynamicBalancing.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -25,18 +44,48 @@ class DynamicMultiTask(TaskDynamicBalancing):
         >>> balancer = DynamicMultiTask(shared, positives=[20, 300], samples=1000)
         >>> losses = (shared(torch.ones(5, 4)) ** 2).mean((1, 2)) * torch.tensor([1.0, 9.0])
         >>> total = balancer.backward(losses)
-        >>> ratio = balancer.weights[0] / balancer.weights[1]
         >>> balancer.end_cycle()
-        >>> round(float(balancer.weights[0] / balancer.weights[1] / ratio), 4)
+        >>> round(float(balancer.weights[0] / balancer.weights[1]), 4)
         9.0
     """
+
+    @takes_old_arguments(where="balance_at")
+    def __init__(
+        self,
+        model: Any,
+        positives: Tensor | Sequence[float],
+        samples: int,
+        alpha: float = 1.0,
+        *,
+        lr: float = 0.025,
+        balance_at: str | None = None,
+        imbalance_penalty: bool = True,
+        floor: float = 1e-3,
+        normalize: bool = True,
+        initial: Tensor | None = None,
+        cycle_reset: bool = True,
+    ) -> None:
+        self.cycle_reset = need_flag("cycle_reset", cycle_reset)
+        super().__init__(
+            model,
+            positives,
+            samples,
+            alpha,
+            lr=lr,
+            balance_at=balance_at,
+            imbalance_penalty=imbalance_penalty,
+            floor=floor,
+            normalize=normalize,
+            initial=initial,
+        )
 
     @torch.no_grad()
     def end_cycle(self) -> None:
         """Re-balance by the losses of the cycle, and start the next one."""
         means, seen = self.cycle.finish()
         largest = torch.where(seen, means, 0).max()
-        self._set_weights(self.weights * (largest / means), seen)
+        factors = largest / means
+        self._set_weights(factors if self.cycle_reset else self.weights * factors, seen)
 
     def _register_state(self) -> None:
         super()._register_state()

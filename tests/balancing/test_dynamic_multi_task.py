@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,8 +15,8 @@ from tests.tolerances import assert_close
 POSITIVES = [20, 300, 150, 45]
 
 
-def make(net: Net) -> DynamicMultiTask:
-    return DynamicMultiTask(net, POSITIVES, 300).double()
+def make(net: Net, **options: Any) -> DynamicMultiTask:
+    return DynamicMultiTask(net, POSITIVES, 300, **options).double()
 
 
 def cycle(balancer: TaskDynamicBalancing, net: Net, masks: list[Tensor] | None = None) -> Tensor:
@@ -34,14 +37,45 @@ def test_within_a_cycle_it_is_task_dynamic_balancing() -> None:
     assert torch.equal(balancer.weights, plain.weights)
 
 
-def test_rebalancing_by_the_average_losses_of_the_cycle() -> None:
+@pytest.mark.parametrize("cycle_reset", [True, False])
+def test_rebalancing_by_the_average_losses_of_the_cycle(cycle_reset: bool) -> None:
     net = Net()
-    balancer = make(net)
+    balancer = make(net, cycle_reset=cycle_reset)
     for _ in range(2):
         averages = cycle(balancer, net).mean(0)
-        expected = balancer.weights * averages.max() / averages
+        start = torch.ones(T, dtype=F64) if cycle_reset else balancer.weights
+        expected = start * averages.max() / averages
         balancer.end_cycle()
         assert_close(balancer.weights, T * expected / expected.sum())
+
+
+def test_a_cycle_starts_from_equal_weighted_losses() -> None:
+    net = Net()
+    balancer = make(net)
+    for _ in range(20):
+        averages = cycle(balancer, net).mean(0)
+        balancer.end_cycle()
+        weighted = balancer.weights * averages
+        assert_close(weighted, weighted.mean().expand(T))
+
+
+def test_without_the_reset_factors_pile_up() -> None:
+    # The network does not learn, so each cycle multiplies by the same factors.
+    def spread(cycle_reset: bool) -> float:
+        torch.manual_seed(0)
+        net = Net()
+        balancer = make(net, cycle_reset=cycle_reset, lr=1e-9, floor=1e-9)
+        for _ in range(4):
+            cycle(balancer, net)
+            balancer.end_cycle()
+        return float(balancer.weights.max() / balancer.weights.min())
+
+    assert spread(False) == pytest.approx(spread(True) ** 4, rel=1e-3)
+
+
+def test_cycle_reset_is_a_flag() -> None:
+    with pytest.raises(TypeError, match="^cycle_reset: expected True or False, got 1"):
+        make(Net(), cycle_reset=1)
 
 
 def test_averages_are_over_the_steps_at_which_a_task_was_present() -> None:
@@ -57,7 +91,7 @@ def test_averages_are_over_the_steps_at_which_a_task_was_present() -> None:
     averages = (losses * mask).sum(0)[:3] / mask.sum(0)[:3]
     before = balancer.weights.clone()
     balancer.end_cycle()
-    expected = before[:3] * averages.max() / averages
+    expected = averages.max() / averages
     expected = expected * (T - before[3]) / expected.sum()
     assert_close(balancer.weights, torch.cat([expected, before[3:]]))
 
