@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
-from fastmtl.models.pairs import ParameterPair, attention_pairs, layer_pairs
+from fastmtl.models.pairs import ParameterPair, attention_pairs, gru_pairs, layer_pairs
 from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
 from fastmtl.nn._module import Indices, Layer, call
@@ -145,7 +145,8 @@ class FusionModel(MultiTaskModel):
         ours: Any
         for ours, own in zip(self.encoders, twin.encoders, strict=True):
             if isinstance(ours, _SequenceEncoder):
-                pairs += attention_pairs(ours.gru, ours.attention, 0, own.states)
+                pairs += gru_pairs(ours.gru, 0, own.states.gru)
+                pairs += attention_pairs(ours.attention, 0, own.states)
                 pairs += layer_pairs(ours.project, (), own.project)
             else:
                 pairs += layer_pairs(ours, (), own)

@@ -46,12 +46,9 @@ def gru_pairs(ours: TaskGRU, task: int, twin: nn.GRU) -> list[ParameterPair]:
     ]
 
 
-def attention_pairs(
-    gru: TaskGRU, attention: TaskAttention, task: int, twin: Any
-) -> list[ParameterPair]:
-    """The pairs of a task's GRU and attention, with a `RecurrentAttention`."""
+def attention_pairs(attention: TaskAttention, task: int, twin: Any) -> list[ParameterPair]:
+    """The pairs of a task's attention, with that of a `RecurrentAttention`."""
     return [
-        *gru_pairs(gru, task, twin.gru),
         ParameterPair(attention.w1, (task,), twin.w1.weight),
         ParameterPair(attention.w2, (slice(task, task + 1),), twin.w2.weight),
     ]

@@ -19,7 +19,8 @@ from fastmtl.nn._module import call
 
 
 class TorchMTMLAN(nn.Module):
-    """The network of `MTMLAN` with one `torch.nn.GRU` and three `torch.nn.Linear` per task."""
+    """The network of `MTMLAN` with one `torch.nn.GRU` and three `torch.nn.Linear` per task; with
+    `shared_gru` the tasks hold the same `torch.nn.GRU`."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class TorchMTMLAN(nn.Module):
         attention_size: int,
         *,
         shared_features: int | None,
+        shared_gru: bool,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -39,6 +41,11 @@ class TorchMTMLAN(nn.Module):
             RecurrentAttention(features, hidden_size, num_layers, attention_size, dropout)
             for _ in range(num_tasks)
         )
+        if shared_gru:
+            task: Any
+            first: Any = self.tasks[0]
+            for task in self.tasks:
+                task.gru = first.gru
         self.drop = nn.Dropout(dropout)
         self.outputs = nn.ModuleList(nn.Linear(2 * hidden_size, 1) for _ in range(num_tasks))
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastmtl._checks import need_size, need_sizes
+from fastmtl._checks import need_flag, need_size, need_sizes
 from fastmtl.nn.sequence import masked_softmax, need_lengths, padding_mask
 
 
@@ -25,11 +26,12 @@ class TaskAttention(nn.Module):
         input_size: D.
         attention_size: a.
         num_tasks: T.
+        shared_input: whether all tasks attend to one sequence; it is not copied.
         device: where the parameters are.
         dtype: that of the parameters.
 
     Shape:
-        - h: (T, B, L, D).
+        - h: (T, B, L, D), with `shared_input` (B, L, D).
         - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
           padded. Padded steps get weight 0 exactly; what they hold must be finite.
         - Output: the context (T, B, D) and the weights (T, B, L).
@@ -54,6 +56,7 @@ class TaskAttention(nn.Module):
         attention_size: int,
         num_tasks: int,
         *,
+        shared_input: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -62,6 +65,7 @@ class TaskAttention(nn.Module):
         self.input_size = need_size("input_size", input_size)
         self.attention_size = need_size("attention_size", attention_size)
         self.num_tasks = need_size("num_tasks", num_tasks)
+        self.shared_input = need_flag("shared_input", shared_input)
         self.w1 = nn.Parameter(torch.empty(num_tasks, attention_size, input_size, **factory))
         self.w2 = nn.Parameter(torch.empty(num_tasks, attention_size, **factory))
         self.reset_parameters()
@@ -73,14 +77,22 @@ class TaskAttention(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, h: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        need_sizes("h", h, (self.num_tasks, "B", "L", self.input_size))
-        _, batch, steps, _ = h.shape
+        own: tuple[int, ...] = () if self.shared_input else (self.num_tasks,)
+        need_sizes("h", h, (*own, "B", "L", self.input_size))
+        batch, steps, _ = h.shape[-3:]
         need_lengths(lengths, batch, steps)
-        hidden = torch.bmm(h.flatten(1, 2), self.w1.transpose(1, 2)).tanh()  # (T, B*L, a)
-        scores = torch.bmm(hidden, self.w2.unsqueeze(2)).view(self.num_tasks, batch, steps)
         padding = None if lengths is None else padding_mask(lengths, steps, h.device)
+        if self.shared_input:
+            hidden = F.linear(h.flatten(0, 1), self.w1.flatten(0, 1)).tanh()  # (B*L, T*a)
+            hidden = hidden.view(-1, self.num_tasks, self.attention_size).transpose(0, 1)
+        else:
+            hidden = torch.bmm(h.flatten(1, 2), self.w1.transpose(1, 2)).tanh()  # (T, B*L, a)
+        scores = torch.bmm(hidden, self.w2.unsqueeze(2)).view(self.num_tasks, batch, steps)
         weights = masked_softmax(scores, padding)
-        context = torch.matmul(weights.unsqueeze(2), h).squeeze(2)
+        if self.shared_input:
+            context = torch.bmm(weights.transpose(0, 1), h).transpose(0, 1)
+        else:
+            context = torch.matmul(weights.unsqueeze(2), h).squeeze(2)
         return context, weights
 
     def extra_repr(self) -> str:

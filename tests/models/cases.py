@@ -63,6 +63,7 @@ FOUR = {"text": 7, "video": 4, "keys": 3, "a.b": 1}
 CASES = {
     "mtmlan": Case(mtmlan, {"": 5}, ("",), 3),
     "mtmlan-shared": Case(lambda: mtmlan(shared_features=6), {"": 5}, ("",), 3),
+    "mtmlan-shared-gru": Case(lambda: mtmlan(shared_gru=True), {"": 5}, ("",), 3),
     "mtmlan-1-layer": Case(lambda: mtmlan(num_layers=1), {"": 5}, ("",), 3),
     "hgfn-1": Case(lambda: hgfn({"text": 7}), {"text": 7}, (), 3),
     "hgfn-2": Case(

@@ -100,3 +100,20 @@ def test_compiles_to_one_graph(lengths: torch.Tensor | None) -> None:
         assert_close(grad, wanted)
     with pytest.raises(ValueError, match=r"^lengths: "):
         compiled(x, torch.tensor([6, 1, 3, 7]))
+
+
+def test_a_shared_gru_leaves_attention_and_output_to_the_tasks() -> None:
+    shared, own = MTMLAN(5, 3, hidden_size=4, shared_gru=True), MTMLAN(5, 3, hidden_size=4)
+    count = [sum(p.numel() for p in model.gru.parameters()) for model in (shared, own)]
+    assert count[0] * 3 == count[1]
+    assert shared.task_weight("first") is shared.task_attention.w1
+    x = torch.randn(2, 6, 5)
+    logits = shared(x)
+    # A task's logit depends on no other task's attention.
+    with torch.no_grad():
+        shared.task_attention.w1[1] += 1
+    changed = shared(x)
+    assert changed[:, [0, 2]].equal(logits[:, [0, 2]])
+    assert not changed[:, 1].equal(logits[:, 1])
+    with pytest.raises(TypeError, match=r"^shared_gru: expected True or False, got 'yes'"):
+        MTMLAN(5, 3, shared_gru="yes")

@@ -82,3 +82,18 @@ def test_wrong_shapes(shape: tuple[int, ...]) -> None:
         TaskAttention(5, 3, num_tasks=2)(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"^lengths: "):
         TaskAttention(5, 3, num_tasks=2)(torch.zeros(2, 4, 6, 5), torch.tensor([0, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_shared_input_is_that_of_every_task(dtype: torch.dtype, lengths: Tensor | None) -> None:
+    own = TaskAttention(5, 3, num_tasks=2).to(dtype)
+    shared = TaskAttention(5, 3, num_tasks=2, shared_input=True).to(dtype)
+    shared.load_state_dict(own.state_dict())
+    h = torch.randn(4, 6, 5, dtype=dtype)
+    expected = own.double()(h.double().expand(2, -1, -1, -1), lengths)
+    for actual, theirs in zip(shared(h, lengths), expected, strict=True):
+        assert actual.dtype == dtype
+        assert_close(actual, theirs, dtype, scale=4)
+    with pytest.raises(ValueError, match=r"^h: expected a \(B, L, 5\) tensor"):
+        shared(h.expand(2, -1, -1, -1))
