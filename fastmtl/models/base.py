@@ -50,6 +50,17 @@ class MultiTaskModel(Layer):
         deprecated(f"{type(self).__name__}.reference is now to_torch")
         return self.to_torch()
 
+    @torch.no_grad()
+    def start_at(self, frequencies: Tensor) -> None:
+        """Set the bias of each task's logit to log(f / (1 - f)), kept within those of 1e-3 from 0
+        and 1, so that an untrained model gives the labels' frequencies f (T,).
+
+        A task whose frequency is NaN, as that of one without a label, starts at 1/2.
+        """
+        bias = frequencies.nan_to_num(0.5).clamp(1e-3, 1 - 1e-3).logit()
+        output: Any = self.output
+        output.bias.copy_(bias.unsqueeze(1))
+
     @takes_old_arguments(where="balance_at")
     def task_weight(self, balance_at: BalanceAt) -> SharedLinear | nn.Parameter:
         """Return the weight at which a balancer measures each task's gradient.

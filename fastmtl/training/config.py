@@ -13,6 +13,7 @@ import torch
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
 from fastmtl.training.recipes import BALANCERS, FUSION_MODELS, MODELS, ONLY_FOR, SEQUENCE_MODELS
+from fastmtl.training.thresholds import THRESHOLDS
 
 # OpenMP ends the process where the system cannot start as many as it was asked for.
 MOST_THREADS = 1024
@@ -66,6 +67,19 @@ class TrainConfig:
     epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
     batch_size: int = option(20, "Samples in a step.", "Training", minimum=1)
     lr: float = option(1e-3, "Learning rate of Adam.", "Training", above=0)
+    warmup: int = option(
+        0, "Steps over which the learning rate rises to lr.", "Training", minimum=0
+    )
+    lr_decay: float = option(
+        1.0, "Factor of the learning rate after each epoch.", "Training", above=0, maximum=1
+    )
+    weight_decay: float = option(
+        0.0, "Share of a weight taken off per step and lr (AdamW), not of biases.", "Training",
+        minimum=0,
+    )  # fmt: skip
+    prior_bias: bool = option(
+        False, "Start the logits at the labels' frequencies in training.", "Training"
+    )
     gamma: float = option(2.0, "Focusing parameter of the focal loss.", "Training", minimum=0)
     patience: int = option(
         10, "Epochs without a better one before stopping.", "Training", minimum=1
@@ -79,6 +93,13 @@ class TrainConfig:
     clip_grad_norm: float | None = option(
         None, "Bound of the global gradient norm.", "Training", above=0, unset="no bound"
     )
+    threshold: str = option(
+        "half",
+        "What the threshold of decisions is chosen for, on the validation split: micro_f1, "
+        "hamming_loss, or half for 0.5.",
+        "Training",
+        choices=THRESHOLDS,
+    )
     alpha: float = option(1.0, "Exponent of the relative losses.", "Balancing", minimum=0)
     balance_lr: float = option(0.025, "Step size of the task weights.", "Balancing", above=0)
     balance_at: str | None = option(
@@ -90,6 +111,9 @@ class TrainConfig:
     )
     imbalance_penalty: bool = option(
         True, "Weigh tasks by the inverse of their share of positives.", "Balancing"
+    )
+    cycle_reset: bool = option(
+        True, "Re-balance each cycle from equal weights, not from the last ones.", "Balancing"
     )
     hidden_size: int = option(128, "Width of the hidden layers.", "Model", minimum=1)
     attention_size: int = option(64, "Width of the attention over time.", "Model", minimum=1)

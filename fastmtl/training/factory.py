@@ -34,7 +34,11 @@ def build_model(config: TrainConfig, data: MultiTaskData) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        return MODELS[config.model].build(config, data)
+        model: Any = MODELS[config.model].build(config, data)
+    if config.prior_bias:
+        model.start_at(data.y[data.indices("train")].nanmean(0))
+    built: nn.Module = model
+    return built
 
 
 def rebuild_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:

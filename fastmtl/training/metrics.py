@@ -8,30 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-THRESHOLD = 0.5
+from fastmtl.training.thresholds import HALF
+
 # Comparisons (n, T, T) of one chunk of samples.
 _COMPARISONS = 1 << 22
 
 
-def decide(probabilities: Tensor) -> Tensor:
-    """The class decision of every probability: True above 0.5. Any shape, bool.
+def decide(probabilities: Tensor, threshold: float = HALF) -> Tensor:
+    """The class decision of every probability: True above the threshold. Any shape, bool.
 
     Example:
         >>> import torch
         >>> decide(torch.tensor([0.2, 0.5, 0.7]))
         tensor([False, False,  True])
     """
-    return probabilities > THRESHOLD
+    return probabilities > threshold
 
 
 def multilabel_metrics(
     probabilities: Tensor,  # (N, T)
     targets: Tensor,  # (N, T)
     label_names: Sequence[str] | None = None,
+    *,
+    threshold: float = HALF,
 ) -> dict[str, Any]:
     """Micro-F1, Hamming loss, mean average precision, ranking figures, and accuracy by label.
 
-    With decisions p > 0.5 over all present entries,
+    With decisions p > `threshold` over all present entries,
 
         micro_f1     = 2 TP / (2 TP + FP + FN), 0 where nothing is positive or predicted so
         hamming_loss = (FP + FN) / (entries)
@@ -48,6 +51,7 @@ def multilabel_metrics(
         probabilities: (N, T), in [0, 1].
         targets: (N, T) of 0, 1, or NaN where the label is missing: such entries count nowhere.
         label_names: T names, "0", "1", ... by default.
+        threshold: of the decisions.
 
     Raises:
         ValueError: for shapes that do not match, probabilities that are NaN or not in [0, 1], and
@@ -85,7 +89,9 @@ def multilabel_metrics(
     for task, name in enumerate(names):
         chosen = present[:, task]
         p, y = probabilities[chosen, task], labels[chosen, task]
-        accuracy[name] = float(binary_accuracy(p, y, validate_args=False)) if len(y) else None
+        accuracy[name] = (
+            float(binary_accuracy(p, y, threshold, validate_args=False)) if len(y) else None
+        )
         if y.any():
             precisions.append(float(binary_average_precision(p, y, validate_args=False)))
 
@@ -93,9 +99,11 @@ def multilabel_metrics(
     p, y = probabilities[present], labels[present]
     pooled = len(y) > 0
     return {
-        "micro_f1": float(binary_f1_score(p, y, validate_args=False)) if pooled else None,
+        "micro_f1": float(binary_f1_score(p, y, threshold, validate_args=False))
+        if pooled
+        else None,
         "hamming_loss": (
-            float(binary_hamming_distance(p, y, validate_args=False)) if pooled else None
+            float(binary_hamming_distance(p, y, threshold, validate_args=False)) if pooled else None
         ),
         "map": sum(precisions) / len(precisions) if precisions else None,
         **ranking_metrics(probabilities, targets),

@@ -23,7 +23,7 @@ class Option:
         panel: the heading that it stands under.
         choices: the values of a string, where they are limited.
         minimum: the least number.
-        maximum: the greatest integer.
+        maximum: the greatest number.
         above: what a number must be greater than.
         below: what a number must be less than.
         unset: what None stands for, in words.
@@ -33,7 +33,7 @@ class Option:
     panel: str = ""
     choices: tuple[str, ...] = ()
     minimum: float | None = None
-    maximum: int | None = None
+    maximum: float | None = None
     above: float | None = None
     below: float | None = None
     unset: str = ""
@@ -68,11 +68,11 @@ class Option:
 
     def _expected(self, kind: type) -> str:
         number = "an integer" if kind is int else "a finite number"
+        most = "" if self.maximum is None else f" and <= {self.maximum}"
         if self.above is not None:
-            return f"{number} > {self.above}"
+            return f"{number} > {self.above}{most}"
         if self.below is not None:
             return f"{number} in [{self.minimum}, {self.below})"
-        most = "" if self.maximum is None else f" and <= {self.maximum}"
         return f"{number} >= {self.minimum}{most}"
 
 

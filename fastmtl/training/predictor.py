@@ -23,6 +23,7 @@ from fastmtl.training.inputs import check_fits
 from fastmtl.training.metrics import decide, multilabel_metrics
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.state import expect
+from fastmtl.training.thresholds import HALF
 
 
 class Predictor:
@@ -37,6 +38,7 @@ class Predictor:
         description: what data must share with the training data (`describe`).
         standardizer: fitted on the training split, None for a run without.
         device: where it computes.
+        threshold: of its decisions.
 
     Example:
         >>> predictor = Predictor.load("runs/disaster")  # doctest: +SKIP
@@ -51,12 +53,14 @@ class Predictor:
         description: dict[str, Any],
         standardizer: Standardizer | None,
         device: torch.device,
+        threshold: float = HALF,
     ) -> None:
         self.model = model.to(device)
         self.config = config
         self.description = description
         self.standardizer = standardizer
         self.device = device
+        self.threshold = threshold
 
     @classmethod
     def load(
@@ -95,7 +99,11 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise RunError(f"{path}: does not fit {files.CONFIG} ({reason})") from error
         description = {**stored.data, "title": stored.title}
-        return cls(model, stored.train, description, standardizer, resolve_device(device))
+        # Runs of before thresholds could be chosen have none.
+        threshold = float(values.get("threshold", HALF))
+        return cls(
+            model, stored.train, description, standardizer, resolve_device(device), threshold
+        )
 
     @property
     def title(self) -> str:
@@ -139,7 +147,10 @@ class Predictor:
         """`multilabel_metrics` over the samples of a split; arguments as for `probabilities`."""
         self.check(data)
         probabilities = self.probabilities(data, split)
-        return multilabel_metrics(probabilities, data.y[split_rows(data, split)], self.label_names)
+        targets = data.y[split_rows(data, split)]
+        return multilabel_metrics(
+            probabilities, targets, self.label_names, threshold=self.threshold
+        )
 
 
 def _standardizer(stored: files.StoredRun, state: dict[str, Tensor]) -> Standardizer | None:
@@ -161,8 +172,9 @@ def predictions_csv(
     rows: Tensor,  # (n,)
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
+    threshold: float = HALF,
 ) -> str:
-    """CSV of one line a sample: its index in the data, T probabilities, T decisions (p > 0.5).
+    """CSV of one line a sample: its index in the data, T probabilities, T decisions.
 
     Example:
         >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
@@ -174,7 +186,7 @@ def predictions_csv(
     writer = csv.writer(text, lineterminator="\n")
     kinds = ("probability", "decision")
     writer.writerow(["index", *(f"{kind}/{name}" for kind in kinds for name in label_names)])
-    decisions = decide(probabilities).int().tolist()
+    decisions = decide(probabilities, threshold).int().tolist()
     for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
         writer.writerow([row, *(f"{value:.6g}" for value in values), *chosen])
     return text.getvalue()
@@ -184,6 +196,7 @@ def predictions_json(
     rows: Tensor,  # (n,)
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
+    threshold: float = HALF,
 ) -> str:
     """The same as JSON: a list of an object a sample, with an object by label for each kind.
 
@@ -195,7 +208,7 @@ def predictions_json(
         <BLANKLINE>
     """
     lines = []
-    decisions = decide(probabilities).int().tolist()
+    decisions = decide(probabilities, threshold).int().tolist()
     for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
         rounded = [float(f"{value:.6g}") for value in values]
         kinds = {"probability": rounded, "decision": chosen}

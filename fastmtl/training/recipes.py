@@ -49,7 +49,9 @@ def class_name(model: nn.Module) -> str | None:
 def model_name(model: Any) -> str | None:
     """The name in `MODELS` of such a model, None for a model of the user's own."""
     name = class_name(model)
-    return str(model.config()["fusion"]) if name == "fusion_baseline" else name
+    if name == "fusion_baseline":
+        return str(model.config()["fusion"])
+    return "mtmlan-shared" if name == "mtmlan" and model.config()["shared_gru"] else name
 
 
 def _sequence_model(
@@ -125,6 +127,7 @@ def _dynamic(
 
 _SEQUENCE = ("hidden_size", "num_layers", "dropout")
 _FUSION = (*_SEQUENCE, "attention_size", "head_size", "interaction")
+_GRAPH = ("theta", "max_level")
 _NORMS = ("alpha", "balance_lr", "balance_at")
 _DYNAMIC = (*_NORMS, "imbalance_penalty")
 
@@ -137,10 +140,14 @@ SEQUENCE_MODELS: dict[str, Recipe[nn.Module]] = {
     "mtmlan": Recipe(
         partial(_sequence_model, MTMLAN), (*_SEQUENCE, "attention_size", "shared_features")
     ),
+    "mtmlan-shared": Recipe(
+        partial(_sequence_model, partial(MTMLAN, shared_gru=True)),
+        (*_SEQUENCE, "attention_size", "shared_features"),
+    ),
     "cmlc": Recipe(partial(_sequence_model, CMLC), _SEQUENCE),
 }
 FUSION_MODELS: dict[str, Recipe[nn.Module]] = {
-    "hgfn": Recipe(partial(_fusion_model, HGFN), (*_FUSION, "theta", "max_level")),
+    "hgfn": Recipe(partial(_fusion_model, HGFN), (*_FUSION, *_GRAPH)),
     "cfc": _baseline("cfc"),
     "matf": _baseline("matf"),
     "gfn": _baseline("gfn"),
@@ -161,7 +168,7 @@ BALANCERS: dict[str, Recipe[Balancer]] = {
     "famo": Recipe(_famo, ("balance_lr",)),
     "gradnorm": Recipe(_grad_norm, _NORMS),
     "tdb": Recipe(partial(_dynamic, TaskDynamicBalancing), _DYNAMIC),
-    "dmtl": Recipe(partial(_dynamic, DynamicMultiTask), _DYNAMIC),
+    "dmtl": Recipe(partial(_dynamic, DynamicMultiTask), (*_DYNAMIC, "cycle_reset")),
     "mgda": Recipe(_mgda),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastmtl.data import Standardizer
 from fastmtl.training.checkpoint import take_prefix, with_prefix
 from fastmtl.training.history import EpochRecord
+from fastmtl.training.thresholds import HALF
 
 # What Adam holds of every parameter that it has stepped.
 _ADAM = ("exp_avg", "exp_avg_sq", "step")
@@ -29,6 +30,11 @@ class Progress:
     def epoch(self) -> int:
         """Completed epochs."""
         return len(self.history)
+
+    @property
+    def threshold(self) -> float:
+        """That of the best epoch's decisions."""
+        return self.history[self.best_epoch - 1].threshold if self.best_epoch else HALF
 
     def add(self, record: EpochRecord) -> bool:
         """Append an epoch; True if it is the best so far."""

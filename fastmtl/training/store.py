@@ -14,7 +14,7 @@ from fastmtl.training import directory
 from fastmtl.training.checkpoint import RunError, load_tensors, save_tensors, take_prefix
 from fastmtl.training.identity import Identity
 from fastmtl.training.lock import DirectoryLock
-from fastmtl.training.state import RunState
+from fastmtl.training.state import Progress, RunState
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -51,6 +51,11 @@ class RunStore:
         """That of the run in the directory. Raises RunError if it is another than `record` says."""
         stored = directory.read(path)
         directory.resumed_config(path, record["train"])
+        if differing := sorted(stored.record["train"].keys() ^ record["train"].keys()):
+            raise RunError(
+                f"{path / directory.CONFIG}: expected the options of this version of fastmtl, got "
+                f"those of another, which differ in {', '.join(differing)}; train anew"
+            )
         for kind in ("model", "balancer"):
             if stored.record[kind] != record[kind]:
                 there, here = (_shown(each[kind]) for each in (stored.record, record))
@@ -73,7 +78,7 @@ class RunStore:
         self.lock.check()
         tensors, values = snapshot
         if best := take_prefix("best", tensors):
-            self._save_model(state, best, values["best_epoch"])
+            self._save_model(state, best, Progress.from_dict(values))
         values = {**values, "run": self.identity.to_dict()}
         save_tensors(self.path / directory.CHECKPOINT, tensors, values)
 
@@ -87,22 +92,23 @@ class RunStore:
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"{path}: does not fit this run ({reason})") from error
-        if state.best and not self._has_model(state.progress.best_epoch):
-            self._save_model(state, state.best, state.progress.best_epoch)
+        if state.best and not self._has_model(state.progress):
+            self._save_model(state, state.best, state.progress)
 
-    def _save_model(self, state: RunState, best: Mapping[str, Tensor], epoch: int) -> None:
+    def _save_model(self, state: RunState, best: Mapping[str, Tensor], progress: Progress) -> None:
         content = state.model_tensors(best)
-        save_tensors(self.path / directory.MODEL, content, self._about_model(epoch))
+        save_tensors(self.path / directory.MODEL, content, self._about_model(progress))
 
-    def _has_model(self, epoch: int) -> bool:
+    def _has_model(self, progress: Progress) -> bool:
         try:
             _, values = load_tensors(self.path / directory.MODEL)
         except RunError:
             return False
-        return bool(values == self._about_model(epoch))
+        return bool(values == self._about_model(progress))
 
-    def _about_model(self, epoch: int) -> dict[str, Any]:
-        return {"epoch": epoch, "run": self.identity.to_dict()}
+    def _about_model(self, progress: Progress) -> dict[str, Any]:
+        about = {"epoch": progress.best_epoch, "threshold": progress.threshold}
+        return {**about, "run": self.identity.to_dict()}
 
 
 def as_json(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from fastmtl.training.history import EpochRecord, history_csv, mean_present
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import DirectoryLock, locked
 from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.optimizer import learning_rate, make_optimizer, set_lr
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.recipes import MAKING, class_name, model_name
@@ -32,6 +33,7 @@ from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, RunState
 from fastmtl.training.store import RunStore, Snapshot, as_json
+from fastmtl.training.thresholds import best_threshold
 
 # Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
 # the last completed epoch is written whenever training ends, whatever ends it but a kill.
@@ -48,13 +50,15 @@ class DivergedError(RuntimeError):
 class Trainer:
     """Trains a multi-task model with a balancer, and keeps the run in a directory.
 
-    Adam minimises the focal losses of the tasks as the balancer weighs them; after every epoch the
-    unweighted losses on the validation split are measured, and training stops when their mean has
-    not fallen for `config.patience` epochs. The weights of the best epoch are kept.
+    AdamW minimises the focal losses of the tasks as the balancer weighs them; after every epoch the
+    validation split is measured, and training stops when `config.monitor` has not become better for
+    `config.patience` epochs. The weights of the best epoch are kept, and the threshold of its
+    decisions.
 
     With `config.standardize` the features are standardised by the training split. On the CPU of one
     machine, with one thread count, a run is the same bit for bit, interrupted and resumed or not:
-    shuffling and dropout of an epoch are a function of `config.seed` and the epoch.
+    shuffling and dropout of an epoch are a function of `config.seed` and the epoch, the learning
+    rate one of the step.
 
     Args:
         model: called as `model(x, lengths)`, gives logits (B, T).
@@ -120,7 +124,7 @@ class Trainer:
             self.standardizer = Standardizer().fit(data)
             data = self.standardizer.transform(data)
         self.batches = Batches(data, self.device)
-        self.optimizer = _adam(model, balancer, config.lr, self.device)
+        self.optimizer = make_optimizer(model, balancer, config, self.device)
         self.state = RunState(
             model, balancer, self.optimizer, self.standardizer, Progress(monitor=config.monitor)
         )
@@ -204,11 +208,11 @@ class Trainer:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
-        return self._measure(self._logits(split), self._targets(split))
+        return self._measured(split)
 
     def predict(self, split: str) -> Tensor:
         """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
-        return self._logits(split).double().sigmoid().cpu()
+        return _probabilities(self._logits(split))
 
     def _finished(self) -> bool:
         return self.progress.finished(self.config.epochs, self.config.patience)
@@ -220,11 +224,15 @@ class Trainer:
     def _targets(self, split: str) -> Tensor:
         return self.batches.targets[self.rows[split].to(self.device)]
 
-    def _measure(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
-        if bool(logits.isnan().any()):
-            raise DivergedError(f"the model gives NaN; {_REMEDY}")
-        probabilities = logits.double().sigmoid().cpu()
-        return multilabel_metrics(probabilities, targets.cpu(), self.label_names)
+    def _measured(self, split: str, stop: StopRequest | None = None) -> dict[str, Any]:
+        """Figures of the model as it is, with the decisions of the best epoch."""
+        probabilities = _probabilities(self._logits(split, stop))
+        return self._measure(probabilities, self._targets(split), self.progress.threshold)
+
+    def _measure(self, probabilities: Tensor, targets: Tensor, threshold: float) -> dict[str, Any]:
+        return multilabel_metrics(
+            probabilities, targets.cpu(), self.label_names, threshold=threshold
+        )
 
     def _train(self, store: RunStore, stop: StopRequest) -> None:
         pending = None if store.has_checkpoint() else self._snapshot()
@@ -257,7 +265,9 @@ class Trainer:
         targets = self._targets("val")
         val_losses = _or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
         _check_finite(epoch, "validation", val_losses)
-        metrics = self._measure(logits, targets)
+        probabilities = _probabilities(logits)
+        threshold = best_threshold(probabilities, targets.cpu(), self.config.threshold)
+        metrics = self._measure(probabilities, targets, threshold)
         return EpochRecord(
             epoch,
             seconds,
@@ -267,6 +277,7 @@ class Trainer:
             metrics["micro_f1"],
             metrics["hamming_loss"],
             metrics["map"],
+            threshold,
         )
 
     def _train_epoch(self, epoch: int, stop: StopRequest) -> list[float | None]:
@@ -280,10 +291,12 @@ class Trainer:
         def mean_loss() -> float:
             return float((totals / counts.clamp(min=1)).mean())
 
-        self.reporter.epoch_started(epoch, config.epochs, math.ceil(len(order) / config.batch_size))
+        steps = math.ceil(len(order) / config.batch_size)
+        self.reporter.epoch_started(epoch, config.epochs, steps)
         with seeded(epoch_seed(config.seed, epoch), self.device):
-            for batch in self.batches(order, config.batch_size):
+            for step, batch in enumerate(self.batches(order, config.batch_size)):
                 stop.check()
+                set_lr(self.optimizer, learning_rate(config, epoch, step, steps))
                 losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
                 self.balancer.backward(losses, present=batch.counts > 0)
                 if config.clip_grad_norm is not None:
@@ -300,14 +313,13 @@ class Trainer:
         self.model.load_state_dict(self.state.best)
         history = self.progress.history
         metrics = {
-            split: self._measure(self._logits(split, stop), self._targets(split))
-            for split in ("val", "test")
-            if len(self.rows[split])
+            split: self._measured(split, stop) for split in ("val", "test") if len(self.rows[split])
         }
         metrics["training"] = {
             "epochs": self.progress.epoch,
             "best_epoch": self.progress.best_epoch,
             "stopped_early": self.progress.epoch < self.config.epochs,
+            "threshold": self.progress.threshold,
             "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
         }
         return metrics
@@ -348,18 +360,17 @@ class Trainer:
         return self.state.tensors(), self.state.values()
 
 
-def _adam(
-    model: nn.Module, balancer: nn.Module, lr: float, device: torch.device
-) -> torch.optim.Optimizer:
-    # A balancer may learn parameters of its own, and may hold the model as a submodule.
-    parameters = list(dict.fromkeys([*model.parameters(), *balancer.parameters()]))
-    return torch.optim.Adam(parameters, lr=lr, fused=device.type in ("cpu", "cuda"))
-
-
 def _check_finite(epoch: int, name: str, losses: list[float | None]) -> None:
     value = mean_present(losses)
     if not math.isfinite(value):
         raise DivergedError(f"epoch {epoch}: the {name} loss is {value}; {_REMEDY}")
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """sigmoid(logit) in float64 on the CPU. Raises DivergedError for NaN."""
+    if bool(logits.isnan().any()):
+        raise DivergedError(f"the model gives NaN; {_REMEDY}")
+    return logits.double().sigmoid().cpu()
 
 
 def _or_none(values: Tensor, present: Tensor) -> list[float | None]:

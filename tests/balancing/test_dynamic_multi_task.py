@@ -74,7 +74,7 @@ def test_without_the_reset_factors_pile_up() -> None:
 
 
 def test_cycle_reset_is_a_flag() -> None:
-    with pytest.raises(TypeError, match="^cycle_reset: expected True or False, got 1"):
+    with pytest.raises(TypeError, match=r"^cycle_reset: expected True or False, got 1"):
         make(Net(), cycle_reset=1)
 
 

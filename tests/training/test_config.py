@@ -42,6 +42,14 @@ from fastmtl.training.recipes import BALANCERS, MODELS, ONLY_FOR
         {"num_layers": 0},
         {"shared_features": 0},
         {"head_size": 0},
+        {"warmup": -1},
+        {"warmup": 2.5},
+        {"lr_decay": 0},
+        {"lr_decay": 1.1},
+        {"weight_decay": -0.1},
+        {"prior_bias": 1},
+        {"threshold": "best"},
+        {"cycle_reset": None},
     ],
 )
 def test_a_bad_option_is_named(options):
@@ -100,6 +108,7 @@ def test_every_option_is_checked_described_and_typed():
         ("threads", 0, "an integer >= 1"),
         ("seed", -1, "an integer >= 0"),
         ("gamma", -1, "a finite number >= 0"),
+        ("lr_decay", 2, "a finite number > 0 and <= 1"),
         ("theta", 0, "a finite number > 0"),
         ("dropout", 1, r"a finite number in \[0, 1\)"),
     ],

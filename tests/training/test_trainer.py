@@ -23,6 +23,7 @@ from fastmtl.training import (
     RunError,
     Trainer,
     arrange,
+    build_model,
     load_data,
     trainer,
 )
@@ -35,6 +36,7 @@ from fastmtl.training.checkpoint import (
     seal,
     write_json,
 )
+from fastmtl.training.predictor import predictions_csv
 from tests.training.conftest import MODALITIES
 
 FILES = {
@@ -91,6 +93,7 @@ def test_a_run_writes_its_results(tmp_path, make_config, model, balancer):
         "epochs",
         "best_epoch",
         "stopped_early",
+        "threshold",
         "seconds_per_epoch",
     }
     for split in ("val", "test"):
@@ -153,6 +156,67 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, make_config, model, ba
         torch.rand(5)
         resumed.fit(resume=True)
         assert_same_run(tmp_path / "whole", part)
+
+
+SCHEDULE = {"warmup": 5, "lr_decay": 0.8, "weight_decay": 0.1, "prior_bias": True}
+
+
+@pytest.mark.parametrize("options", [SCHEDULE, {"threshold": "micro_f1", "monitor": "micro_f1"}])
+def test_a_resumed_run_with_a_schedule_or_threshold_is_the_uninterrupted_one(
+    tmp_path, make_config, options
+):
+    config = make_config("hgfn", epochs=4, **options)
+    Trainer.from_config(config, tmp_path / "whole").fit()
+    with pytest.raises(Interrupted):
+        Trainer.from_config(config, tmp_path / "part", reporter=StopAt(3)).fit()
+    Trainer.from_config(config, tmp_path / "part").fit(resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "part")
+    Trainer.from_config(replace(config, epochs=2), tmp_path / "longer").fit()
+    Trainer.from_config(config, tmp_path / "longer").fit(resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "longer")
+
+
+def test_the_threshold_of_the_best_epoch_is_kept_and_used(tmp_path, make_config):
+    config = make_config(epochs=3, threshold="micro_f1")
+    run = Trainer.from_config(config, tmp_path)
+    metrics = run.fit()
+    best = run.progress.history[run.progress.best_epoch - 1]
+    threshold = metrics["training"]["threshold"]
+    assert threshold == best.threshold != 0.5
+    assert metrics["val"]["micro_f1"] == best.micro_f1
+    half = Trainer.from_config(replace(config, threshold="half"), tmp_path / "half").fit()
+    assert half["training"]["threshold"] == 0.5
+    assert half["val"]["map"] == metrics["val"]["map"]
+    assert half["val"]["micro_f1"] <= metrics["val"]["micro_f1"]
+    predictor = Predictor.load(tmp_path, "cpu")
+    assert predictor.threshold == threshold
+    data = load_data(config, config.data)
+    assert predictor.evaluate(data, "test") == metrics["test"] == run.evaluate("test")
+    text = predictions_csv(
+        torch.tensor([0]), torch.tensor([[threshold + 0.01]]), ["a"], predictor.threshold
+    )
+    assert text.splitlines()[1].endswith(",1")
+
+
+def test_a_run_of_another_version_is_refused_and_still_predicts(tmp_path, make_config):
+    config = make_config(epochs=1)
+    metrics = Trainer.from_config(config, tmp_path).fit()
+    stored = read_sealed(tmp_path / "config.json")
+    del stored["train"]["warmup"]
+    write_json(tmp_path / "config.json", seal(stored))
+    message = "expected the options of this version of fastmtl, .* differ in warmup; train anew"
+    with pytest.raises(RunError, match=message):
+        Trainer.from_config(config, tmp_path).fit(resume=True)
+    data = load_data(config, config.data)
+    assert Predictor.load(tmp_path, "cpu").evaluate(data, "test") == metrics["test"]
+
+
+def test_prior_bias_starts_at_the_frequencies(make_config):
+    config = make_config("hgfn", prior_bias=True)
+    data = arrange(load_data(config, config.data), "hgfn")
+    bias = build_model(config, data).output.bias
+    expected = data.subset("train").y.nanmean(0)
+    torch.testing.assert_close(bias.sigmoid().squeeze(1), expected)
 
 
 def test_a_longer_run_continues_a_finished_one(tmp_path, make_config):
