@@ -29,7 +29,8 @@ class HGFN(FusionModel):
         num_tasks: T.
         hidden_size: h.
         theta: as in `HierarchicalGraphFusion`, and so `max_level`, `attention_channels`,
-            `pair_channels` and `share_pairs`.
+            `pair_channels`, `share_pairs`, and what is not in the paper, `similarity_norm`,
+            `level_norm` and `residual`.
         sequence_modalities: the names of those that are sequences.
         group_sizes: for multi-class tasks the number of classes C_g of each; None for binary ones.
         head_size: features between the two layers of a task.
@@ -79,6 +80,9 @@ class HGFN(FusionModel):
         attention_channels: int = 8,
         pair_channels: int = 4,
         share_pairs: bool = True,
+        similarity_norm: bool = False,
+        level_norm: bool = False,
+        residual: bool = False,
         interaction: bool = False,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -90,6 +94,9 @@ class HGFN(FusionModel):
             "attention_channels": attention_channels,
             "pair_channels": pair_channels,
             "share_pairs": share_pairs,
+            "similarity_norm": similarity_norm,
+            "level_norm": level_norm,
+            "residual": residual,
         }
         super().__init__(
             partial(HierarchicalGraphFusion, **fusion_options),
@@ -126,6 +133,9 @@ class HGFN(FusionModel):
             attention_channels=self._config["attention_channels"],
             pair_channels=self._config["pair_channels"],
             pair_networks=[level.dense.num_tasks for level in levels],
+            similarity_norm=self.fusion.similarity_norm,
+            level_norm=self.fusion.level_norm,
+            residual=self.fusion.residual,
         )
         return self._copied_to(self._around(fusion))
 
@@ -143,4 +153,6 @@ class HGFN(FusionModel):
                 own = slice(edge * channels, (edge + 1) * channels)
                 pairs += layer_pairs(level.conv, (own,), network.conv)
                 pairs += layer_pairs(level.dense, (edge,), network.dense)
+        if self.fusion.gain is not None:
+            pairs.append(ParameterPair(self.fusion.gain, (), fusion.gain))
         return pairs

@@ -153,9 +153,16 @@ class TorchGraphFusion(nn.Module):
         attention_channels: int,
         pair_channels: int,
         pair_networks: Sequence[int],
+        similarity_norm: bool,
+        level_norm: bool,
+        residual: bool,
     ) -> None:
         super().__init__()
         self.theta = theta
+        self.norm = nn.LayerNorm(features, elementwise_affine=False)
+        self.similarity_norm = similarity_norm
+        self.level_norm = level_norm
+        self.gain = nn.Parameter(torch.empty(1 + len(pair_networks))) if residual else None
         self.attention = nn.Sequential(
             nn.Conv2d(1, attention_channels, 5, padding=2),
             nn.LeakyReLU(),
@@ -183,7 +190,7 @@ class TorchGraphFusion(nn.Module):
             candidates += [(a, b) for a in below for b in single]
             edges = [(a, b) for a, b in candidates if len(a.members | b.members) == size]
             scores = [
-                (a.importance + b.importance) / (_similarity(a.vector, b.vector) + self.theta)
+                (a.importance + b.importance) / (self._similarity(a.vector, b.vector) + self.theta)
                 for a, b in edges
             ]
             weights = torch.stack(scores, 1).softmax(1).unbind(1)
@@ -193,7 +200,17 @@ class TorchGraphFusion(nn.Module):
                 for (a, b), network, weight in zip(edges, own, weights, strict=True)
             ]
             fused.append(_weighted_sum(below))
+        if self.level_norm:
+            fused = [self.norm(level) for level in fused]
+        if self.gain is not None:
+            fused = [self.gain[index] * level for index, level in enumerate(fused)]
+            fused += vertices.unbind(1)
         return torch.cat(fused, 1)
+
+    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.similarity_norm:
+            a, b = self.norm(a), self.norm(b)
+        return F.cosine_similarity(a.softmax(1), b.softmax(1), dim=1)
 
 
 class RecurrentAttention(nn.Module):
@@ -283,10 +300,6 @@ class _Vertex(NamedTuple):
 
 def _weighted_sum(vertices: list[_Vertex]) -> Tensor:
     return torch.stack([v.importance.unsqueeze(1) * v.vector for v in vertices]).sum(0)
-
-
-def _similarity(a: Tensor, b: Tensor) -> Tensor:
-    return F.cosine_similarity(a.softmax(1), b.softmax(1), dim=1)
 
 
 def _bidirectional(features: int, hidden_size: int, num_layers: int, dropout: float) -> nn.GRU:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,10 @@ class DynamicAttentionUnit(Layer):
     the features give (B, M).
 
     The paper gives k = 5 and leaves the rest open. Chosen here: zero padding that keeps the size,
-    8 channels, and LeakyReLU's usual slope of 0.01. The convolution sees which vertices are
+    8 channels, LeakyReLU's usual slope of 0.01, and importances that start around 1: the last bias
+    starts at 1, the rest as in `torch.nn.Conv2d`. With a last bias around 0 the importances are the
+    mean of LeakyReLU of something small, about 0, on the flat side of its bend for some modalities
+    and seeds, from where they hardly come back. The convolution sees which vertices are
     neighbours, so the importances depend on the order of the modalities; keep it fixed.
 
     Args:
@@ -63,6 +68,12 @@ class DynamicAttentionUnit(Layer):
             1, channels, kernel_size, padding=kernel_size // 2, device=device, dtype=dtype
         )
         self.reduce = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
+        self.reset_importance()
+
+    def reset_importance(self) -> None:
+        """Let the importances start around 1, by the bias of the 1 x 1 convolution."""
+        bias: Any = self.reduce.bias
+        nn.init.ones_(bias)
 
     def forward(self, vertices: Tensor) -> Tensor:
         need_sizes("vertices", vertices, ("B", self.num_vertices, "D"))

@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmtl import ops
-from fastmtl._checks import need_number, need_odd, need_size, need_sizes
+from fastmtl._checks import need_flag, need_number, need_odd, need_size, need_sizes
 from fastmtl.nn._module import Indices, Layer
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
 from fastmtl.nn.fusion_levels import fusion_levels
 from fastmtl.nn.task_linear import TaskLinear
+
+# What the gains of the levels beside the modalities' vectors start at.
+_GAIN = 0.1
 
 
 class HierarchicalGraphFusion(nn.Module):
@@ -33,6 +36,17 @@ class HierarchicalGraphFusion(nn.Module):
     use one set of weights, so that the parameters do not grow with the number of edges (6 at level
     3 of three modalities, 24 of four) and each set sees every pair; without, each edge has its own.
 
+    Three options depart from the paper; without them the equations are those above.
+
+    - `level_norm`: F_k <- (F_k - mean F_k) / std F_k over the features of a sample, so that no
+      level drowns in another (layer normalisation without weights).
+    - `similarity_norm`: S_ab is taken of vertices that are standardised in the same way. Vertices
+      whose features are small have softmaxes that are nearly uniform and cosines near 1 with all
+      others: then the edge weights hardly depend on the sample. Of independent standard normal
+      features S is around 1/e, of equal ones 1.
+    - `residual`: the result is [g_1 F_1, g_2 F_2, ..., V_1, ..., V_M], concatenation with the graph
+      beside it, with learned gains g_k that start at 0.1 (as Touvron et al. 2021, equation 6).
+
     Args:
         num_modalities: M.
         features: D.
@@ -42,15 +56,19 @@ class HierarchicalGraphFusion(nn.Module):
         pair_channels: channels between the layers of CONV.
         pair_kernel_size: width of its convolution, odd.
         share_pairs: whether the edges of a level share the weights of CONV.
+        similarity_norm: whether S is taken of standardised vertices.
+        level_norm: whether each F_k is standardised.
+        residual: whether the vectors themselves stand beside the F_k.
         negative_slope: that of every LeakyReLU.
         device: where the parameters are.
         dtype: that of the parameters.
 
     Shape:
         - vertices: (B, M, D).
-        - Output: F_1, F_2, ... concatenated, (B, levels * D). With `return_weights=True` a pair of
-          this and a tuple of the importances (B, M) and the edge weights (B, E) of each further
-          level, detached from the graph, in the order of `fusion_levels(M, max_level)`.
+        - Output: F_1, F_2, ... concatenated, (B, levels * D), with `residual` M * D more. With
+          `return_weights=True` a pair of this and a tuple of the importances (B, M) and the edge
+          weights (B, E) of each further level, detached from the graph, in the order of
+          `fusion_levels(M, max_level)`.
 
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, an even width,
@@ -76,6 +94,9 @@ class HierarchicalGraphFusion(nn.Module):
         pair_channels: int = 4,
         pair_kernel_size: int = 3,
         share_pairs: bool = True,
+        similarity_norm: bool = False,
+        level_norm: bool = False,
+        residual: bool = False,
         negative_slope: float = 0.01,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -86,6 +107,9 @@ class HierarchicalGraphFusion(nn.Module):
         self.features = need_size("features", features)
         need_number("theta", theta, above=0)
         self.theta = theta
+        self.similarity_norm = need_flag("similarity_norm", similarity_norm)
+        self.level_norm = need_flag("level_norm", level_norm)
+        self.residual = need_flag("residual", residual)
         self.attention = DynamicAttentionUnit(
             num_modalities, attention_channels, negative_slope=negative_slope, **factory
         )
@@ -101,11 +125,15 @@ class HierarchicalGraphFusion(nn.Module):
             )
             for level in fusion_levels(num_modalities, max_level)
         )
+        self.gain: nn.Parameter | None = None
+        if residual:
+            self.gain = nn.Parameter(torch.full((1 + len(self.levels),), _GAIN, **factory))
 
     @property
     def out_features(self) -> int:
-        """Features of the fused vector, levels * D."""
-        return (1 + len(self.levels)) * self.features
+        """Features of the fused vector: levels * D, with `residual` M * D more."""
+        parts = 1 + len(self.levels) + (self.num_modalities if self.residual else 0)
+        return parts * self.features
 
     def forward(
         self, vertices: Tensor, return_weights: bool = False
@@ -126,12 +154,21 @@ class HierarchicalGraphFusion(nn.Module):
                 joined = torch.cat((edge_vertices, vertices), 1)
                 joined_importance = torch.cat((edge_weights, importance), 1)
             edge_vertices = level(joined)
+            compared = self._standardized(joined) if self.similarity_norm else joined
             level_fused, edge_weights = ops.graph_fusion(
-                joined, joined_importance, level.edges, edge_vertices, self.theta
+                compared, joined_importance, level.edges, edge_vertices, self.theta
             )
             fused.append(level_fused)
             weights.append(edge_weights)
+        if self.level_norm:
+            fused = [self._standardized(level) for level in fused]
+        if self.gain is not None:
+            fused = [gain * level for gain, level in zip(self.gain, fused, strict=True)]
+            fused.append(vertices.flatten(1))
         return torch.cat(fused, 1), tuple(weight.detach() for weight in weights)
+
+    def _standardized(self, vectors: Tensor) -> Tensor:
+        return F.layer_norm(vectors, (self.features,))
 
 
 class _PairNetwork(Layer):

@@ -79,6 +79,11 @@ CASES = {
         10,
     ),
     "hgfn-3-pairs": Case(lambda: hgfn(THREE, share_pairs=False), THREE, (), 3),
+    "hgfn-3-norms": Case(lambda: hgfn(THREE, level_norm=True, similarity_norm=True), THREE, (), 3),
+    "hgfn-3-residual": Case(lambda: hgfn(THREE, residual=True), THREE, (), 3),
+    "hgfn-2-all": Case(
+        lambda: hgfn(TWO, level_norm=True, similarity_norm=True, residual=True), TWO, (), 3
+    ),
     "hgfn-4-level-2": Case(lambda: hgfn(FOUR, max_level=2), FOUR, (), 3),
     "hgfn-3-interaction": Case(lambda: hgfn(THREE, interaction=True), THREE, (), 3),
     "cmlc": Case(lambda: CMLC(5, 3, hidden_size=4), {"": 5}, ("",), 3),
