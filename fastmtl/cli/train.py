@@ -29,6 +29,8 @@ from fastmtl.training import (
 )
 from fastmtl.training import directory as run_directory
 from fastmtl.training.config import check_effect, resolve_device
+from fastmtl.training.presets import PRESETS
+from fastmtl.training.presets import preset as options_of
 from fastmtl.training.report import results_table
 
 
@@ -39,6 +41,13 @@ def train(
     overwrite: Annotated[
         bool, options.flag("--overwrite", "Replace the run in --out.", "Run")
     ] = False,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help=f"Options to start from: {', '.join(PRESETS)}; others that are given override it.",
+            rich_help_panel="Training",
+        ),
+    ] = "default",
     **given: Any,
 ) -> None:
     """Train a model; results, weights and plots go to --out.
@@ -54,7 +63,8 @@ def train(
         for name in ("data", "test", "xml"):
             if not given.get(name, "synthetic:").startswith("synthetic:"):
                 given[name] = os.path.abspath(given[name])
-        config = run_directory.resumable_by_name(out, given) if resume else TrainConfig(**given)
+        started = {**options_of(preset), **given}
+        config = run_directory.resumable_by_name(out, started) if resume else TrainConfig(**started)
         check_effect(config, given)
         trainer = _make_trainer(config, out, reporter)
     reporter.message(_description(trainer))

@@ -13,7 +13,7 @@ import fastmtl.data
 import fastmtl.models
 from fastmtl.data import MultiTaskData
 from fastmtl.reproduce.systems import TABLES, PaperTable, System
-from fastmtl.training import RunError, TrainConfig, load_data
+from fastmtl.training import RunError, TrainConfig, load_data, preset
 from fastmtl.training.checkpoint import read_json
 from fastmtl.training.directory import content
 from fastmtl.training.options import check_choice, check_count
@@ -123,9 +123,10 @@ class Plan:
         return {name: value for name, value in self.options.items() if name in names}
 
     def config(self, system: System, seed: int) -> TrainConfig:
-        """The training run of a system with a seed."""
+        """The training run of a system with a seed: the preset "paper", and what changes it."""
         return TrainConfig(
             **{
+                **preset("paper"),
                 **self.own_options(system),
                 **system.options,
                 "data": self.data,

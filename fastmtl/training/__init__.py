@@ -11,6 +11,7 @@ from fastmtl.training.inputs import arrange, load_data
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import Predictor
+from fastmtl.training.presets import preset
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
 from fastmtl.training.signals import Interrupted
 from fastmtl.training.trainer import DivergedError, Trainer
@@ -35,4 +36,5 @@ __all__ = [
     "multilabel_metrics",
     "plot_losses",
     "plot_weights",
+    "preset",
 ]

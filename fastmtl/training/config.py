@@ -126,6 +126,11 @@ class TrainConfig:
     dropout: float = option(0.0, "Dropout probability.", "Model", minimum=0, below=1)
     theta: float = option(0.5, "Offset of the similarity in the edge weights.", "Model", above=0)
     max_level: int = option(3, "Levels of fusion.", "Model", minimum=1)
+    similarity_norm: bool = option(
+        False, "Standardise vertices to compare them, so that edge weights differ.", "Model"
+    )
+    level_norm: bool = option(False, "Standardise the fused vector of each level.", "Model")
+    residual: bool = option(False, "Put the modalities' vectors beside the fused ones.", "Model")
     head_size: int = option(64, "Width of the task heads.", "Model", minimum=1)
     interaction: bool = option(False, "Let the tasks exchange features, as MTI-Net does.", "Model")
     seed: int = option(

@@ -19,7 +19,8 @@ def make_optimizer(
     """AdamW over the parameters of the model and those that a balancer may learn.
 
     Weights decay, theta <- theta - lr `weight_decay` theta besides Adam's step (Loshchilov and
-    Hutter 2019, algorithm 2); biases, gains and the balancer's parameters do not. With `weight_decay` 0 it is Adam.
+    Hutter 2019, algorithm 2); biases, gains and the balancer's parameters do not. With
+    `weight_decay` 0 it is Adam.
     """
     # Each once, since a balancer may hold the model as a submodule.
     decays: dict[nn.Parameter, bool] = {}

@@ -127,7 +127,7 @@ def _dynamic(
 
 _SEQUENCE = ("hidden_size", "num_layers", "dropout")
 _FUSION = (*_SEQUENCE, "attention_size", "head_size", "interaction")
-_GRAPH = ("theta", "max_level")
+_GRAPH = ("theta", "max_level", "similarity_norm", "level_norm", "residual")
 _NORMS = ("alpha", "balance_lr", "balance_at")
 _DYNAMIC = (*_NORMS, "imbalance_penalty")
 

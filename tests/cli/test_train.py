@@ -14,6 +14,7 @@ import torch
 import fastmtl
 from fastmtl.training import TrainConfig, Trainer
 from fastmtl.training.checkpoint import load_tensors, read_json
+from fastmtl.training.presets import PRESETS
 from fastmtl.training.recipes import BALANCERS
 from tests.cli.cases import CPU, FLAT, MODALITIES, SMALL, npz
 
@@ -70,6 +71,19 @@ def test_mgda_needs_a_shared_layer(call, tmp_path):
     assert call("train", *options, "--shared-features", 4)[0] == 0
 
 
+def test_a_preset_is_where_options_start_from(call, tmp_path):
+    arguments = ["--data", FLAT, "--preset", "paper", *SMALL]
+    assert call("train", *arguments, "--out", tmp_path / "a", "--lr", 0.01)[0] == 0
+    stored = read_json(tmp_path / "a" / "config.json")["train"]
+    assert {**PRESETS["paper"], "lr": 0.01}.items() <= stored.items()
+    # Resuming checks a preset as it checks options.
+    resume = ["--out", tmp_path / "a", "--resume"]
+    assert call("train", *resume)[0] == 0
+    code, _, error = call("train", *resume, "--preset", "paper")
+    assert code == 2
+    assert "--lr: expected 0.01 as in the run to resume, got 0.001" in error
+
+
 def test_a_flat_file_with_a_test_file(call, tmp_path):
     train, test = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", rows=12)
     code, _, err = call("train", "--data", train, "--test", test, "--out", tmp_path / "r", *SMALL)
@@ -85,9 +99,10 @@ def test_a_flat_file_with_a_test_file(call, tmp_path):
     [
         (
             ["--model", "vgg"],
-            "--model: expected one of mtmlan, cmlc, hgfn, cfc, matf, gfn, got 'vgg'",
+            "--model: expected one of mtmlan, mtmlan-shared, cmlc, hgfn, cfc, matf, gfn, got 'vgg'",
         ),
         (["--balancer", "best"], "--balancer: expected one of"),
+        (["--preset", "fast"], "--preset: expected one of default, paper, got 'fast'"),
         (["--epochs", "-1"], "--epochs: expected an integer >= 1, got -1"),
         (["--epochs", "many"], "--epochs"),
         (["--lr", "0"], "--lr: expected a finite number > 0"),

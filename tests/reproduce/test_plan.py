@@ -30,6 +30,7 @@ def test_systems_differ_in_what_defines_them_alone():
     assert (config["hgfn-dmtl"].theta, config["hgfn-dmtl"].alpha) == (1.0, 0.5)
     assert (config["cfc-lsew"].theta, config["cfc-lsew"].alpha) == (0.5, 1.0)
     assert config["matf-mti-net"].interaction
+    assert {(c.monitor, c.batch_size, c.residual) for c in config.values()} == {("loss", 20, False)}
     assert config["gfn-moo"].balancer == "mgda"
 
 
