@@ -36,7 +36,8 @@ class BPMLL(FeedforwardEstimator):
         batch_size: samples of a step.
         lr: Adam's learning rate.
         weight_decay: Adam's.
-        validation_fraction: share of the samples held out to end the training.
+        validation_fraction: share of the samples held out to end the training; none are where it
+            comes to fewer than 20, too few to tell when.
         patience: epochs without a lower error on them after which it ends.
         standardize: shift and scale features to mean 0 and variance 1 first.
         random_state: seed of weights, order and held-out samples.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +23,8 @@ from fastmtl.models.estimator import (
 Loss = Callable[[Tensor, Tensor], Tensor]
 _ROWS_AT_ONCE = 4096
 _CONSTANT = 1e-9
+# The loss on fewer rows is lowest at an epoch that chance picks, often one of the first.
+_FEWEST_HELD_OUT = 20
 
 
 class FeedforwardEstimator(MultiLabelEstimator):
@@ -64,13 +66,13 @@ class FeedforwardEstimator(MultiLabelEstimator):
             torch.manual_seed(self.random_state)
             yield
 
-    def _fit_scale(self, rows: Rows) -> None:
+    def _fit_scale(self, *sources: Rows) -> None:
         """Mean and deviation of each feature, for the inputs of training and prediction alike."""
-        features = rows.shape[1]
+        features = sources[0].shape[1]
         self._mean: FloatArray = np.zeros(features)
         self._scale: FloatArray = np.ones(features)
         if self.standardize:
-            self._mean, variance = _moments(rows)
+            self._mean, variance = _pooled_moments(sources)
             deviation = np.sqrt(variance)
             varies = deviation > _CONSTANT * np.abs(self._mean)
             self._scale = np.where(varies, deviation, 1.0)
@@ -85,12 +87,14 @@ class FeedforwardEstimator(MultiLabelEstimator):
         """Minimise `loss(outputs (n, O), targets (n, T))` by Adam, and keep the best weights.
 
         `validation_fraction` of the rows are held out, and the best epoch is the one with the
-        lowest loss on them; without such rows it is the last.
+        lowest loss on them; without such rows, or with too few to tell, it is the last.
         """
         targets = torch.from_numpy(labels.astype(np.float32)).to(self.device)
         order = torch.randperm(len(labels))
         # At least one row is left to train on.
         held = min(round(self.validation_fraction * len(labels)), len(labels) - 1)
+        if held < _FEWEST_HELD_OUT:
+            held = 0
         validation, training = order[:held].sort().values, order[held:]
         optimizer = torch.optim.Adam(
             network.parameters(), self.lr, weight_decay=self.weight_decay, fused=True
@@ -129,6 +133,15 @@ class FeedforwardEstimator(MultiLabelEstimator):
 def probabilities(logits: Tensor) -> FloatArray:
     """sigmoid(logits) as a float64 array."""
     return np.asarray(logits.double().sigmoid().cpu(), np.float64)
+
+
+def _pooled_moments(sources: Sequence[Rows]) -> tuple[FloatArray, FloatArray]:
+    """Mean and population variance of each feature over all rows of the sources, (D,) each."""
+    counts = np.array([rows.shape[0] for rows in sources])
+    shares = (counts / counts.sum())[:, None]
+    means, variances = map(np.stack, zip(*map(_moments, sources), strict=True))
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean) ** 2)).sum(0)
 
 
 def _moments(rows: Rows) -> tuple[FloatArray, FloatArray]:

@@ -55,7 +55,8 @@ class MTDNN(FeedforwardEstimator):
         lr: Adam's learning rate.
         weight_decay: Adam's.
         dropout: probability of zeroing a hidden unit.
-        validation_fraction: share of the samples held out to end the training.
+        validation_fraction: share of the samples held out to end the training; none are where it
+            comes to fewer than 20, too few to tell when.
         patience: epochs without a lower error on them after which it ends.
         standardize: shift and scale features to mean 0 and variance 1 first, as the Gaussian RBM
             needs.
@@ -115,7 +116,8 @@ class MTDNN(FeedforwardEstimator):
     def fit(self, X: Any, y: Any, unlabelled: Any = None) -> MTDNN:
         """Learn from X (N, D) and y (N, T); return self.
 
-        `unlabelled` (N', D) are more samples for the pretraining, which always reads X.
+        `unlabelled` (N', D) are more samples for the pretraining, which always reads X, and for
+        the mean and variance of `standardize`.
         """
         self._check_options()
         rows, labels = self._checked(X, y)
@@ -125,7 +127,7 @@ class MTDNN(FeedforwardEstimator):
                 raise ValueError(
                     f"unlabelled: expected {rows.shape[1]} features as X has, got {extra.shape[1]}"
                 )
-        self._fit_scale(rows)
+        self._fit_scale(rows, *more)
         with self._seeded():
             self.rbms_ = self._pretrain([rows, *more])
             network = self._network(labels.shape[1])

@@ -74,6 +74,18 @@ def test_unlabelled_samples_are_pretrained_on():
         small().fit(X, y, more[:, :2])
 
 
+def test_unlabelled_samples_count_for_the_scale():
+    X, y = problem(rows=20)
+    more = np.random.default_rng(1).normal(3.0, 2.0, size=(60, 6))
+    X[:, 0] = 1.0
+    rows = np.vstack([X, more])
+    model = small().fit(X, y, more)
+    np.testing.assert_allclose(model._mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(model._scale, rows.std(0), rtol=1e-12)
+    inputs = model._inputs(more, slice(None))
+    assert inputs.abs().max() < 5
+
+
 def test_without_held_out_samples_all_epochs_are_trained():
     X, y = problem()
     model = small(validation_fraction=0.0, epochs=60, lr=0.02).fit(X, y)
@@ -84,8 +96,15 @@ def test_without_held_out_samples_all_epochs_are_trained():
 def test_early_stopping_keeps_the_best_epoch():
     X, _ = problem()
     y = np.random.default_rng(1).integers(0, 2, (80, 3))
-    model = small(epochs=300, patience=3, lr=0.05).fit(X, y)
+    model = small(epochs=300, patience=3, lr=0.05, validation_fraction=0.25).fit(X, y)
     assert model.epochs_ < 300
+
+
+def test_a_handful_of_held_out_samples_does_not_end_the_training():
+    X, y = problem(rows=190)
+    assert small(patience=1, lr=0.5, epochs=40).fit(X, 1 - y).epochs_ == 40
+    X, y = problem(rows=200)
+    assert small(patience=1, lr=0.5, epochs=40).fit(X, 1 - y).epochs_ < 40
 
 
 @pytest.mark.slow
