@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ class BPMLL(FeedforwardEstimator):
         E = 1 / (|Y| |Z|) sum over (k, l) in Y x Z of exp(-(c_k - c_l))
           = mean over Y of exp(-c_k)  *  mean over Z of exp(c_l),
 
-    0 where Y or Z is empty. A label is decided if c_l > t(x), with t(x) = w^T c(x) + b fitted by
-    least squares to the best threshold of each training sample: the t with the fewest labels of Y
-    at or below it and of Z above; the middle, where a whole interval is best.
+    0 where Y or Z is empty: from a single label nothing is learnt, of which `fit` warns. A label
+    is decided if c_l > t(x), with t(x) = w^T c(x) + b fitted by least squares to the best threshold
+    of each training sample: the t with the fewest labels of Y at or below it and of Z above; the
+    middle, where a whole interval is best.
 
     Where the paper leaves room: Adam with mini-batches instead of single gradient steps, and
     `validation_fraction` of the samples held out to end training after `patience` epochs without a
@@ -92,6 +94,12 @@ class BPMLL(FeedforwardEstimator):
         if self.hidden_size is not None:
             need_count("hidden_size", self.hidden_size)
         rows, labels = self._checked(X, y)
+        if labels.shape[1] < 2:
+            warnings.warn(
+                "y: expected at least 2 labels, of which BP-MLL ranks pairs: from 1 it learns "
+                "nothing",
+                stacklevel=2,
+            )
         self._fit_scale(rows)
         features, num_labels = rows.shape[1], labels.shape[1]
         hidden = max(1, round(0.2 * features)) if self.hidden_size is None else self.hidden_size

@@ -100,6 +100,12 @@ def test_labels_never_and_always_there():
     assert (predicted[:, :2] == y[:, :2]).mean() > 0.9
 
 
+def test_a_single_label_has_no_pairs_to_learn_from():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.warns(UserWarning, match=r"^y: expected at least 2 labels, .*: from 1"):
+        BPMLL(epochs=1).fit(X, X[:, :1] > 0)
+
+
 def test_hamming_loss_on_yeast(shared_data):
     """The paper has 0.206 in ten-fold cross-validation, where a sample has 4.2 of 14 labels."""
     data = load(shared_data / "mulan" / "yeast-train.arff")

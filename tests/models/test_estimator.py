@@ -210,6 +210,7 @@ SINGLE_LABEL = {
 
 @each
 @pytest.mark.filterwarnings("ignore:Estimator .* does not inherit")
+@pytest.mark.filterwarnings("ignore:y. expected at least 2 labels")
 def test_scikit_learn_checks(estimator):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     results = checks.check_estimator(fresh(estimator), on_fail=None, on_skip=None)
