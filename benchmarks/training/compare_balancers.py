@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training.real_data import mean_and_deviation
+from benchmarks.training.reporting import mean_and_deviation
 from fastmtl.training.recipes import BALANCERS
 
 OPTIONS = "--model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 --monitor map"

@@ -1,11 +1,9 @@
-"""Train MTMLAN and HGFN on real data sets from the command line, beside ridge regression.
+"""Train MTMLAN and HGFN on real data sets from the command line.
 
     python -m benchmarks.training.real_data DATA OUT [--seeds 3] [--epochs N] [--only mosi ...]
 
-DATA holds natural_scene.npz, mosi.npz, yt8m_top100.npz and mulan/scene-{train,test}.arff. Prints a
-Markdown table; the runs stay in OUT. Ridge regression on the standardised, flattened features with
-the regularisation that is best on the validation split, and a decision at 1/2, says what the
-features give away without a network.
+DATA holds what `benchmarks.training.reporting.FILES` names. Prints a Markdown table; the runs stay
+in OUT. What others reach on the same splits is `benchmarks.training.peers`.
 """
 
 from __future__ import annotations
@@ -18,47 +16,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from benchmarks.training.reporting import FILES, METRICS, mean_and_deviation
 
-from fastmtl import data
-from fastmtl.data import MultiTaskData, Standardizer
-from fastmtl.training import multilabel_metrics
-
-# Data set: file, and the options of `fastmtl train` beside the defaults.
-RUNS: dict[str, tuple[str, str]] = {
+# Data set, and the options of `fastmtl train` beside the defaults.
+RUNS = {
     "natural_scene": (
-        "natural_scene.npz",
-        "--model mtmlan --hidden-size 64 --dropout 0.3 --epochs 40 --patience 8 --monitor map",
+        "--model mtmlan --hidden-size 64 --dropout 0.3 --epochs 40 --patience 8 --monitor map"
     ),
-    "mosi": ("mosi.npz", "--model hgfn --dropout 0.5 --lr 1e-4 --epochs 20 --patience 5"),
+    "mosi": "--model hgfn --dropout 0.5 --lr 1e-4 --epochs 20 --patience 5",
     "yt8m_top100": (
-        "yt8m_top100.npz",
         "--model hgfn --hidden-size 256 --dropout 0.5 --batch-size 32 --epochs 15 --patience 4 "
-        "--monitor map",
+        "--monitor map"
     ),
-    "scene": (
-        "mulan/scene-train.arff",
-        "--model mtmlan --hidden-size 64 --dropout 0.3 --epochs 30 --patience 6",
-    ),
+    "scene": "--model mtmlan --hidden-size 64 --dropout 0.3 --epochs 30 --patience 6",
 }
-METRICS = ("micro_f1", "hamming_loss", "map")
-
-
-def ridge(dataset: MultiTaskData) -> dict[str, Any]:
-    """Metrics on the test split of the best ridge regression."""
-    scaled = Standardizer().fit(dataset).transform(dataset)
-    x = torch.cat([part.flatten(1) for part in scaled.features().values()], 1).double()
-    x = torch.cat([x, torch.ones(len(x), 1)], 1)
-    y = dataset.y.double()
-    train, val, test = (dataset.indices(split) for split in ("train", "val", "test"))
-    gram, product = x[train].T @ x[train], x[train].T @ y[train]
-    fits = [
-        torch.linalg.solve(gram + strength * torch.eye(len(gram)), product)
-        for strength in (1, 10, 100, 1000, 10000)
-    ]
-    best = min(fits, key=lambda weight: float((x[val] @ weight - y[val]).square().mean()))
-    scores = (x[test] @ best).clamp(0, 1).float()
-    return multilabel_metrics(scores, dataset.y[test], dataset.label_names)
 
 
 def train(path: Path, options: str, out: Path, seed: int) -> dict[str, Any]:
@@ -73,12 +44,6 @@ def train(path: Path, options: str, out: Path, seed: int) -> dict[str, Any]:
     return metrics
 
 
-def mean_and_deviation(values: list[float]) -> str:
-    """The mean, with the deviation where there is more than one value."""
-    text = f"{statistics.mean(values):.4f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.4f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -89,13 +54,10 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| data | system | micro-F1 | Hamming loss | mAP | s/epoch |\n|---|---|---|---|---|---|")
     for name in arguments.only:
-        file, options = RUNS[name]
+        options = RUNS[name]
         if arguments.epochs:
             options += f" --epochs {arguments.epochs}"
-        path = arguments.data / file
-        baseline = ridge(data.load(str(path)))
-        figures = " | ".join(f"{baseline[metric]:.4f}" for metric in METRICS)
-        print(f"| {name} | ridge regression | {figures} | |", flush=True)
+        path = arguments.data / FILES[name]
         runs = [
             train(path, options, arguments.out / f"{name}-{seed}", seed)
             for seed in range(arguments.seeds)
