@@ -85,10 +85,13 @@ cuda: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks/ops benchmarks/training --benchmark-only --benchmark-columns=median,iqr,rounds
 
-# On a GPU machine, in the environment that is active: build, GPU tests, benchmarks, a result file.
+# On a GPU machine, in the environment that is active: build, GPU tests, figures, docs/gpu.md.
+# GPU="--resume" goes on where a run ended, GPU="--only smoke,figures" does a part of one.
+GPU ?=
+GPU_OUT ?= build/gpu
 gpu:
-	$(PYTHON) -m benchmarks.gpu
-	$(PYTHON) -m benchmarks.gpu.report
+	$(PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(GPU); status=$$?; \
+	  $(PYTHON) -m benchmarks.gpu.report $(GPU_OUT) && exit $$status
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(DEMO) fastmtl/_c*.so

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 import fastmtl
 from fastmtl.backends import native, unavailable
@@ -16,16 +16,19 @@ from tests.cuda import host
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-# The same examples in every run, as many as a machine of any speed takes. The backend and the
-# random state of a test are the same for all its examples, which is what they should be.
-settings.register_profile(
-    "fastmtl",
-    deadline=None,
-    derandomize=True,
-    max_examples=20,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("fastmtl")
+if find_spec("hypothesis"):  # tests/gpu runs without it, on machines that may not have it
+    from hypothesis import HealthCheck, settings
+
+    # The same examples in every run, as many as a machine of any speed takes. The backend and the
+    # random state of a test are the same for all its examples, which is what they should be.
+    settings.register_profile(
+        "fastmtl",
+        deadline=None,
+        derandomize=True,
+        max_examples=20,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("fastmtl")
 
 # The native kernels are compiled once for every instruction set.
 ISAS = ["plain", "avx2", "avx512"]

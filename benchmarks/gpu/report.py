@@ -1,16 +1,25 @@
-"""Writes docs/gpu.md from the files that `python -m benchmarks.gpu` leaves in benchmarks/results.
+"""Writes docs/gpu.md from benchmarks/results.
 
-python -m benchmarks.gpu.report [--check]
+    python -m benchmarks.gpu.report [DIR]
+
+takes the run that left DIR among the results first, from its journal alone if need be.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.journal import Journal
+from benchmarks.gpu.record import JOURNAL, record_of, save
+
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "gpu.md"
 
 # The ops with GPU kernels: their tests in tests/gpu/test_parity.py, and what figures call them.
@@ -102,10 +111,14 @@ kernels run in Triton's interpreter (`TRITON_INTERPRET=1 pytest tests/gpu`) and 
 machine code for 8.0 and 9.0. What depends on a real device, the special-function instructions that
 device code uses for `exp` and `1/x` included, is only seen on one.
 
-`make gpu` on a GPU machine builds, runs all of `tests/gpu` on the device (parity with float64,
-gradcheck, CUDA graphs, streams, launches, more than 2^31 elements, compute-sanitizer where it is
-installed), then measures, and leaves a file in `benchmarks/results` from which this page is written
-(`python -m benchmarks.gpu.report`).
+`make gpu` on a GPU machine builds, calls every kernel once, runs `tests/gpu` on the device (parity
+with float64, gradcheck, CUDA graphs, streams, launches, more than 2^31 elements, compute-sanitizer
+where it is installed), measures, and writes this page anew. Its stages are `build`, `smoke`,
+`parity-cuda`, `figures`, `device`, `parity-triton` and `sanitizer`; what 540 seconds leave undone
+(another `--deadline`: `make gpu GPU="--deadline 1200"`), `make gpu GPU=--resume` takes up. A test
+or figure that crashes its process, hangs, or loses the CUDA context costs itself alone; every
+outcome is on disk as soon as it is known, in `build/gpu/journal.jsonl`, and the report there is of
+whatever there is, however the run ended. `make gpu GPU=--rehearse` goes through it without a GPU.
 
 ## Which kernels have run on a GPU
 
@@ -114,8 +127,10 @@ installed), then measures, and leaves a file in `benchmarks/results` from which 
 
 def records() -> list[dict[str, Any]]:
     """All results, oldest first."""
-    files = sorted((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
-    return sorted((json.loads(path.read_text()) for path in files), key=lambda r: str(r["time"]))
+    files = sorted(RESULTS.glob("gpu-*.json"))
+    return sorted(
+        (json.loads(path.read_text()) for path in files), key=lambda r: str(r.get("time"))
+    )
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -151,18 +166,20 @@ def _runs(op: str, kernels: str, results: list[dict[str, Any]]) -> str:
         )
         if passed or failed or timed:
             outcome = f"{passed} parity tests passed" + (f", {failed} failed" if failed else "")
-            runs.append(
-                f"{record.get('device', 'unknown device')}, commit {record['commit']}: {outcome}"
-                + (", timed" if timed else "")
-            )
+            runs.append(f"{_where(record)}: {outcome}" + (", timed" if timed else ""))
     return "; ".join(runs) or "never"
+
+
+def _where(record: dict[str, Any]) -> str:
+    device, commit = record.get("device", "Unknown device"), record.get("commit", "unknown")
+    return f"{device}, commit {commit}"
 
 
 def _section(record: dict[str, Any]) -> str:
     """The figures of one run."""
     limits = record.get("limits", {})
-    text = f"\n## {record.get('device', 'Unknown device')}, commit {record['commit']}\n\n"
-    text += f"{record['time']}, torch {record.get('torch')}, CUDA {record.get('cuda')}, "
+    text = f"\n## {_where(record)}\n\n"
+    text += f"{record.get('time')}, torch {record.get('torch')}, CUDA {record.get('cuda')}, "
     text += f"{record.get('driver')}."
     if record.get("changed"):
         text += " The working tree had uncommitted changes."
@@ -171,17 +188,18 @@ def _section(record: dict[str, Any]) -> str:
     if limits:
         text += (
             f" A copy moved {limits['copy_bytes_per_second'] / 1e12:.2f} TB/s (read and written), "
-            f"a float32 matrix product ran at {limits['float32_flops'] / 1e12:.1f} TFLOP/s."
+            f"a float32 matrix product ran at {limits['float32_flops'] / 1e12:.1f} TFLOP/s"
         )
-    if "tests" in record:
-        counts = record["tests"]["counts"]
+        tf32 = limits.get("tf32_flops")
+        text += f", in TF32 at {tf32 / 1e12:.1f}." if tf32 else "."
+    if counts := record.get("tests", {}).get("counts"):
         text += f" Tests: {counts['passed']} passed, {counts['failed']} failed, "
         text += f"{counts['skipped']} skipped."
     for backend, count in record.get("launches_at_20_7", {}).items():
         text += f" Focal loss at (20, 7), {backend}: {count} launches forward and backward."
     text += "\n"
-    for error in record.get("errors", []):
-        text += f"\nFailed: {error}\n"
+    if lines := [f"- {error}" for error in record.get("errors", [])]:
+        text += "\nWhat failed:\n\n" + "\n".join(lines) + "\n"
     figures = record.get("figures", [])
     for what in dict.fromkeys(figure["what"] for figure in figures):
         text += f"\n### {what[0].upper()}{what[1:]}\n\n"
@@ -217,10 +235,36 @@ def _row(row: dict[str, Any], rows: list[dict[str, Any]], counted: bool) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
-def main() -> int:
+def summary(record: dict[str, Any]) -> str:
+    """What a run did and did not reach, then its section of the page."""
+    text = "| part | outcome | seconds | passed | failed | crashed | skipped | unfinished |\n"
+    text += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    for part in record["parts"]:
+        cells = [part["name"], part["outcome"], part.get("seconds", "")]
+        kinds = ("passed", "failed", "crashed", "skipped", "unfinished")
+        cells += [part["items"].get(kind, "") for kind in kinds]
+        text += "| " + " | ".join(map(str, cells)) + " |\n"
+    text += _section(record)
+    for part in record["parts"]:
+        if output := part.get("output"):
+            text += f"\n### The last of {part['name']}\n\n```\n{output.strip()}\n```\n"
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page, or with --check say whether it is up to date."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.report")
+    parser.add_argument("run", type=Path, nargs="?", help="the directory of a run")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.run is not None:
+        record = record_of(Journal(options.run / JOURNAL))
+        path = save(options.run, record, summary(record))
+        if path.name.startswith("gpu-"):
+            RESULTS.mkdir(exist_ok=True)
+            shutil.copyfile(path, RESULTS / path.name)
     text = page(records())
-    if "--check" in sys.argv[1:]:
+    if options.check:
         return 0 if PAGE.exists() and PAGE.read_text() == text else 1
     PAGE.write_text(text)
     return 0

@@ -1,12 +1,8 @@
-"""What can only be seen on a GPU: graphs, streams, launches, large sizes, the sanitizer."""
+"""What can only be seen on a GPU: graphs, streams, launches, large sizes."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -171,26 +167,3 @@ def test_gru_at_the_papers_size(device: torch.device) -> None:
     # The product, the rows that no sequence has, and one launch for all steps.
     with torch.no_grad():
         assert len(kernels_of(problem.outputs)) <= 6
-
-
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-def test_sanitizer(tool: str) -> None:
-    sanitizer = shutil.which("compute-sanitizer") or shutil.which(
-        "/usr/local/cuda/bin/compute-sanitizer"
-    )
-    if sanitizer is None:
-        pytest.skip("compute-sanitizer is not installed")
-    # PyTorch's allocator would hide a write behind a tensor.
-    result = subprocess.run(
-        [
-            *("env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--tool", tool),
-            *("--kernel-name", "kernel_substring=fastmtl", "--error-exitcode", "9"),
-            *(sys.executable, "-m", "tests.gpu.small_run"),
-        ],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    if "Device not supported" in result.stdout:
-        pytest.skip("compute-sanitizer does not support this device")
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
