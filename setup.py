@@ -31,14 +31,17 @@ def setting(name: str) -> str:
 NATIVE, CUDA = setting("FASTMTL_NATIVE"), setting("FASTMTL_CUDA")
 
 
-def has_cuda() -> bool:
-    """Whether this machine has both nvcc and an NVIDIA driver."""
+def nvcc() -> str:
+    """Where nvcc is, on the path or in CUDA's own directories; empty where it is not."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     compilers = [os.environ.get("CUDACXX"), "nvcc", *(f"{home}/bin/nvcc" for home in homes if home)]
+    return next(filter(None, (shutil.which(name) for name in compilers if name)), "")
+
+
+def has_cuda() -> bool:
+    """Whether this machine has both nvcc and an NVIDIA driver."""
     drivers = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
-    return any(name and shutil.which(name) for name in compilers) and any(
-        driver.exists() for driver in drivers
-    )
+    return bool(nvcc()) and any(driver.exists() for driver in drivers)
 
 
 class CMakeBuild(build_ext):
@@ -51,6 +54,8 @@ class CMakeBuild(build_ext):
         if CUDA == "on" or (CUDA == "auto" and has_cuda()):
             archs = os.environ.get("CUDA_ARCHS", "")
             options = ["-DFASTMTL_CUDA=ON", f"-DFASTMTL_CUDA_ARCHS={archs}"]
+            # CMake itself looks on the path alone.
+            options += [f"-DCMAKE_CUDA_COMPILER={compiler}"] if (compiler := nvcc()) else []
             self._try("_cuda", options, fatal=CUDA == "on")
 
     def _try(self, module: str, options: list[str], fatal: bool) -> None:

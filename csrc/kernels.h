@@ -11,7 +11,7 @@
 
 namespace fastmtl {
 
-enum class DType : int { f32, f64, bf16, f16, u8, i64 };
+enum class DType : int { f32, f64, bf16, f16, u8, i64, i32 };
 
 // How the elements of a loss are reduced: by task, over everything, or not at all.
 enum class Reduction : int { task, sum, mean, none };

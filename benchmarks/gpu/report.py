@@ -62,11 +62,12 @@ so do the weights of least norm for more than 1024 tasks, and in Triton for more
 
 `pip install .` builds the CUDA extension where it finds both nvcc and an NVIDIA driver.
 `FASTMTL_CUDA=on` builds it with nvcc alone, on a machine without a GPU, and fails where it cannot;
-`FASTMTL_CUDA=off` does not try. It has machine code for compute capabilities 8.0 and 9.0, and with
-CUDA 12.8 or newer 10.0 and 12.0, and PTX of the newest for what comes after. `CUDA_ARCHS` takes
-another list (`"90"`, `"80;90"`, `"native"`). It needs neither torch nor a GPU to be built, and
-links the CUDA runtime statically. Triton comes with PyTorch's CUDA builds and compiles its kernels
-on first use; nothing is tuned at run time.
+`FASTMTL_CUDA=off` does not try. nvcc is looked for on the path and in `$CUDA_HOME`, `$CUDA_PATH`
+and `/usr/local/cuda`. The extension has machine code for compute capabilities 7.5 (T4) while the
+compiler still knows it, 8.0 and 9.0, and with CUDA 12.8 or newer 10.0 and 12.0, and PTX of the
+newest for what comes after. `CUDA_ARCHS` takes another list (`"90"`, `"80;90"`, `"native"`). It
+needs neither torch nor a GPU to be built, and links the CUDA runtime statically. Triton comes with
+PyTorch's CUDA builds and compiles its kernels on first use; nothing is tuned at run time.
 
 ## What holds
 
@@ -91,14 +92,22 @@ for the paper's layer (B 20, L 40, h 128, T 7, two directions, float32) that is 
 
 - Of a block's 192 KB of weights 144 KB lie in registers and 48 KB in shared memory forward, 160 KB
   and 32 KB backward. They are read from memory once, 19 MB for all blocks.
-- A step's 147,456 multiply-adds of a block take 1152 cycles at 128 a cycle; its reads of shared
-  memory and exchanges between lanes about 1000 at 32 elements a cycle, beside them. 40 steps at
-  1.7 GHz: no less than 27 us, to which the latency of each step's exchanges, gates and barrier
-  comes, some hundred cycles that only a measurement tells.
+- A step's 147,456 multiply-adds of a block alone would take 1152 cycles at 128 a cycle. The machine
+  code has about as many instructions again beside them, to read states from shared memory, to
+  exchange sums between lanes and to move and convert, and a multiprocessor issues them in turn, not
+  side by side: by their number about 2,400 cycles of issue a step. 40 steps at 1.7 GHz: about 56 us,
+  to which the latency of each step's exchanges, gates and barrier comes, some hundred cycles that
+  only a measurement tells. The tensor cores, which would take most of it, are not used.
 - Memory: forward 46 MB (gates read and written, states and W_hn h written), backward 69 MB (with
   both gradients of the gates written); at 3 TB/s 15 and 23 us, during the steps.
 - The products with the inputs, 17.6 GFLOP forward in the first layer (D 2048), take 350 us at
   50 TFLOP/s: the recurrence is the smaller part.
+- Those products are torch's and follow its setting of their precision (IEEE float32, unless
+  `torch.set_float32_matmul_precision` or `torch.backends.cuda.matmul` says otherwise); the products
+  of the recurrence are IEEE float32 always. cuDNN's GRU takes TF32 by default, by a setting of its
+  own (`torch.backends.cudnn.allow_tf32`), so that the two are compared in one precision at a time.
+  In IEEE float32 at B 256, where one matrix product is nearly all there is to either, cuDNN's
+  kernels are expected to be the faster ones.
 
 These are predictions, not measurements.
 
@@ -108,8 +117,8 @@ Without a GPU, in every run of the tests: the CUDA kernels are compiled as C++ a
 block by block, every thread on its own stack, in orders that change from barrier to barrier, with
 shared memory that starts as NaN and checks of alignment (`tests/cuda/host_shim`); the Triton
 kernels run in Triton's interpreter (`TRITON_INTERPRET=1 pytest tests/gpu`) and are compiled to
-machine code for 8.0 and 9.0. What depends on a real device, the special-function instructions that
-device code uses for `exp` and `1/x` included, is only seen on one.
+machine code for 8.0 and 9.0, as the launches themselves would be. What depends on a real device is
+only seen on one.
 
 `make gpu` on a GPU machine builds, calls every kernel once, runs `tests/gpu` on the device (parity
 with float64, gradcheck, CUDA graphs, streams, launches, more than 2^31 elements, compute-sanitizer

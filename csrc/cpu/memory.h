@@ -28,6 +28,8 @@ inline void with_type(DType dtype, const Body& body) {
       return body(std::uint8_t{});
     case DType::i64:
       return body(std::int64_t{});
+    case DType::i32:
+      return body(std::int32_t{});
   }
 }
 
@@ -37,7 +39,7 @@ constexpr DType dtype_of() {
 }
 
 inline std::size_t size_of(DType dtype) {
-  constexpr std::size_t sizes[] = {4, 8, 2, 2, 1, 8};
+  constexpr std::size_t sizes[] = {4, 8, 2, 2, 1, 8, 4};
   return sizes[int(dtype)];
 }
 

@@ -92,6 +92,8 @@ __device__ void load(const void* data, DType dtype, std::int64_t index, std::int
       return load(static_cast<const std::uint8_t*>(data) + index, count, absent, to);
     case DType::i64:
       return load(static_cast<const std::int64_t*>(data) + index, count, absent, to);
+    case DType::i32:
+      return load(static_cast<const std::int32_t*>(data) + index, count, absent, to);
   }
 }
 

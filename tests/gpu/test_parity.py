@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fastmtl.backends.native import task_gru_cuda
 from fastmtl.ops import (
@@ -119,6 +121,46 @@ def test_addresses_and_strides(
     strided = problem.put(**{k: VIEWS[view](v) for k, v in problem.tensors().items()})
     for one, other in zip(solve(strided), solve(problem), strict=True):
         assert_close(one, other.double(), one.dtype)
+
+
+def spread(values: Tensor, dim: int, path: Path) -> Tensor:
+    """A matrix with rows or columns 2^30 elements apart, of which little is ever touched: in memory
+    of a device, or in a file with holes on the host."""
+    strides = [1, 1]
+    strides[dim] = 1 << 30
+    size = (1 << 30) * (values.shape[dim] - 1) + values.shape[1 - dim]
+    if values.is_cuda:
+        memory = torch.empty(size, dtype=values.dtype, device=values.device)
+    else:
+        memory = torch.from_file(str(path), shared=True, size=size, dtype=values.dtype)
+    return memory.as_strided(values.shape, strides).copy_(values)
+
+
+@pytest.mark.parametrize("dim", [0, 1], ids=["rows", "columns"])
+@pytest.mark.parametrize("argument", ["logits", "targets", "mask"])
+@pytest.mark.parametrize("name", ["focal_loss", "grouped_focal_loss"])
+def test_offsets_beyond_32_bits(
+    device: torch.device,
+    name: str,
+    argument: str,
+    dim: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if name == "focal_loss":
+        problem = focal_loss_problem(4, 4, torch.bfloat16, labels=torch.uint8)
+    elif argument == "mask":
+        pytest.skip("there is none")
+    else:
+        problem = grouped_focal_loss_problem(4, [2] * 4, torch.bfloat16)
+    if device.type == "cuda" and torch.cuda.mem_get_info()[0] < 32 << 30:
+        pytest.skip("needs 32 GiB of free device memory")
+    # Filling all of it would take long.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    problem = problem.to(device)
+    far = spread(problem.tensors()[argument], dim, tmp_path / "memory")
+    for one, other in zip(solve(problem.put(**{argument: far})), exact(problem), strict=True):
+        assert_close(one, other, torch.bfloat16)
 
 
 GROUPED = one_at_a_time(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
@@ -16,15 +15,6 @@ from fastmtl.backends.triton import INTERPRETED
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
-POINTERS = {
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.bfloat16: "*bf16",
-    torch.float16: "*fp16",
-    torch.uint8: "*u8",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-}
 # Dtypes and compute capabilities. Every one takes long, so that most are slow, and a test of two
 # ways takes one of the quick ones for each.
 QUICK = [(torch.float32, 80), (torch.bfloat16, 90)]
@@ -53,28 +43,20 @@ def _name(value: Any) -> str:
     return f"{value[0]}-sm_{value[1]}" if isinstance(value, tuple) else str(value)
 
 
-def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> bytes:
-    """The machine code of a kernel for the arguments of a launch."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+class Driver:
+    """A GPU as Triton's launcher sees it: enough to compile for, and none to run on."""
 
-    parameters = inspect.signature(kernel.fn)
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int, ...], Any] = {}
-    options = {name: kwargs.pop(name) for name in ("num_warps",) if name in kwargs}
-    for index, (name, value) in enumerate(parameters.bind(*args, **kwargs).arguments.items()):
-        constant = "constexpr" in str(parameters.parameters[name].annotation)
-        if constant or value is None:
-            signature[name] = "constexpr"
-            constants[index,] = value
-        elif isinstance(value, torch.Tensor):
-            signature[name] = POINTERS[value.dtype]
-        else:
-            signature[name] = "fp32" if isinstance(value, float) else "i32"
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    target = GPUTarget("cuda", capability, 32)
-    code: bytes = triton.compile(source, target=target, options=options).asm["cubin"]
-    return code
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_device(self) -> int:
+        return self.capability  # by which compiled kernels are told apart
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        return triton.backends.compiler.GPUTarget("cuda", self.capability, 32)
 
 
 @pytest.fixture(
@@ -84,52 +66,80 @@ def compile_launch(kernel: Any, capability: int, args: Any, kwargs: Any) -> byte
 def dtype(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> Iterator[torch.dtype]:
-    """A dtype, for which every launch is compiled in place of running it."""
+    """A dtype, for which every launch is compiled in place of running it.
+
+    By the launcher's own code, which makes a constant of 1 and of None, and knows of integers and
+    addresses that 16 divides; each is another kernel.
+    """
     dtype, capability = request.param
     sizes: list[int] = []
+    launch = triton.runtime.jit.JITFunction.run
 
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        sizes.append(len(compile_launch(kernel, capability, args, kwargs)))
+        compiled = launch(kernel, *args, grid=grid, warmup=True, **kwargs)
+        sizes.append(len(compiled.asm["cubin"]))
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", run)
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver(capability))
     yield dtype
     assert sizes
     assert min(sizes) > 1000
 
 
+# Sizes that are 1, that 16 divides, and that neither holds for.
+SHAPES = [(1, 1), (64, 16), (20, 7)]
+
+
 @two_ways("reduction", "task", "none")
 def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
-    logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(7)
-    mask, weight = logits == 0, scale + 1
-    gamma = 2.0 if reduction == "task" else 2.5
-    kernels = load("triton", "focal_loss")
-    kernels.forward(logits, logits, mask, weight, gamma, reduction)
-    grad = torch.zeros((20, 7) if reduction == "none" else ())
-    kernels.backward(grad, scale, logits, mask, None, None, gamma, reduction)
+    for rows, tasks in SHAPES:
+        logits, scale = torch.zeros(rows, tasks, dtype=dtype), torch.zeros(tasks)
+        mask, weight = logits == 0, scale + 1
+        gamma = 2.0 if reduction == "task" else 2.5
+        kernels = load("triton", "focal_loss")
+        kernels.forward(logits, logits, mask, weight, gamma, reduction)
+        grad = torch.zeros((rows, tasks) if reduction == "none" else ())
+        kernels.backward(grad, scale, logits, mask, None, None, gamma, reduction)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_reductions_to_one_number(dtype: torch.dtype, reduction: str) -> None:
+    # One program, more than one, and a number of them that 16 divides.
+    for rows in (20, 5000, 1 << 15):
+        logits = torch.zeros(rows, 7, dtype=dtype)
+        load("triton", "focal_loss").forward(logits, logits, None, None, 2.0, reduction)
+        targets = torch.zeros(rows, 2, dtype=torch.int64)
+        arguments = (logits, targets, None, [3, 4], -100, 2.0, reduction)
+        load("triton", "grouped_focal_loss").forward(*arguments)
 
 
 def test_grouped_focal_loss(dtype: torch.dtype) -> None:
-    logits, scale = torch.zeros(20, 7, dtype=dtype), torch.zeros(2)
-    targets, weight = torch.zeros(20, 2, dtype=torch.int64), torch.ones(7)
-    arguments = (logits, targets, weight, [3, 4], -100, 2.5, "task")
     kernels = load("triton", "grouped_focal_loss")
-    kernels.forward(*arguments)
-    kernels.backward(torch.zeros(2), scale, *arguments)
+    for rows, sizes in [(1, [1]), (64, [16]), (20, [3, 4])]:
+        groups, classes = len(sizes), sum(sizes)
+        logits, scale = torch.zeros(rows, classes, dtype=dtype), torch.zeros(groups)
+        targets, weight = torch.zeros(rows, groups, dtype=torch.int64), torch.ones(classes)
+        arguments = (logits, targets, weight, sizes, -100, 2.5, "task")
+        kernels.forward(*arguments)
+        kernels.backward(torch.zeros(groups), scale, *arguments)
 
 
 def test_norms(dtype: torch.dtype) -> None:
-    stacked = torch.zeros(3, 40, dtype=dtype)
     kernels = load("triton", "stacked_norms")
-    norms = kernels.forward([stacked])
-    kernels.backward(norms, norms, [stacked])
+    for shape in [(1, 1), (3, 64), (3, 41)]:
+        stacked = torch.zeros(shape, dtype=dtype)
+        norms = kernels.forward([stacked])
+        kernels.backward(norms, norms, [stacked])
 
 
+@pytest.mark.parametrize("features", [1, 64, 33])
 @two_ways("count", 12, 3)
-def test_graph_fusion(dtype: torch.dtype, count: int) -> None:
+def test_graph_fusion(dtype: torch.dtype, count: int, features: int) -> None:
     edges = torch.tensor(list(combinations(range(count), 2)))
-    vertices, importance = torch.zeros(2, count, 64, dtype=dtype), torch.zeros(2, count).to(dtype)
-    edge_vertices = torch.zeros(2, len(edges), 32, dtype=dtype)
+    vertices = torch.zeros(2, count, features, dtype=dtype)
+    importance = torch.zeros(2, count, dtype=dtype)
+    edge_vertices = torch.zeros(2, len(edges), features // 2 + 1, dtype=dtype)
     kernels = load("triton", "graph_fusion")
     fused, weights, stats = kernels.forward(vertices, importance, edge_vertices, edges, 0.5)
     kernels.backward(fused, weights, stats, vertices, importance, edge_vertices, edges, 0.5)

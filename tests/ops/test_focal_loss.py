@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastmtl import use_backend
 from fastmtl.ops import focal_loss
 from tests.axes import one_at_a_time
 from tests.problems import Problem, check, closed_form, exact, focal_loss_problem, seeds_for, solve
@@ -249,3 +251,21 @@ GOOD: dict[str, Any] = {"logits": torch.zeros(4, 2), "targets": torch.zeros(4, 2
 def test_wrong_arguments(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         focal_loss(**GOOD | wrong)
+
+
+def test_targets_of_32_bits_are_read_as_they_are() -> None:
+    class Conversions(TorchDispatchMode):
+        found: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if "_to_copy" in str(func):
+                self.found.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    pytest.importorskip("fastmtl._cpu")
+    logits = torch.randn(20, 7, requires_grad=True)
+    with use_backend("native"), Conversions():
+        focal_loss(logits, torch.ones(20, 7, dtype=torch.int32)).sum().backward()
+    assert Conversions.found == []

@@ -25,6 +25,7 @@ DTYPES = {
     torch.uint8: 4,
     torch.bool: 4,
     torch.int64: 5,
+    torch.int32: 6,
 }
 _ABSENT = (0, 0, 0, 0)
 

@@ -164,7 +164,7 @@ def _forward(
     counts = tl.zeros((ROWS, COLUMNS), tl.int32)
     step = tl.num_programs(0) * ROWS
     for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
-        row = first + tl.arange(0, ROWS)
+        row = first + tl.arange(0, ROWS).to(tl.int64)
         inside = (row < rows)[:, None] & (column < tasks)[None, :]
         z = _load(logits, z_row, z_column, row, column, inside).to(REAL)
         y, present = _labels(

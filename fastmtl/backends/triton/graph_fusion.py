@@ -169,7 +169,7 @@ def _multiply_pairs(
     """Dot products of the exponentials of a sample's vertices; fills the stats of vertices."""
     b = tl.program_id(0).to(tl.int64)
     p = tl.arange(0, VERTICES)
-    rows = vertices + b * count * features + p[:, None] * features
+    rows = vertices + b * count * features + p.to(tl.int64)[:, None] * features
     largest = tl.full((VERTICES,), float("-inf"), REAL)
     for first in range(0, features, BLOCK):
         i = first + tl.arange(0, BLOCK)
@@ -188,7 +188,8 @@ def _multiply_pairs(
     tl.store(pairs + b * count * count + p[:, None] * count + p[None, :], products, known)
     squares = tl.sum(tl.where(p[:, None] == p[None, :], products, 0.0), 1)
     of_vertices = stats + b * (edge_count + 2 * count) + edge_count
-    tl.store(of_vertices + p, largest, p < count)
+    # Triton 3.6 does not compile a store of `largest` itself in float32.
+    tl.store(of_vertices + p, shift, p < count)
     tl.store(of_vertices + count + p, squares, p < count)
 
 
@@ -328,7 +329,7 @@ def _vertex_gradient(
     p = tl.arange(0, VERTICES)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = (p < count)[:, None] & (i < features)[None, :]
-    index = sample * count * features + p[:, None] * features + i[None, :]
+    index = sample * count * features + p.to(tl.int64)[:, None] * features + i[None, :]
     largest = stats + sample * (edge_count + 2 * count) + edge_count
     v = tl.load(vertices + index, inside, 0.0).to(REAL)
     u = tl.exp(v - tl.load(largest + p, p < count, 0.0)[:, None])

@@ -188,12 +188,12 @@ def _forward(
     CLASSES: tl.constexpr,
 ):
     gamma = joined(gamma_high, gamma_low, REAL)
-    group = tl.program_id(1)
+    group = tl.program_id(1).to(tl.int64)
     sums = tl.zeros((ROWS,), REAL)
     counts = tl.zeros((ROWS,), tl.int32)
     step = tl.num_programs(0) * ROWS
     for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
-        row = first + tl.arange(0, ROWS)
+        row = first + tl.arange(0, ROWS).to(tl.int64)
         _, _, _, missing, weight, _, margin = _group(
             logits,
             z_row,
@@ -248,7 +248,7 @@ def _backward(
     CLASSES: tl.constexpr,
 ):
     gamma = joined(gamma_high, gamma_low, REAL)
-    group = tl.program_id(1)
+    group = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     z, inside, own, missing, weight, others, margin = _group(
         logits,

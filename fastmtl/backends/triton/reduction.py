@@ -70,7 +70,7 @@ def _finish_all(
 ):
     sums = tl.zeros((BLOCK,), tl.float64)
     counts = tl.zeros((BLOCK,), tl.float64)
-    total = programs.to(tl.int64) * columns
+    total = tl.full((), programs, tl.int64) * columns  # one program is a constant
     for first in range(0, total, BLOCK):
         item = first + tl.arange(0, BLOCK).to(tl.int64)
         index = item // columns * 2 * columns + item % columns
