@@ -21,7 +21,6 @@ from fastmtl.export.deployed import Deployed
 from fastmtl.export.lowering import decompositions
 from fastmtl.training import Predictor
 from fastmtl.training.checkpoint import write_atomic
-from fastmtl.training.metrics import THRESHOLD
 from fastmtl.training.options import check_choice
 
 # What the file's probabilities may differ by from the model's.
@@ -66,7 +65,7 @@ def export(
         "inputs": deployed.inputs(),
         "features": deployed.sizes,
         "label_names": predictor.label_names,
-        "threshold": THRESHOLD,
+        "threshold": predictor.threshold,
     }
     with _quiet():
         content, run = FORMATS[kind](deployed, facts)

@@ -12,6 +12,7 @@ import torch
 
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
+from fastmtl.training.precision import PRECISIONS
 from fastmtl.training.recipes import BALANCERS, FUSION_MODELS, MODELS, ONLY_FOR, SEQUENCE_MODELS
 from fastmtl.training.thresholds import THRESHOLDS
 
@@ -141,6 +142,12 @@ class TrainConfig:
         maximum=2**63 - 1,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", "Run")
+    precision: str = option(
+        "float32",
+        f"What training multiplies in: {', '.join(PRECISIONS)}; weights stay float32.",
+        "Run",
+        choices=tuple(PRECISIONS),
+    )
     threads: int | None = option(
         None, "CPU threads.", "Run", minimum=1, maximum=MOST_THREADS, unset="torch's choice"
     )

@@ -77,6 +77,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     standardizer: Standardizer | None
     progress: Progress
+    scaler: torch.amp.GradScaler | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def keep_best(self) -> None:
@@ -102,7 +103,10 @@ class RunState:
     def values(self) -> dict[str, Any]:
         """The JSON-able part of the state."""
         stepped = sorted(self.optimizer.state_dict()["state"])
-        return {**self.progress.to_dict(), "optimized": stepped}
+        values = {**self.progress.to_dict(), "optimized": stepped}
+        if self.scaler is not None:
+            values["scaler"] = self.scaler.state_dict()
+        return values
 
     def load(
         self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device
@@ -123,6 +127,8 @@ class RunState:
         self.model.load_state_dict(take_prefix("model", tensors))
         self.balancer.load_state_dict(take_prefix("balancer", tensors))
         load_optimizer(self.optimizer, optimizer)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(values["scaler"])
         self.best = {name: value.to(device) for name, value in best.items()}
         self.progress = progress
 

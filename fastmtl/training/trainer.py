@@ -26,6 +26,7 @@ from fastmtl.training.lock import DirectoryLock, locked
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.optimizer import learning_rate, make_optimizer, set_lr
 from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.precision import Precision
 from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.recipes import MAKING, class_name, model_name
 from fastmtl.training.report import Reporter
@@ -125,8 +126,14 @@ class Trainer:
             data = self.standardizer.transform(data)
         self.batches = Batches(data, self.device)
         self.optimizer = make_optimizer(model, balancer, config, self.device)
+        self.precision = Precision(config.precision, self.device)
         self.state = RunState(
-            model, balancer, self.optimizer, self.standardizer, Progress(monitor=config.monitor)
+            model,
+            balancer,
+            self.optimizer,
+            self.standardizer,
+            Progress(monitor=config.monitor),
+            self.precision.scaler,
         )
 
     @classmethod
@@ -282,7 +289,7 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, stop: StopRequest) -> list[float | None]:
         """One pass over the training split; the mean loss of each task (T,)."""
-        config = self.config
+        config, precision = self.config, self.precision
         order = shuffled(self.rows["train"], config.seed, epoch)
         self.model.train()
         totals = torch.zeros(len(self.label_names), device=self.device)
@@ -297,11 +304,11 @@ class Trainer:
             for step, batch in enumerate(self.batches(order, config.batch_size)):
                 stop.check()
                 set_lr(self.optimizer, learning_rate(config, epoch, step, steps))
-                losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
-                self.balancer.backward(losses, present=batch.counts > 0)
-                if config.clip_grad_norm is not None:
-                    nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad_norm)
-                self.optimizer.step()
+                with precision.autocast():
+                    losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
+                present = batch.counts > 0
+                self.balancer.backward(losses, present=present, scaler=precision.scaler)
+                precision.step(self.optimizer, self.model.parameters(), config.clip_grad_norm)
                 self.optimizer.zero_grad()
                 totals.addcmul_(losses.detach(), batch.counts)
                 counts += batch.counts
