@@ -154,8 +154,8 @@ BACKENDS = [
     Fault(
         "rank-one-norms-summed-over-tasks",
         "fastmtl/backends/task_grads.py",
-        "squares *= x.to(dtype).square().sum((-2, -1))",
-        "squares *= x.to(dtype).square().sum()",
+        "squares *= x.to(squares.dtype).square().sum((-2, -1))",
+        "squares *= x.to(squares.dtype).square().sum()",
         GRADS,
     ),
     Fault(
