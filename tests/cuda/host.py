@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,10 @@ from torch import Tensor
 from fastmtl.backends.native import memory
 
 SHIM = Path(__file__).resolve().parent / "host_shim"
-BUILD = SHIM.parents[2] / "build" / f"cuda_host-{sys.implementation.cache_tag}"
+# What `make sanitize` builds the kernels with, in directories of their own.
+SANITIZE = os.environ.get("FASTMTL_SANITIZE", "")
+_NAME = "-".join(["cuda_host", sys.implementation.cache_tag or "", *SANITIZE.split(",")])
+BUILD = SHIM.parents[2] / "build" / _NAME.rstrip("-")
 
 
 @cache
@@ -42,6 +46,7 @@ def kernels() -> ModuleType:
                 f"-DCMAKE_MAKE_PROGRAM={ninja}",
                 f"-DPython_EXECUTABLE={sys.executable}",
                 f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+                f"-DSANITIZE={SANITIZE}",
             ],
             [cmake, "--build", str(BUILD)],
         ):

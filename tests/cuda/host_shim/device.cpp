@@ -3,9 +3,10 @@
 // Threads run one at a time, each until it reaches a barrier or a warp's exchange, in an order that
 // changes from pass to pass, and between two barriers some warps wait until the others can go no
 // further. A result that leans on an order that CUDA does not promise, for want of a barrier,
-// therefore comes out wrong. Shared memory starts as NaN in every block and has a
-// guard behind it; a barrier or exchange that not all threads reach ends the launch with an error,
-// and so does a misaligned access (the kernels are compiled with -fsanitize=alignment).
+// therefore comes out wrong; races.cpp finds it even where the result is right. Shared memory
+// starts as NaN in every block and has a guard behind it; a barrier or exchange that not all
+// threads reach ends the launch with an error, and so does a misaligned access (the kernels are
+// compiled with -fsanitize=alignment).
 #include <ucontext.h>
 
 #include <cstdio>
@@ -17,12 +18,13 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "races.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace fastmtl {
 inline namespace cuda {
-alignas(16) unsigned char shared_memory[1 << 18];
+alignas(4096) unsigned char shared_memory[1 << 18];  // whole pages, for races.cpp
 }
 }  // namespace fastmtl
 
@@ -92,6 +94,7 @@ bool release_warp(Thread* warp) {
       memcpy(warp[other].seen, warp[other].given, sizeof(warp[other].seen));
       warp[other].state = State::ready;
     }
+    if (mask == ~0u) races::meet_warp(unsigned(warp - device().threads.data()) / warp_size);
     released = true;
   }
   return released;
@@ -106,6 +109,7 @@ bool release_barrier(unsigned count) {
   }
   for (unsigned t = 0; t < count; ++t)
     if (device().threads[t].state == State::at_barrier) device().threads[t].state = State::ready;
+  races::meet_block();
   return waiting;
 }
 
@@ -118,7 +122,9 @@ bool resume(const std::vector<unsigned>& order, unsigned warps) {
     moved = true;
     d.running = &d.threads[t];
     threadIdx = dim3(t);
+    races::resume(t, d.running->stack.get(), stack_bytes);
     swapcontext(&d.scheduler, &d.threads[t].context);
+    races::suspend();
   }
   return moved;
 }
@@ -172,6 +178,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
   d.body = &thread;
   gridDim = config.gridDim;
   blockDim = config.blockDim;
+  races::begin_launch(fastmtl::shared_memory, sizeof(fastmtl::shared_memory));
   std::vector<unsigned> blocks(std::size_t(gridDim.x) * gridDim.y);
   std::iota(blocks.begin(), blocks.end(), 0u);
   std::shuffle(blocks.begin(), blocks.end(), d.random);
@@ -180,7 +187,9 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
     unsigned char* memory = fastmtl::shared_memory;
     std::fill_n(memory, bytes, poison);
     std::fill_n(memory + bytes, guard_bytes, guard);
+    races::begin_block(block);
     run_block(count);
+    if (races::found()) d.error = cudaErrorLaunchFailure;
     const bool intact = std::all_of(memory + bytes, memory + bytes + guard_bytes,
                                     [](unsigned char byte) { return byte == guard; });
     if (!intact) fail(cudaErrorLaunchFailure, "a write behind shared memory");
