@@ -21,7 +21,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.training.peer_models import PEERS, Array, Peer, Rows, mean_average_precision
@@ -32,6 +31,7 @@ from fastmtl.reproduce.execute import flat_features
 from fastmtl.training import RunError, multilabel_metrics
 from fastmtl.training.checkpoint import read_sealed, seal, write_json
 from fastmtl.training.inputs import fingerprint
+from fastmtl.training.thresholds import HALF, best_threshold
 
 
 def split_rows(dataset: MultiTaskData) -> dict[str, Rows]:
@@ -42,30 +42,10 @@ def split_rows(dataset: MultiTaskData) -> dict[str, Rows]:
     return {split: Rows(x[rows], y[rows]) for split, rows in splits.items()}
 
 
-def best_threshold(scores: Array, y: Array) -> float:
-    """The threshold t with the highest micro-F1 of scores > t, one for all labels.
-
-    The middle between the neighbouring scores; labels that are missing do not count.
-
-    Example:
-        >>> best_threshold(np.array([[0.1, 0.2], [0.3, 0.4]]), np.array([[0, 0], [1, np.nan]]))
-        0.25
-    """
-    present = ~np.isnan(y)
-    order = np.argsort(-scores[present], kind="stable")
-    falling, labels = scores[present][order].astype(float), y[present][order]
-    taken = np.arange(1, len(labels) + 1)
-    f1 = 2 * labels.cumsum() / (taken + max(labels.sum(), 1))
-    following = np.append(falling[1:], 0.0)
-    # Equal scores are on one side of any threshold.
-    f1[falling == following] = -1
-    best = int(f1.argmax())
-    return float((falling[best] + following[best]) / 2)
-
-
-def measure(scores: Array, rows: Rows, names: list[str]) -> dict[str, Any]:
+def measure(scores: Array, rows: Rows, names: list[str], threshold: float = HALF) -> dict[str, Any]:
     """fastmtl's metrics."""
-    return multilabel_metrics(torch.as_tensor(scores), torch.as_tensor(rows.y), names)
+    targets = torch.as_tensor(rows.y)
+    return multilabel_metrics(torch.as_tensor(scores), targets, names, threshold=threshold)
 
 
 def run(peer: Peer, dataset: MultiTaskData, seed: int, settings: int) -> dict[str, Any]:
@@ -82,16 +62,16 @@ def run(peer: Peer, dataset: MultiTaskData, seed: int, settings: int) -> dict[st
         trials.append({"setting": setting, "val_map": value, "seconds": seconds})
         if value > best_map:
             best_map, predict, chosen = value, fitted, trials[-1]
-            threshold = best_threshold(scores, rows["val"].y)
+            targets = torch.as_tensor(rows["val"].y)
+            threshold = best_threshold(torch.as_tensor(scores), targets, "micro_f1")
     scores = predict(rows["test"].x).astype(float)
-    decided = (scores > threshold).astype(float)
     return {
         "trials": trials,
         "chosen": chosen["setting"],
         "seconds": chosen["seconds"],
         "test": measure(scores, rows["test"], dataset.label_names),
         "threshold": threshold,
-        "test_at_threshold": measure(decided, rows["test"], dataset.label_names),
+        "test_at_threshold": measure(scores, rows["test"], dataset.label_names, threshold),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastmtl.nn.balance_at import BALANCE_AT
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
 from fastmtl.training.precision import PRECISIONS
@@ -18,7 +19,6 @@ from fastmtl.training.thresholds import THRESHOLDS
 
 # OpenMP ends the process where the system cannot start as many as it was asked for.
 MOST_THREADS = 1024
-BALANCE_AT = ("shared", "first", "last")
 
 
 @dataclass(frozen=True)

@@ -105,21 +105,6 @@ def test_a_chain_reads_the_labels_before():
     assert right[0] > right[1]
 
 
-@pytest.mark.parametrize("levels", [3, 1000])
-def test_the_threshold_has_the_highest_micro_f1(levels):
-    rng = np.random.default_rng(levels)
-    scores = rng.integers(0, levels + 1, (40, 3)) / levels
-    y = (scores + rng.normal(size=scores.shape) > 1).astype(float)
-    y[rng.random(y.shape) < 0.1] = np.nan
-
-    def f1(threshold):
-        decided = torch.from_numpy((scores > threshold).astype(float))
-        return multilabel_metrics(decided, torch.from_numpy(y))["micro_f1"]
-
-    best = f1(peers.best_threshold(scores, y))
-    assert best == pytest.approx(max(map(f1, np.unique(scores) - 1e-9)))
-
-
 def test_runs_are_stored_and_not_done_again(folder, tmp_path, capsys, monkeypatch):
     arguments = [folder, tmp_path / "out", "--only", "natural_scene", "mosi", "--seeds", "2"]
     arguments += ["--peers", "ridge", "perceptron", "--settings", "2"]
