@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow torture lint sdist cuda bench gpu clean
+.PHONY: demo test test-slow fuzz sanitize torture lint sdist cuda bench gpu clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +47,35 @@ test-slow: $(STAMP)
 KILLS ?= 1000
 torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS)
+
+# Random calls of every op for so many seconds, and a tenth of that on the CUDA kernels and on
+# Triton's, which are slow here; then damaged files of every kind; see tests/fuzz, tests/torture.
+SECONDS_OF_FUZZING ?= 600
+FUZZ := OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+fuzz: $(STAMP)
+	$(FUZZ) --seconds $(SECONDS_OF_FUZZING)
+	$(FUZZ) --seconds $$(($(SECONDS_OF_FUZZING) / 10)) --on native-cuda
+	TRITON_INTERPRET=1 $(FUZZ) --seconds $$(($(SECONDS_OF_FUZZING) / 10))
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.files --cases 2000 --seconds $(SECONDS_OF_FUZZING)
+
+# The native kernels and the CUDA kernels on the host under AddressSanitizer and
+# UndefinedBehaviorSanitizer, whose runtime has to be loaded before Python's; then the CUDA kernels
+# under the search for races of tests/cuda/host_shim/races.cpp. Without -O3, which would take long to
+# compile. `SANITIZED=tests/ops/test_task_gru.py` runs fewer tests.
+SANITIZED ?= tests/ops tests/backends tests/cuda tests/gpu/test_parity.py
+SANITIZERS := address,undefined
+SANITIZED_BUILD := build/sanitized
+RUNTIME = $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CXX) -print-file-name=$(library)))
+sanitize: $(STAMP)
+	$(TOOLS) cmake -G Ninja -S . -B $(SANITIZED_BUILD) -DFASTMTL_SANITIZE=$(SANITIZERS) \
+	  -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(TOOLS) cmake --build $(SANITIZED_BUILD) --target _cpu
+	LD_PRELOAD="$(RUNTIME)" FASTMTL_SANITIZE=$(SANITIZERS) FASTMTL_SANITIZED=$(SANITIZED_BUILD) \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=2 \
+	  $(BIN)/python -m pytest -q -p tests.sanitized $(SANITIZED)
+	FASTMTL_SANITIZE=thread $(PYTEST) tests/cuda tests/gpu/test_parity.py -k "not triton"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
