@@ -55,7 +55,7 @@ FASTMTL_INLINE T narrow(Real value) {
 }
 template <>
 FASTMTL_INLINE BFloat16 narrow<BFloat16, float>(float value) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   BFloat16 result;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
   return result;

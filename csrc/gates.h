@@ -11,7 +11,7 @@ inline namespace FASTMTL_ISA {
 // a / b for a normal b whose reciprocal is normal.
 template <class Real>
 FASTMTL_INLINE Real quotient(Real a, Real b) {
-#ifdef __CUDA_ARCH__
+#ifdef FASTMTL_SPECIAL_FUNCTIONS
   return a * reciprocal(b);
 #else
   return a / b;

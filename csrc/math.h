@@ -31,27 +31,37 @@ FASTMTL_INLINE To bits(From value) {
 }
 
 #ifdef __CUDA_ARCH__
-// exp(x) and 1 / x from the special-function units, within a few ulp. exp takes what rounding
-// x / ln2 lost as a factor of its own, without which its relative error would grow with |x|.
-__device__ __forceinline__ float device_exp(float x) {
-  const float scaled = x * 1.44269502f;
-  const float lost = fmaf(x, 1.44269502f, -scaled) + x * 1.92596299e-8f;
+// 2^x and 1 / x from the special-function units.
+#define FASTMTL_SPECIAL_FUNCTIONS
+__device__ __forceinline__ float ex2_approx(float x) {
   float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(scaled));
-  return fmaf(result, lost * 0.693147181f, result);
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 }
-__device__ __forceinline__ float device_reciprocal(float x) {
+__device__ __forceinline__ float rcp_approx(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
-__device__ __forceinline__ double device_reciprocal(double x) { return 1 / x; }
+#endif
+
+#ifdef FASTMTL_SPECIAL_FUNCTIONS  // of a device, or of the tests that stand in for one
+// exp(x) and 1 / x, within a few ulp. exp takes what rounding x / ln2 lost as a factor of its own,
+// without which its relative error would grow with |x|.
+FASTMTL_INLINE float device_exp(float x) {
+  const float scaled = x * 1.44269502f;
+  const float lost = fmaf(x, 1.44269502f, -scaled) + x * 1.92596299e-8f;
+  const float power = ex2_approx(scaled);
+  return fmaf(power, lost * 0.693147181f, power);
+}
+FASTMTL_INLINE float device_reciprocal(float x) { return rcp_approx(x); }
+FASTMTL_INLINE double device_reciprocal(double x) { return 1 / x; }
 #endif
 
 // 1 / x for a normal x whose reciprocal is normal.
 template <class Real>
 FASTMTL_INLINE Real reciprocal(Real x) {
-#ifdef __CUDA_ARCH__
+#ifdef FASTMTL_SPECIAL_FUNCTIONS
   return device_reciprocal(x);
 #else
   return 1 / x;
@@ -149,7 +159,7 @@ FASTMTL_INLINE Real raised(Real x, typename Series<Real>::Int power) {
 template <class Real>
 FASTMTL_INLINE Real exp_nonpositive(Real x) {
   using S = Series<Real>;
-#ifdef __CUDA_ARCH__
+#ifdef FASTMTL_SPECIAL_FUNCTIONS
   if constexpr (sizeof(Real) == sizeof(float)) return x < S::lowest ? 0.0f : device_exp(x);
 #endif
   const Reduced<Real> e = reduced(x);

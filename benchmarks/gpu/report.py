@@ -95,17 +95,18 @@ for the paper's layer (B 20, L 40, h 128, T 7, two directions, float32) that is 
 - A step's 147,456 multiply-adds of a block alone would take 1152 cycles at 128 a cycle. The machine
   code has about as many instructions again beside them, to read states from shared memory, to
   exchange sums between lanes and to move and convert, and a multiprocessor issues them in turn, not
-  side by side: by their number about 2,400 cycles of issue a step. 40 steps at 1.7 GHz: about 56 us,
-  to which the latency of each step's exchanges, gates and barrier comes, some hundred cycles that
-  only a measurement tells. The tensor cores, which would take most of it, are not used.
+  side by side: by their number about 2,400 cycles of issue a step. 40 steps at 1.7 GHz: about
+  56 us, to which the latency of each step's exchanges, gates and barrier comes, some hundred cycles
+  that only a measurement tells. The tensor cores, which would take most of it, are not used.
 - Memory: forward 46 MB (gates read and written, states and W_hn h written), backward 69 MB (with
   both gradients of the gates written); at 3 TB/s 15 and 23 us, during the steps.
 - The products with the inputs, 17.6 GFLOP forward in the first layer (D 2048), take 350 us at
   50 TFLOP/s: the recurrence is the smaller part.
 - Those products are torch's and follow its setting of their precision (IEEE float32, unless
   `torch.set_float32_matmul_precision` or `torch.backends.cuda.matmul` says otherwise); the products
-  of the recurrence are IEEE float32 always. cuDNN's GRU takes TF32 by default, by a setting of its
-  own (`torch.backends.cudnn.allow_tf32`), so that the two are compared in one precision at a time.
+  of a recurrence in one launch are IEEE float32 always. cuDNN's GRU takes TF32 by default, by a
+  setting of its own (`torch.backends.cudnn.allow_tf32`), so that the two are compared in one
+  precision at a time.
   In IEEE float32 at B 256, where one matrix product is nearly all there is to either, cuDNN's
   kernels are expected to be the faster ones.
 
@@ -115,7 +116,9 @@ These are predictions, not measurements.
 
 Without a GPU, in every run of the tests: the CUDA kernels are compiled as C++ and run on the host,
 block by block, every thread on its own stack, in orders that change from barrier to barrier, with
-shared memory that starts as NaN and checks of alignment (`tests/cuda/host_shim`); the Triton
+shared memory that starts as NaN, checks of alignment, of the stream and of the device of a launch,
+and the special-function instructions that device code uses for `exp` and `1/x` wrong by as much as
+they may be (`tests/cuda/host_shim`), on tensors between pages that nothing may touch; the Triton
 kernels run in Triton's interpreter (`TRITON_INTERPRET=1 pytest tests/gpu`) and are compiled to
 machine code for 8.0 and 9.0, as the launches themselves would be. What depends on a real device is
 only seen on one.

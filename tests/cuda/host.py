@@ -26,6 +26,9 @@ SANITIZE = os.environ.get("FASTMTL_SANITIZE", "")
 _NAME = "-".join(["cuda_host", sys.implementation.cache_tag or "", *SANITIZE.split(",")])
 BUILD = SHIM.parents[2] / "build" / _NAME.rstrip("-")
 
+# Of all launches, as tests/cuda/host_shim/device.cpp has it: a launch on another one fails.
+DEVICE, STREAM = 1, 0x57EA
+
 
 @cache
 def kernels() -> ModuleType:
@@ -73,11 +76,12 @@ def serving() -> Iterator[None]:
     """Runs the native backend's CPU calls on the CUDA kernels, as for a CUDA tensor."""
 
     def execution(tensor: Tensor, workspace: Tensor | None = None) -> tuple[int, int, int]:
-        return tensor.get_device(), 0, memory.address(workspace)
+        return DEVICE, STREAM, memory.address(workspace)
 
     with (
         mock.patch.object(memory, "cpu", kernels()),
         mock.patch.object(memory, "execution", execution),
         mock.patch.object(memory, "workspace", memory.allocate_workspace),
+        mock.patch.object(memory, "device_of", return_value=DEVICE),
     ):
         yield

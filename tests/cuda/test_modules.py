@@ -11,6 +11,7 @@ import torch
 from tests.cuda import host
 
 NOTHING = (0, 0, 0, 0)
+HERE = (host.DEVICE, host.STREAM, 0)
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -22,7 +23,7 @@ def module(request: pytest.FixtureRequest) -> Any:
 
 
 def execution(module: ModuleType) -> int | tuple[int, int, int]:
-    return 1 if module.device == "cpu" else (0, 0, 0)
+    return 1 if module.device == "cpu" else HERE
 
 
 def matrix(tensor: torch.Tensor, dtype: int) -> tuple[int, ...]:
@@ -87,10 +88,10 @@ def test_limits_hold() -> None:
     groups = module.limits["grouped_focal_loss_groups"] + 1
     with pytest.raises(ValueError, match="at most 768 groups"):
         module.grouped_focal_loss_forward(
-            (0, 0, 0), NOTHING, NOTHING, [2] * groups, 0, 0, -100, 2.0, 0, 0, 0
+            HERE, NOTHING, NOTHING, [2] * groups, 0, 0, -100, 2.0, 0, 0, 0
         )
     with pytest.raises(ValueError, match="at most 1024 tasks"):
-        module.least_norm_weights((0, 0, 0), 0, 0, module.limits["least_norm_tasks"] + 1, 1, 0)
+        module.least_norm_weights(HERE, 0, 0, module.limits["least_norm_tasks"] + 1, 1, 0)
 
 
 def test_memory_that_runs_out() -> None:
@@ -123,9 +124,11 @@ def test_ignored_label(module: Any, ignored: int) -> None:
     targets[:7] = ignored
     kept = targets[:, 0] != ignored
     loss, scale, grad = torch.empty(1), torch.empty(1), torch.empty(40, 3)
-    size = 0 if module.device == "cpu" else module.grouped_focal_loss_workspace(0, 40, 1, 3)
+    size = (
+        0 if module.device == "cpu" else module.grouped_focal_loss_workspace(host.DEVICE, 40, 1, 3)
+    )
     memory = torch.empty(size // 8, dtype=torch.float64)
-    on: Any = 1 if module.device == "cpu" else (0, 0, memory.data_ptr())
+    on: Any = 1 if module.device == "cpu" else (*HERE[:2], memory.data_ptr())
     shared = matrix(logits, 0), matrix(targets, 5), (3,), weight.data_ptr(), 40, ignored, 0.0, 0
     module.grouped_focal_loss_forward(on, *shared, loss.data_ptr(), scale.data_ptr())
     upstream = torch.ones(1)
@@ -137,3 +140,13 @@ def test_ignored_label(module: Any, ignored: int) -> None:
     entropy.backward()
     torch.testing.assert_close(loss[0], entropy.detach())
     torch.testing.assert_close(grad, expected.grad)
+
+
+@pytest.mark.parametrize("on", [(host.DEVICE, 0), (0, host.STREAM)], ids=["stream", "device"])
+def test_a_launch_elsewhere_fails(on: tuple[int, int]) -> None:
+    rows, out = torch.ones(2, 3), torch.empty(2, dtype=torch.float64)
+    module, work = host.kernels(), torch.empty(64, dtype=torch.float64).data_ptr()
+    arguments = (matrix(rows, 0), matrix(rows, 0), 2, 3, False, out.data_ptr())
+    with pytest.raises(RuntimeError, match="invalid resource handle"):
+        module.row_dots((*on, work), *arguments)
+    module.row_dots((*HERE[:2], work), *arguments)

@@ -18,8 +18,8 @@ class Fault:
 
     @property
     def is_native(self) -> bool:
-        """Whether the native core has to be built for it."""
-        return self.path.startswith("csrc/")
+        """Whether the native core has to be built for it; the tests build the CUDA kernels."""
+        return self.path.startswith("csrc/") and not self.path.startswith("csrc/cuda/")
 
 
 FOCAL = ("tests/ops/test_focal_loss.py",)
@@ -32,6 +32,7 @@ GRU = ("tests/ops/test_task_gru.py",)
 CONTRACT = ("tests/ops/test_contract.py",)
 OP = ("tests/ops/test_op.py",)
 REGISTERED = ("tests/ops/test_registered.py",)
+CUDA_FAULTS = ("tests/cuda/test_faults.py",)
 TRAINER = "tests/training/test_trainer.py"
 
 KERNELS = [
@@ -147,6 +148,69 @@ KERNELS = [
         "sums[3 * h + c] += dn * r;",
         "sums[3 * h + c] += dn;",
         GRU,
+    ),
+]
+
+CUDA = [
+    Fault(
+        "one-element-too-many-is-read",
+        "csrc/cuda/vector.cuh",
+        "for (int v = 0; v < V; ++v) to[v] = v < count ? widen<Real>(from[v]) : absent;",
+        "for (int v = 0; v < V; ++v) {\n"
+        "      const Real read = v <= count ? widen<Real>(from[v]) : absent;\n"
+        "      to[v] = v < count ? read : absent;\n"
+        "      if (read == Real(-12345)) to[v] = read;\n"
+        "    }",
+        CUDA_FAULTS,
+        "the 16 bytes of an aligned access do not reach beyond the page that a tensor ends in",
+    ),
+    Fault(
+        "targets-taken-for-aligned",
+        "csrc/cuda/focal_loss.cu",
+        "dense(args.targets, args.tasks) && dense(args.mask, args.tasks))",
+        "args.targets.row_stride == args.tasks && args.targets.column_stride == 1 &&\n"
+        "        dense(args.mask, args.tasks))",
+        CUDA_FAULTS,
+    ),
+    Fault(
+        "rows-of-groups-taken-for-dense",
+        "csrc/cuda/grouped_focal_loss.cu",
+        "row * args.logits.row_stride + begin * stride;\n"
+        "        const Margin<Real> item =\n"
+        "            find_margin<T, lanes, V, Real>(args, row, there ? group : 0",
+        "row * all_classes + begin * stride;\n"
+        "        const Margin<Real> item =\n"
+        "            find_margin<T, lanes, V, Real>(args, row, there ? group : 0",
+        CUDA_FAULTS,
+    ),
+    Fault(
+        "offsets-of-32-bits",
+        "csrc/cuda/loss_tiles.cuh",
+        "return (row + row_in_tile) * matrix.row_stride + column * matrix.column_stride;",
+        "return std::int32_t((row + row_in_tile) * matrix.row_stride +\n"
+        "                        column * matrix.column_stride);",
+        ("tests/gpu/test_parity.py::test_offsets_beyond_32_bits",),
+    ),
+    Fault(
+        "a-stream-of-nobody",
+        "csrc/cuda/launch.cuh",
+        "config.stream = static_cast<cudaStream_t>(stream);",
+        "config.stream = nullptr;",
+        ("tests/cuda/test_modules.py", *CUDA_FAULTS),
+    ),
+    Fault(
+        "whatever-device-is-current",
+        "csrc/cuda/launch.cuh",
+        "changed_ = device != before_;",
+        "changed_ = false;",
+        ("tests/cuda/test_modules.py", *CUDA_FAULTS),
+    ),
+    Fault(
+        "exp-by-a-wrong-constant",
+        "csrc/math.h",
+        "x * 1.92596299e-8f;",
+        "x * 1.92596299e-7f;",
+        CUDA_FAULTS,
     ),
 ]
 
@@ -417,4 +481,4 @@ TRAINING = [
     ),
 ]
 
-FAULTS = KERNELS + BACKENDS + OPS + BALANCING + DATA + TRAINING
+FAULTS = KERNELS + CUDA + BACKENDS + OPS + BALANCING + DATA + TRAINING

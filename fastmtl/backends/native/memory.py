@@ -117,8 +117,13 @@ def workspace(op: str, tensor: Tensor, *sizes: int) -> Tensor | None:
 
 def allocate_workspace(op: str, tensor: Tensor, *sizes: int) -> Tensor | None:
     """`workspace` for the kernels of a module that uses one."""
-    size: int = getattr(module(tensor), f"{op}_workspace")(tensor.get_device(), *sizes)
+    size: int = getattr(module(tensor), f"{op}_workspace")(device_of(tensor), *sizes)
     return tensor.new_empty(size // 8, dtype=torch.float64) if size else None
+
+
+def device_of(tensor: Tensor) -> int:
+    """The number of a tensor's CUDA device."""
+    return tensor.get_device()
 
 
 def current_stream(device: int) -> int:

@@ -102,7 +102,7 @@ def in_one_launch(weight_hh: Tensor) -> bool:
     """Whether the recurrence is one launch."""
     dtype, hidden = memory.DTYPES[weight_hh.dtype], weight_hh.shape[3]
     kernels = memory.module(weight_hh)
-    return bool(kernels.task_gru_in_one_launch(weight_hh.get_device(), dtype, hidden))
+    return bool(kernels.task_gru_in_one_launch(memory.device_of(weight_hh), dtype, hidden))
 
 
 def _forward_at_once(

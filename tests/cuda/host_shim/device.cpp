@@ -36,6 +36,12 @@ constexpr std::size_t default_shared = 48 << 10, most_shared = 64 << 10, guard_b
 constexpr std::size_t stack_bytes = 64 << 10;
 constexpr unsigned char guard = 0xa5, poison = 0xff;
 
+// Two devices, of which the first is current for whoever has not said otherwise, and the second has
+// the one stream there is; tests/cuda/host.py knows both.
+constexpr int devices = 2, device_of_stream = 1;
+const cudaStream_t only_stream = reinterpret_cast<cudaStream_t>(0x57ea);
+thread_local int current_device = 0;
+
 enum class State { ready, at_barrier, at_exchange, done };
 
 struct Thread {
@@ -167,6 +173,9 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
                 const std::function<void()>& thread) {
   Device& d = device();
   const std::lock_guard<std::mutex> lock(d.mutex);
+  // A launch goes to a stream of the current device.
+  if (config.stream != only_stream || current_device != device_of_stream)
+    return cudaErrorInvalidResourceHandle;
   const auto limit = d.shared_limit.find(kernel);
   const std::size_t bytes = config.dynamicSmemBytes;
   const unsigned count = config.blockDim.x;
@@ -214,11 +223,15 @@ const void* exchanged(unsigned lane) { return (device().running - host_shim::lan
 }  // namespace host_shim
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = host_shim::current_device;
   return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= host_shim::devices) return cudaErrorInvalidDevice;
+  host_shim::current_device = device;
+  return cudaSuccess;
+}
 
 // A device small enough that small tensors fill it several times.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
@@ -244,6 +257,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid argument";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+      return "invalid resource handle";
     case cudaErrorMisalignedAddress:
       return "misaligned address";
     default:
