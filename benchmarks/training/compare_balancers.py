@@ -21,7 +21,10 @@ from typing import Any
 from benchmarks.training.reporting import mean_and_deviation
 from fastmtl.training.recipes import BALANCERS
 
-OPTIONS = "--model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 --monitor map"
+OPTIONS = (
+    "--preset paper --model hgfn --hidden-size 128 --dropout 0.3 --batch-size 64 --lr 2e-3 "
+    "--monitor map"
+)
 METRICS = ("micro_f1", "map")
 
 

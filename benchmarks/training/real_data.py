@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.training.reporting import FILES, METRICS, mean_and_deviation
 
-# Data set, and the options of `fastmtl train` beside the defaults.
+# Data set, and the options of `fastmtl train --preset paper`.
 RUNS = {
     "natural_scene": (
         "--model mtmlan --hidden-size 64 --dropout 0.3 --epochs 40 --patience 8 --monitor map"
@@ -34,7 +34,8 @@ RUNS = {
 
 def train(path: Path, options: str, out: Path, seed: int) -> dict[str, Any]:
     """metrics.json of one run of the command line."""
-    command = [sys.executable, "-m", "fastmtl", "train", "--data", str(path), "--out", str(out)]
+    command = [sys.executable, "-m", "fastmtl", "train", "--preset", "paper"]
+    command += ["--data", str(path), "--out", str(out)]
     subprocess.run(
         [*command, *options.split(), "--seed", str(seed), "--overwrite"],
         check=True,

@@ -66,16 +66,16 @@ class TrainConfig:
         True, "Scale features by the training split's mean and deviation.", "Data"
     )
     epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
-    batch_size: int = option(20, "Samples in a step.", "Training", minimum=1)
+    batch_size: int = option(64, "Samples in a step.", "Training", minimum=1)
     lr: float = option(1e-3, "Learning rate of Adam.", "Training", above=0)
     warmup: int = option(
-        0, "Steps over which the learning rate rises to lr.", "Training", minimum=0
+        50, "Steps over which the learning rate rises to lr.", "Training", minimum=0
     )
     lr_decay: float = option(
-        1.0, "Factor of the learning rate after each epoch.", "Training", above=0, maximum=1
+        0.95, "Factor of the learning rate after each epoch.", "Training", above=0, maximum=1
     )
     weight_decay: float = option(
-        0.0, "Share of a weight taken off per step and lr (AdamW), not of biases.", "Training",
+        0.1, "Share of a weight taken off per step and lr (AdamW), not of biases.", "Training",
         minimum=0,
     )  # fmt: skip
     prior_bias: bool = option(
@@ -86,7 +86,7 @@ class TrainConfig:
         10, "Epochs without a better one before stopping.", "Training", minimum=1
     )
     monitor: str = option(
-        "loss",
+        "map",
         "What makes an epoch better, on the validation split: loss, map or micro_f1.",
         "Training",
         choices=MONITORS,
@@ -124,14 +124,14 @@ class TrainConfig:
     shared_features: int | None = option(
         None, "Width of a trainable shared layer.", "Model", minimum=1, unset="none"
     )
-    dropout: float = option(0.0, "Dropout probability.", "Model", minimum=0, below=1)
+    dropout: float = option(0.3, "Dropout probability.", "Model", minimum=0, below=1)
     theta: float = option(0.5, "Offset of the similarity in the edge weights.", "Model", above=0)
     max_level: int = option(3, "Levels of fusion.", "Model", minimum=1)
     similarity_norm: bool = option(
-        False, "Standardise vertices to compare them, so that edge weights differ.", "Model"
+        True, "Standardise vertices to compare them, so that edge weights differ.", "Model"
     )
-    level_norm: bool = option(False, "Standardise the fused vector of each level.", "Model")
-    residual: bool = option(False, "Put the modalities' vectors beside the fused ones.", "Model")
+    level_norm: bool = option(True, "Standardise the fused vector of each level.", "Model")
+    residual: bool = option(True, "Put the modalities' vectors beside the fused ones.", "Model")
     head_size: int = option(64, "Width of the task heads.", "Model", minimum=1)
     interaction: bool = option(False, "Let the tasks exchange features, as MTI-Net does.", "Model")
     seed: int = option(

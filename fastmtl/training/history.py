@@ -52,9 +52,12 @@ class EpochRecord:
         return mean_present(self.val_loss)
 
     def score(self, monitor: str) -> float:
-        """How good the epoch is by one of `MONITORS`, the higher the better; -inf if undefined."""
-        value = -self.total_val_loss if monitor == "loss" else getattr(self, monitor)
-        return -math.inf if value is None else float(value)
+        """How good the epoch is by one of `MONITORS`, the higher the better.
+
+        A figure that no epoch can have, as mAP where validation has no positive, leaves the loss.
+        """
+        figure = None if monitor == "loss" else getattr(self, monitor)
+        return -self.total_val_loss if figure is None else float(figure)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary that json can write."""

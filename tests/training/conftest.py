@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastmtl.training import TrainConfig
+from fastmtl.training import TrainConfig, preset
 
 SEQUENCES = "synthetic:disaster?clips=60&frames=4&features=6&min_frames=2&missing=0.2"
 MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&video=6"
@@ -15,7 +15,7 @@ MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&vid
 
 @pytest.fixture
 def make_config() -> Callable[..., TrainConfig]:
-    """A configuration of a small run, with options of the test's own."""
+    """A configuration of a small run by the plain preset, with options of the test's own."""
 
     def make(model: str = "mtmlan", **options: Any) -> TrainConfig:
         small = {
@@ -25,6 +25,6 @@ def make_config() -> Callable[..., TrainConfig]:
             "attention_size": 3,
             "device": "cpu",
         }
-        return TrainConfig(model=model, **{**small, **options})
+        return TrainConfig(model=model, **{**preset("paper"), **small, **options})
 
     return make
