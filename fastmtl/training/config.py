@@ -25,7 +25,7 @@ MOST_THREADS = 1024
 class TrainConfig:
     """The options of a training run.
 
-    Adam minimises the tasks' focal losses as the balancer weighs them; training stops after
+    AdamW minimises the tasks' focal losses as the balancer weighs them; training stops after
     `patience` epochs without a better one by `monitor` on the validation split: "loss" is the mean
     of the unweighted task losses, "map" and "micro_f1" are figures of `multilabel_metrics`. None
     stands for what the default in words says.
@@ -67,7 +67,7 @@ class TrainConfig:
     )
     epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
     batch_size: int = option(64, "Samples in a step.", "Training", minimum=1)
-    lr: float = option(1e-3, "Learning rate of Adam.", "Training", above=0)
+    lr: float = option(1e-3, "Learning rate of AdamW.", "Training", above=0)
     warmup: int = option(
         50, "Steps over which the learning rate rises to lr.", "Training", minimum=0
     )
