@@ -92,6 +92,7 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         weights = self.weighting(gramian)
         need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
         weights = self._same_on_ranks(torch.where(present, weights, 0))
-        finite = gramian.isfinite().all() & weights.isfinite().all()
-        self.weights.copy_(torch.where(present & finite, weights, self.weights))
+        kept = weights.to(self.weights.dtype)
+        finite = gramian.isfinite().all() & kept.isfinite().all()
+        self.weights.copy_(torch.where(present & finite, kept, self.weights))
         return weights
