@@ -1,6 +1,7 @@
 """Balancers: task weights from the losses and gradients of the one backward pass."""
 
 from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.dual_proj import DualProj
 from fastmtl.balancing.dynamic_average import DynamicWeightAverage
 from fastmtl.balancing.dynamic_multi_task import DynamicMultiTask
 from fastmtl.balancing.equal import Equal
@@ -12,11 +13,13 @@ from fastmtl.balancing.mgda import MGDA
 from fastmtl.balancing.random_weighting import RandomLossWeighting
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 from fastmtl.balancing.uncertainty import UncertaintyWeighting
+from fastmtl.balancing.upgrad import UPGrad
 
 __all__ = [
     "FAMO",
     "MGDA",
     "Balancer",
+    "DualProj",
     "DynamicMultiTask",
     "DynamicWeightAverage",
     "Equal",
@@ -25,5 +28,6 @@ __all__ = [
     "GramianBalancer",
     "RandomLossWeighting",
     "TaskDynamicBalancing",
+    "UPGrad",
     "UncertaintyWeighting",
 ]
