@@ -5,11 +5,13 @@ from fastmtl.balancing.dual_proj import DualProj
 from fastmtl.balancing.dynamic_average import DynamicWeightAverage
 from fastmtl.balancing.dynamic_multi_task import DynamicMultiTask
 from fastmtl.balancing.equal import Equal
+from fastmtl.balancing.fair_grad import FairGrad
 from fastmtl.balancing.famo import FAMO
 from fastmtl.balancing.geometric import GeometricMean
 from fastmtl.balancing.grad_norm import GradNorm
 from fastmtl.balancing.gramian import GramianBalancer
 from fastmtl.balancing.mgda import MGDA
+from fastmtl.balancing.nash_mtl import NashMTL
 from fastmtl.balancing.random_weighting import RandomLossWeighting
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 from fastmtl.balancing.uncertainty import UncertaintyWeighting
@@ -23,9 +25,11 @@ __all__ = [
     "DynamicMultiTask",
     "DynamicWeightAverage",
     "Equal",
+    "FairGrad",
     "GeometricMean",
     "GradNorm",
     "GramianBalancer",
+    "NashMTL",
     "RandomLossWeighting",
     "TaskDynamicBalancing",
     "UPGrad",
