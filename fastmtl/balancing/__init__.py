@@ -1,6 +1,8 @@
 """Balancers: task weights from the losses and gradients of the one backward pass."""
 
+from fastmtl.balancing.aligned_mtl import AlignedMTL
 from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.conflict_free import ConFIG
 from fastmtl.balancing.dual_proj import DualProj
 from fastmtl.balancing.dynamic_average import DynamicWeightAverage
 from fastmtl.balancing.dynamic_multi_task import DynamicMultiTask
@@ -10,6 +12,7 @@ from fastmtl.balancing.famo import FAMO
 from fastmtl.balancing.geometric import GeometricMean
 from fastmtl.balancing.grad_norm import GradNorm
 from fastmtl.balancing.gramian import GramianBalancer
+from fastmtl.balancing.imtl_g import IMTLG
 from fastmtl.balancing.mgda import MGDA
 from fastmtl.balancing.nash_mtl import NashMTL
 from fastmtl.balancing.random_weighting import RandomLossWeighting
@@ -19,8 +22,11 @@ from fastmtl.balancing.upgrad import UPGrad
 
 __all__ = [
     "FAMO",
+    "IMTLG",
     "MGDA",
+    "AlignedMTL",
     "Balancer",
+    "ConFIG",
     "DualProj",
     "DynamicMultiTask",
     "DynamicWeightAverage",
