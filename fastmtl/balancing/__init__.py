@@ -11,10 +11,12 @@ from fastmtl.balancing.fair_grad import FairGrad
 from fastmtl.balancing.famo import FAMO
 from fastmtl.balancing.geometric import GeometricMean
 from fastmtl.balancing.grad_norm import GradNorm
+from fastmtl.balancing.gradvac import GradVac
 from fastmtl.balancing.gramian import GramianBalancer
 from fastmtl.balancing.imtl_g import IMTLG
 from fastmtl.balancing.mgda import MGDA
 from fastmtl.balancing.nash_mtl import NashMTL
+from fastmtl.balancing.pcgrad import PCGrad
 from fastmtl.balancing.random_weighting import RandomLossWeighting
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 from fastmtl.balancing.uncertainty import UncertaintyWeighting
@@ -34,8 +36,10 @@ __all__ = [
     "FairGrad",
     "GeometricMean",
     "GradNorm",
+    "GradVac",
     "GramianBalancer",
     "NashMTL",
+    "PCGrad",
     "RandomLossWeighting",
     "TaskDynamicBalancing",
     "UPGrad",

@@ -1,0 +1,86 @@
+"""The sum of the tasks' gradients, each turned until it is as similar to the others as usual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmtl._checks import need_number
+from fastmtl.balancing.gramian_method import GramianMethod
+from fastmtl.balancing.solvers import UnitGramian, operate
+
+
+class GradVac(GramianMethod):
+    """Gradient vaccine (Wang et al. 2021, "Gradient vaccine: investigating and improving multi-task
+    optimization in massively multilingual models", algorithm 1 and equation 3): every gradient
+    visits all others in random order, and where its cosine with one is below the running mean of
+    that cosine it is turned until it has it,
+
+        phi = cos(g'_i, g_j);    where phi < phihat_ij:
+        g'_i <- g'_i + ||g'_i|| (phihat sqrt(1 - phi^2) - phi sqrt(1 - phihat^2))
+                       / (||g_j|| sqrt(1 - phihat^2)) g_j
+        phihat_ij <- (1 - beta) phihat_ij + beta phi,    d = sum_i g'_i
+
+    The weights are at least 1, but where phihat is negative; absent tasks do not count, and their
+    phihat stay. `phihat` (T, T) is part of `state_dict`. The orders are drawn as in PCGrad.
+
+    Args:
+        model: as in GramianBalancer.
+        beta: how fast the running means follow, in (0, 1].
+        balance_at: as in GramianBalancer.
+
+    Raises:
+        TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a beta out of
+            range.
+
+    Example:
+        >>> from fastmtl.nn import TaskFork
+        >>> fork = TaskFork(num_tasks=2)
+        >>> balancer = GradVac(fork)
+        >>> z = torch.zeros(2, requires_grad=True)
+        >>> first, second = fork.views(z)
+        >>> total = balancer.backward(torch.stack([first[0], second[1] - second[0]]))
+        >>> balancer.weights, balancer.phihat[0, 1]
+        (tensor([2.0000, 1.5000]), tensor(-0.0071))
+    """
+
+    phihat: Tensor
+
+    def __init__(self, model: Any, beta: float = 0.01, *, balance_at: str | None = None) -> None:
+        need_number("beta", beta, above=0.0)
+        if beta > 1:
+            raise ValueError(f"beta: expected a number in (0, 1], got {beta}")
+        super().__init__(model, balance_at=balance_at)
+        self.beta = beta
+        self.register_buffer("phihat", self.weights.new_zeros(self.num_tasks, self.num_tasks))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, beta={self.beta}"
+
+    def _solve(self, tasks: UnitGramian) -> Tensor:
+        targets = self.phihat.double()
+        rows = torch.arange(self.num_tasks, device=targets.device)
+        # The squared norm of a g'_i that is 0 is rounding errors.
+        least = tasks.rounding * tasks.norms.square()
+
+        def turn(product: Tensor, square: Tensor, visited: Tensor) -> Tensor:
+            at = visited.unsqueeze(1)
+            target = targets.gather(1, at).squeeze(1)
+            there = (square > least) & tasks.present[visited] & (visited != rows)
+            norm = torch.where(there, square, 0).sqrt()
+            inverse = tasks.inverse_norms[visited]
+            cosine = torch.where(there, product / torch.where(there, norm, 1) * inverse, 0)
+            cosine = cosine.clamp(-1, 1)
+            mean = torch.where(there, target + self.beta * (cosine - target), target)
+            targets.scatter_(1, at, mean.unsqueeze(1))
+            # A cosine that is always 1 must not divide by 0 the day it is not.
+            sine = (1 - target * target).clamp(min=1e-12).sqrt()
+            turned = norm * (target * (1 - cosine * cosine).sqrt() / sine - cosine) * inverse
+            return torch.where(cosine < target, turned, 0)
+
+        drawn = torch.rand(self.num_tasks, self.num_tasks, device=tasks.norms.device)
+        weights = operate(tasks, self._same_on_ranks(drawn).argsort(1), turn)
+        self.phihat.copy_(targets)
+        return weights
