@@ -2,6 +2,7 @@
 
 from fastmtl.balancing.aligned_mtl import AlignedMTL
 from fastmtl.balancing.base import Balancer
+from fastmtl.balancing.cagrad import CAGrad
 from fastmtl.balancing.conflict_free import ConFIG
 from fastmtl.balancing.dual_proj import DualProj
 from fastmtl.balancing.dynamic_average import DynamicWeightAverage
@@ -28,6 +29,7 @@ __all__ = [
     "MGDA",
     "AlignedMTL",
     "Balancer",
+    "CAGrad",
     "ConFIG",
     "DualProj",
     "DynamicMultiTask",
