@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import Self
 
+from fastmtl.balancing import aligned_mtl, conflict_free
+from fastmtl.balancing.solvers import settle
+from fastmtl.balancing.solvers.eigen import jacobi
 from fastmtl.nn import SharedLinear, TaskLinear
 
 T = 4
@@ -106,9 +112,21 @@ def step_by_autograd(
 
 
 class NoHostSync(TorchDispatchMode):
-    """Raises where a value would have to travel from the device to Python."""
+    """Raises where a value would have to travel from the device to Python. The solvers do what they
+    do on a GPU, where they cannot leave early."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")
+
+    def __enter__(self) -> Self:
+        self._patches = pytest.MonkeyPatch()
+        self._patches.setattr(settle, "_must_wait", lambda device: True)
+        self._patches.setattr(aligned_mtl, "symmetric_eigen", jacobi)
+        self._patches.setattr(conflict_free, "symmetric_eigen", jacobi)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patches.undo()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = func.overloadpacket.__name__

@@ -10,17 +10,27 @@ from torch import Tensor
 
 from fastmtl.balancing import (
     FAMO,
+    IMTLG,
     MGDA,
+    AlignedMTL,
     Balancer,
+    CAGrad,
+    ConFIG,
+    DualProj,
     DynamicMultiTask,
     DynamicWeightAverage,
     Equal,
+    FairGrad,
     GeometricMean,
     GradNorm,
+    GradVac,
     GramianBalancer,
+    NashMTL,
+    PCGrad,
     RandomLossWeighting,
     TaskDynamicBalancing,
     UncertaintyWeighting,
+    UPGrad,
 )
 from tests.balancing.networks import F64, Net, NoHostSync, T, batch
 from tests.tolerances import assert_close
@@ -35,7 +45,7 @@ def inverse_norms(gramian: Tensor) -> Tensor:
 def make(method: type[Balancer], net: Net) -> Balancer:
     if method in LOSS_ONLY:
         return method(T).double()
-    if method in (GradNorm, MGDA):
+    if method is GradNorm or method in GRAMIAN_METHODS:
         return method(net).double()
     if method is GramianBalancer:
         return method(net, inverse_norms).double()
@@ -52,8 +62,31 @@ LOSS_ONLY = [
     GeometricMean,
     FAMO,
 ]
-GRADIENT_BASED = [GradNorm, TaskDynamicBalancing, DynamicMultiTask, GramianBalancer, MGDA]
+GRAMIAN_METHODS = [
+    MGDA,
+    PCGrad,
+    GradVac,
+    CAGrad,
+    NashMTL,
+    FairGrad,
+    IMTLG,
+    AlignedMTL,
+    ConFIG,
+    UPGrad,
+    DualProj,
+]
+GRADIENT_BASED = [
+    GradNorm,
+    TaskDynamicBalancing,
+    DynamicMultiTask,
+    GramianBalancer,
+    *GRAMIAN_METHODS,
+]
 METHODS = [*LOSS_ONLY, *GRADIENT_BASED]
+# Their equations have negative weights.
+SIGNED = [IMTLG, AlignedMTL, ConFIG, GradVac]
+# Their equations have other weights than 1 for the gradient of a single task.
+NOT_ONE = [UncertaintyWeighting, CAGrad, FairGrad]
 SUM_TO_T = [*WEIGHTED_SUMS, RandomLossWeighting, FAMO]
 every_method = pytest.mark.parametrize("method", METHODS)
 weighted_sums = pytest.mark.parametrize("method", WEIGHTED_SUMS)
@@ -145,7 +178,8 @@ def test_state_is_the_balancers_alone(method: type[Balancer]) -> None:
     names = ["log_variances"] if method is UncertaintyWeighting else []
     assert [name for name, _ in balancer.named_parameters()] == names
     assert "weights" in balancer.state_dict()
-    assert all(value.shape == (T,) for value in balancer.state_dict().values())
+    shapes = {(T, T)} if method is GradVac else set()
+    assert {tuple(value.shape) for value in balancer.state_dict().values()} == {(T,), *shapes}
 
 
 @every_method
@@ -226,7 +260,7 @@ def test_losses_of_zero(method: type[Balancer]) -> None:
         balancer.backward(net(batch()) * factor)
         balancer.end_cycle()
     assert balancer.weights.isfinite().all()
-    assert (balancer.weights >= 0).all()
+    assert method in SIGNED or (balancer.weights >= 0).all()
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
@@ -251,7 +285,7 @@ def test_extreme_losses(method: type[Balancer], seed: int) -> None:
             balancer.end_cycle()
         for name, value in balancer.state_dict().items():
             assert value.isfinite().all(), (name, step)
-        assert (balancer.weights >= 0).all()
+        assert method in SIGNED or (balancer.weights >= 0).all()
         for parameter in parameters:
             parameter.grad = None
     balancer.backward(net(x))
@@ -263,18 +297,19 @@ def test_one_task(method: type[Balancer]) -> None:
     net = Net(num_tasks=1)
     if method in LOSS_ONLY:
         balancer = method(1).double()
-    elif method in (GradNorm, MGDA):
+    elif method is GradNorm or method in GRAMIAN_METHODS:
         balancer = method(net).double()
     elif method is GramianBalancer:
         balancer = method(net, lambda gramian: gramian.new_ones(1)).double()
     else:
         balancer = method(net, [3], 10).double()
+    # Weighted too, where it is a method that combines gradients.
     loss = net(batch()).sum()
     expected = torch.autograd.grad(loss, net.shared.weight)[0]
     balancer.backward(net(batch()))
     balancer.end_cycle()
     assert_close(net.shared.weight.grad, expected)
-    if method is not UncertaintyWeighting:
+    if method not in NOT_ONE:
         assert_close(balancer.weights, torch.ones(1))
 
 
@@ -290,7 +325,7 @@ def test_a_task_that_never_improves(method: type[Balancer]) -> None:
         if step % 10 == 9:
             balancer.end_cycle()
     assert balancer.weights.isfinite().all()
-    assert (balancer.weights >= 0).all()
+    assert method in SIGNED or (balancer.weights >= 0).all()
     if method is DynamicWeightAverage:
         assert balancer.weights.argmax() == 2
     if method is FAMO:
