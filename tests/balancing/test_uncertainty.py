@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fastmtl.balancing import UncertaintyWeighting
@@ -55,3 +56,20 @@ def test_a_loss_that_is_not_finite_teaches_nothing() -> None:
         total = balancer.backward(losses.requires_grad_())
         assert not total.isfinite()
         assert balancer.log_variances.grad.tolist() == [0.0] * T
+
+
+def test_regression_tasks_have_the_papers_half() -> None:
+    balancer = UncertaintyWeighting(2, regression=[True, False]).double()
+    losses = torch.tensor([3.0, 3.0], dtype=F64, requires_grad=True)
+    total = balancer.backward(losses)
+    assert_close(total, torch.tensor(4.5, dtype=F64))
+    assert balancer.weights.tolist() == [0.5, 1.0]
+    assert losses.grad.tolist() == [0.5, 1.0]
+    assert balancer.log_variances.grad.tolist() == [-1.0, -2.5]
+
+
+def test_regression_is_checked() -> None:
+    with pytest.raises(ValueError, match="regression: expected 3 values, one per task, got 2"):
+        UncertaintyWeighting(3, regression=[True, False])
+    with pytest.raises(TypeError, match="regression: expected True or False, got 1"):
+        UncertaintyWeighting(1, regression=[1])
