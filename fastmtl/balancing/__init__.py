@@ -14,7 +14,9 @@ from fastmtl.balancing.geometric import GeometricMean
 from fastmtl.balancing.grad_norm import GradNorm
 from fastmtl.balancing.gradvac import GradVac
 from fastmtl.balancing.gramian import GramianBalancer
+from fastmtl.balancing.imtl import IMTL
 from fastmtl.balancing.imtl_g import IMTLG
+from fastmtl.balancing.imtl_l import IMTLL
 from fastmtl.balancing.mgda import MGDA
 from fastmtl.balancing.nash_mtl import NashMTL
 from fastmtl.balancing.pcgrad import PCGrad
@@ -25,7 +27,9 @@ from fastmtl.balancing.upgrad import UPGrad
 
 __all__ = [
     "FAMO",
+    "IMTL",
     "IMTLG",
+    "IMTLL",
     "MGDA",
     "AlignedMTL",
     "Balancer",
