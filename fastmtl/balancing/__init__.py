@@ -4,6 +4,7 @@ from fastmtl.balancing.aligned_mtl import AlignedMTL
 from fastmtl.balancing.base import Balancer
 from fastmtl.balancing.cagrad import CAGrad
 from fastmtl.balancing.conflict_free import ConFIG
+from fastmtl.balancing.db_mtl import DBMTL
 from fastmtl.balancing.dual_proj import DualProj
 from fastmtl.balancing.dynamic_average import DynamicWeightAverage
 from fastmtl.balancing.dynamic_multi_task import DynamicMultiTask
@@ -21,16 +22,19 @@ from fastmtl.balancing.mgda import MGDA
 from fastmtl.balancing.nash_mtl import NashMTL
 from fastmtl.balancing.pcgrad import PCGrad
 from fastmtl.balancing.random_weighting import RandomLossWeighting
+from fastmtl.balancing.stch import STCH
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
 from fastmtl.balancing.uncertainty import UncertaintyWeighting
 from fastmtl.balancing.upgrad import UPGrad
 
 __all__ = [
+    "DBMTL",
     "FAMO",
     "IMTL",
     "IMTLG",
     "IMTLL",
     "MGDA",
+    "STCH",
     "AlignedMTL",
     "Balancer",
     "CAGrad",
