@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -40,6 +40,10 @@ class Balancer(nn.Module):
     """
 
     weights: Tensor
+
+    # What the weights are made of, and what making them adds to a step of training.
+    needs: ClassVar[str] = "losses"
+    adds: ClassVar[str] = "nothing"
 
     def __init__(self, num_tasks: int, device: torch.device | None = None) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,9 @@ class DBMTL(GramianMethod):
         >>> balancer.weights, z.grad  # the gradients of log L are (1, 0) and (0, 2)
         (tensor([2., 1.]), tensor([2., 2.]))
     """
+
+    needs: ClassVar[str] = "losses, Gramian"
+    adds: ClassVar[str] = "Gramian"
 
     def __init__(
         self, model: Any, *, momentum: float = 0.99, balance_at: str | None = None

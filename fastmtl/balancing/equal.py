@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fastmtl.balancing.base import Balancer
 
 
@@ -20,3 +22,5 @@ class Equal(Balancer):
         >>> Equal(num_tasks=2).backward(losses)
         tensor(3.)
     """
+
+    needs: ClassVar[str] = "nothing"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -65,6 +65,9 @@ class GradNorm(GradientBalancer[GradientTarget]):
 
     initial_losses: Tensor
     factors: Tensor
+
+    needs: ClassVar[str] = "losses, norms"
+    adds: ClassVar[str] = "norms"
 
     @takes_old_arguments(where="balance_at")
     def __init__(

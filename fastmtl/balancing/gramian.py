@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         >>> round(float(balancer.weights[0] / balancer.weights[1]), 4)
         4.0
     """
+
+    needs: ClassVar[str] = "Gramian"
+    adds: ClassVar[str] = "Gramian, a solver on (T, T)"
 
     @takes_old_arguments(where="balance_at")
     def __init__(self, model: Any, weighting: Weighting, *, balance_at: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class IMTL(IMTLG):
         >>> balancer.weights, balancer.log_scales.grad
         (tensor([0.8000, 0.2000]), tensor([0., 3.]))
     """
+
+    needs: ClassVar[str] = "losses, Gramian"
 
     def __init__(self, model: Any, *, balance_at: str | None = None) -> None:
         super().__init__(model, balance_at=balance_at)

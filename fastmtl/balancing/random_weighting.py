@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,8 @@ class RandomLossWeighting(Balancer):
         >>> balancer.weights
         tensor([2.5339, 0.4047, 0.0614])
     """
+
+    needs: ClassVar[str] = "nothing"
 
     def _prepare(self, values: Tensor, present: Tensor | None) -> None:
         normal = self._same_on_ranks(torch.randn_like(self.weights))

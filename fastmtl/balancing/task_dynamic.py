@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class TaskDynamicBalancing(GradNorm):
         >>> round(float(balancer.weights.sum()), 4)
         2.0
     """
+
+    needs: ClassVar[str] = "losses, norms, numbers of positives"
 
     @takes_old_arguments(where="balance_at")
     def __init__(

@@ -11,6 +11,7 @@ import typer
 from typer.models import ArgumentInfo
 
 import fastmtl
+from fastmtl.cli.balancers import balancers
 from fastmtl.cli.errors import BAD_INPUT, FAILED, STOPPED, BadInput, exit_with, is_out_of_memory
 from fastmtl.cli.export import export
 from fastmtl.cli.reproduce import reproduce
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (train, evaluate, predict, export, reproduce, systems, info)
+_COMMANDS = (train, evaluate, predict, export, reproduce, systems, balancers, info)
 for _command in _COMMANDS:
     app.command()(_command)
 

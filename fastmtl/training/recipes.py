@@ -10,17 +10,31 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from fastmtl.balancing import (
+    DBMTL,
     FAMO,
+    IMTL,
+    IMTLG,
+    IMTLL,
     MGDA,
+    STCH,
+    AlignedMTL,
     Balancer,
+    CAGrad,
+    ConFIG,
+    DualProj,
     DynamicMultiTask,
     DynamicWeightAverage,
     Equal,
+    FairGrad,
     GeometricMean,
     GradNorm,
+    GradVac,
+    NashMTL,
+    PCGrad,
     RandomLossWeighting,
     TaskDynamicBalancing,
     UncertaintyWeighting,
+    UPGrad,
 )
 from fastmtl.data import MultiTaskData
 from fastmtl.models import CMLC, HGFN, MTMLAN, FusionBaseline
@@ -86,13 +100,18 @@ def _famo(model: nn.Module, data: MultiTaskData, *, balance_lr: float) -> Balanc
     return FAMO(data.num_tasks, lr=balance_lr)
 
 
-def _mgda(model: nn.Module, data: MultiTaskData) -> Balancer:
-    if not any(isinstance(module, SharedLinear) for module in model.modules()):
-        raise ValueError(
-            "balancer: mgda needs a layer that the tasks share, got "
-            f"{class_name(model)} without shared_features"
-        )
-    return MGDA(model, normalize=True, balance_at="shared")
+def _combining(name: str, kind: Callable[..., Balancer]) -> Recipe[Balancer]:
+    """A balancer that combines the tasks' gradients at the layer that they share."""
+
+    def make(model: nn.Module, data: MultiTaskData) -> Balancer:
+        if not any(isinstance(module, SharedLinear) for module in model.modules()):
+            raise ValueError(
+                f"balancer: {name} needs a layer that the tasks share, got "
+                f"{class_name(model)} without shared_features"
+            )
+        return kind(model, balance_at="shared")
+
+    return Recipe(make)
 
 
 def _grad_norm(
@@ -165,11 +184,25 @@ BALANCERS: dict[str, Recipe[Balancer]] = {
     "dwa": _loss_only(DynamicWeightAverage),
     "rlw": _loss_only(RandomLossWeighting),
     "geometric": _loss_only(GeometricMean),
+    "stch": _loss_only(STCH),
+    "imtll": _loss_only(IMTLL),
     "famo": Recipe(_famo, ("balance_lr",)),
     "gradnorm": Recipe(_grad_norm, _NORMS),
     "tdb": Recipe(partial(_dynamic, TaskDynamicBalancing), _DYNAMIC),
     "dmtl": Recipe(partial(_dynamic, DynamicMultiTask), (*_DYNAMIC, "cycle_reset")),
-    "mgda": Recipe(_mgda),
+    "mgda": _combining("mgda", partial(MGDA, normalize=True)),
+    "pcgrad": _combining("pcgrad", PCGrad),
+    "gradvac": _combining("gradvac", GradVac),
+    "cagrad": _combining("cagrad", CAGrad),
+    "nashmtl": _combining("nashmtl", NashMTL),
+    "fairgrad": _combining("fairgrad", FairGrad),
+    "imtlg": _combining("imtlg", IMTLG),
+    "imtl": _combining("imtl", IMTL),
+    "alignedmtl": _combining("alignedmtl", AlignedMTL),
+    "upgrad": _combining("upgrad", UPGrad),
+    "dualproj": _combining("dualproj", DualProj),
+    "config": _combining("config", ConFIG),
+    "dbmtl": _combining("dbmtl", DBMTL),
 }
 
 

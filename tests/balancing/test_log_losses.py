@@ -14,7 +14,7 @@ from tests.tolerances import assert_close
 @pytest.mark.parametrize("mu", [0.1, 1.0, 5.0])
 def test_stch_is_the_gradient_of_the_authors_objective(mu: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    balancer = STCH(T, mu, warmup=2, momentum=0.0).double()
+    balancer, nadir = STCH(T, mu, warmup=2, momentum=0.0).double(), torch.ones(T, dtype=F64)
     for cycle in range(4):
         seen = []
         for _ in range(3):

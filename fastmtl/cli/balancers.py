@@ -1,0 +1,60 @@
+"""`fastmtl balancers`: the methods that weigh tasks, what they need and what they cost."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.table import Table
+
+from fastmtl import balancing
+from fastmtl.balancing import Balancer
+from fastmtl.cli.errors import TellingConsole
+
+# By their names for --balancer.
+METHODS: dict[str, type[Balancer]] = {
+    "equal": balancing.Equal,
+    "uncertainty": balancing.UncertaintyWeighting,
+    "dwa": balancing.DynamicWeightAverage,
+    "rlw": balancing.RandomLossWeighting,
+    "geometric": balancing.GeometricMean,
+    "famo": balancing.FAMO,
+    "stch": balancing.STCH,
+    "imtll": balancing.IMTLL,
+    "gradnorm": balancing.GradNorm,
+    "tdb": balancing.TaskDynamicBalancing,
+    "dmtl": balancing.DynamicMultiTask,
+    "mgda": balancing.MGDA,
+    "pcgrad": balancing.PCGrad,
+    "gradvac": balancing.GradVac,
+    "cagrad": balancing.CAGrad,
+    "nashmtl": balancing.NashMTL,
+    "fairgrad": balancing.FairGrad,
+    "imtlg": balancing.IMTLG,
+    "imtl": balancing.IMTL,
+    "alignedmtl": balancing.AlignedMTL,
+    "upgrad": balancing.UPGrad,
+    "dualproj": balancing.DualProj,
+    "config": balancing.ConFIG,
+    "dbmtl": balancing.DBMTL,
+}
+
+
+def balancers() -> None:
+    """List the methods of --balancer: what each needs, and what it adds to a step."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("--balancer", no_wrap=True)
+    table.add_column("fastmtl.balancing", no_wrap=True)
+    table.add_column("weights, or combination", overflow="fold")
+    table.add_column("needs", overflow="fold")
+    table.add_column("adds to a step", overflow="fold")
+    for name, method in METHODS.items():
+        summary = sys.modules[method.__module__].__doc__ or ""
+        table.add_row(name, method.__name__, summary.rstrip("."), method.needs, method.adds)
+    console = TellingConsole()
+    console.print(table, "")
+    console.print(
+        "Nothing is a few operations on T numbers. Norms and Gramian come from the one backward "
+        "pass, at one layer.",
+        highlight=False,
+    )
