@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from typing_extensions import Self
 
 from fastmtl._checks import need_device, need_floating, need_shape, need_size, need_tensor
 from fastmtl.backends.precision import accumulation_dtype
+from fastmtl.balancing.backward_pass import BackwardPass
 
 
 class Balancer(nn.Module):
@@ -98,6 +100,7 @@ class Balancer(nn.Module):
         present: Tensor | None = None,
         counts: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        backward: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """Run the backward pass of sum_j w_j L_j and update the weights; return the sum, detached.
 
@@ -116,12 +119,20 @@ class Balancer(nn.Module):
                 Without it all ranks at which a task is present count the same.
             scaler: the GradScaler of a float16 loop. The pass runs on the scaled sum, the update on
                 unscaled norms; call `scaler.step(optimizer)` as usual.
+            backward: runs the pass of the sum that it is given, for loops whose own it is:
+                `fabric.backward`, `accelerator.backward`. It may scale the sum, or divide it by the
+                batches it accumulates; norms are taken without that factor.
 
         Raises:
             TypeError or ValueError: for losses, `present` or `counts` of another type, shape or
-                device, or losses without a graph.
+                device, losses without a graph, or both `scaler` and `backward`.
+            RuntimeError: if `backward` did not run the pass.
         """
         self._check(losses, present, counts)
+        if scaler is not None and backward is not None:
+            raise ValueError(
+                "scaler: expected None beside backward, which scales what it is given, got both"
+            )
         self._join_ranks()
         if counts is not None:
             present = counts > 0 if present is None else present & (counts > 0)
@@ -134,12 +145,13 @@ class Balancer(nn.Module):
         with torch.no_grad():
             self._prepare(values, present)
         total = self._total(losses, values, present)
-        if scaler is None:
-            self._backward(total, values, present, None)
-        else:
-            # scale(1) is the scale as a tensor: get_scale would wait for the device.
-            scale = scaler.scale(torch.ones((), device=losses.device))
-            self._backward(scaler.scale(total), values, present, scale)
+        if scaler is not None:
+            scaled = scaler
+
+            def backward(total: Tensor) -> None:
+                scaled.scale(total).backward()
+
+        self._backward(BackwardPass(total, backward), values, present)
         total = total.detach()
         if self._group is not None:
             total = _mean_over_ranks(total, self._group)
@@ -165,11 +177,9 @@ class Balancer(nn.Module):
         """The scalar whose gradient the backward pass takes."""
         return (self.weights.to(losses.dtype) * losses).sum()
 
-    def _backward(
-        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
-    ) -> None:
-        """Run `total.backward()` and update the state; `total` is multiplied by `scale`."""
-        total.backward()
+    def _backward(self, backward: BackwardPass, values: Tensor, present: Tensor | None) -> None:
+        """Run the pass and update the state."""
+        backward()
 
     def _join_ranks(self) -> None:
         """Take all processes, where there are several and nobody said which of them."""

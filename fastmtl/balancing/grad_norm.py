@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastmtl._checks import need_floating, need_number, need_shape
 from fastmtl._deprecation import takes_old_arguments
+from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, GradientTarget, resolve
 
@@ -115,15 +116,13 @@ class GradNorm(GradientBalancer[GradientTarget]):
     def extra_repr(self) -> str:
         return f"num_tasks={self.num_tasks}, alpha={self.alpha}, lr={self.lr}, floor={self.floor}"
 
-    def _backward(
-        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
-    ) -> None:
-        norms = self._target.backward(total)
+    def _backward(self, backward: BackwardPass, values: Tensor, present: Tensor | None) -> None:
+        norms = self._target.norms_of(backward)
         with torch.no_grad():
             if self._target.group is None:
                 norms = self._mean_over_ranks(norms)
-            if scale is not None:
-                norms = norms / scale
+            if backward.scale is not None:
+                norms = norms / backward.scale
             dtype = self.weights.dtype
             if present is None:
                 present = (values != 0) | (norms != 0)

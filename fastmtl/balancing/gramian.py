@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastmtl._checks import need_shape
 from fastmtl._deprecation import takes_old_arguments
+from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.nn._fork import Weighting
@@ -69,27 +70,25 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         super().__init__(target)
         self.weighting = weighting
         self._present: Tensor | None = None
-        self._scale: Tensor | None = None
+        self._pass: BackwardPass | None = None
         target.layer.weighting = self._weigh
         self._follow(model)
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
         return losses.sum()
 
-    def _backward(
-        self, total: Tensor, values: Tensor, present: Tensor | None, scale: Tensor | None
-    ) -> None:
-        self._present, self._scale = present, scale
+    def _backward(self, backward: BackwardPass, values: Tensor, present: Tensor | None) -> None:
+        self._present, self._pass = present, backward
         try:
-            total.backward()
+            backward()
         finally:
-            self._present = self._scale = None
+            self._present = self._pass = None
 
     def _weigh(self, gramian: Tensor) -> Tensor:
         if self._target.group is None:
             gramian = self._mean_over_ranks(gramian)
-        if self._scale is not None:
-            gramian = gramian / self._scale**2
+        if self._pass is not None and self._pass.scale is not None:
+            gramian = gramian / self._pass.scale**2
         present = gramian.diagonal() != 0 if self._present is None else self._present
         gramian = torch.where(present & present.unsqueeze(1), gramian, 0)
         weights = self.weighting(gramian)

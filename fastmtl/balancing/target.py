@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl import ops
+from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.nn.balance_at import need_balance_at
 from fastmtl.nn.shared import SharedLinear, TaskFork
 
@@ -31,8 +32,8 @@ class GradientTarget(Protocol):
     # Ranks over which gradients are averaged before norms are taken; None for this process alone.
     group: distributed.ProcessGroup | None
 
-    def backward(self, total: Tensor) -> Tensor:
-        """Run `total.backward()`; return the norms (T,) of the tasks' gradients in that pass."""
+    def norms_of(self, backward: BackwardPass) -> Tensor:
+        """Run the pass; return the norms (T,) of the tasks' gradients in it."""
 
 
 class ForkTarget:
@@ -53,9 +54,9 @@ class ForkTarget:
     def group(self, group: distributed.ProcessGroup | None) -> None:
         self.layer.process_group = group
 
-    def backward(self, total: Tensor) -> Tensor:
+    def norms_of(self, backward: BackwardPass) -> Tensor:
         self.layer.forget()
-        total.backward()
+        backward()
         return self.layer.task_grad_norms()
 
 
@@ -75,20 +76,20 @@ class ParameterTarget:
         # Process groups cannot be copied.
         return {**self.__dict__, "group": None}
 
-    def backward(self, total: Tensor) -> Tensor:
+    def norms_of(self, backward: BackwardPass) -> Tensor:
         if self.group is not None:
-            return self._backward_over_ranks(total, self.group)
+            return self._norms_over_ranks(backward, self.group)
         norms: list[Tensor | None] = [None] * len(self.parameters)
         with self._capturing(norms, self._norms):
-            total.backward()
+            backward()
         absent = self.parameters[0].new_zeros(1)
         return torch.cat([absent if norm is None else norm for norm in norms])
 
-    def _backward_over_ranks(self, total: Tensor, group: distributed.ProcessGroup) -> Tensor:
+    def _norms_over_ranks(self, backward: BackwardPass, group: distributed.ProcessGroup) -> Tensor:
         # Apart from DistributedDataParallel's own reduction, which no_sync() may leave out.
         grads: list[Tensor | None] = [None] * len(self.parameters)
         with self._capturing(grads, torch.clone):
-            total.backward()
+            backward()
         norms = []
         for parameter, grad in zip(self.parameters, grads, strict=True):
             mean = torch.zeros_like(parameter) if grad is None else grad

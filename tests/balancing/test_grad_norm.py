@@ -36,7 +36,7 @@ class Forced(GradNorm):
         """`norms` are those of dL_j/dW, which the backward pass of sum_j w_j L_j scales by w_j."""
         leaf = losses.clone().requires_grad_()
         passed = norms * self.weights
-        self._target = SimpleNamespace(group=None, backward=lambda total: passed)
+        self._target = SimpleNamespace(group=None, norms_of=lambda backward: passed)
         self.backward(leaf * 1, present=present)
         return self.weights
 

@@ -71,6 +71,40 @@ def test_losses_kept_for_a_log(method: type[Balancer]) -> None:
 
 
 @gradient_based
+@pytest.mark.parametrize("factor", [0.25, 1.0, 1024.0])
+def test_a_pass_that_somebody_else_runs(method: type[Balancer], factor: float) -> None:
+    """As trainers do, which scale for float16 and divide by the batches they accumulate."""
+
+    def train(**options: Any) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        net = Net()
+        balancer = make(method, net)
+        for seed in range(3):
+            net.zero_grad()
+            balancer.backward(net(batch(seed=seed)), **options)
+        grad = next(net.parameters()).grad
+        assert grad is not None
+        return balancer.weights, grad
+
+    weights, grad = train()
+    scaled_weights, scaled_grad = train(backward=lambda total: (factor * total).backward())
+    assert_close(scaled_weights, weights)
+    assert_close(scaled_grad / factor, grad)
+
+
+def test_a_pass_that_nobody_runs() -> None:
+    net = Net()
+    balancer = GradNorm(net)
+    before = balancer.weights.clone()
+    with pytest.raises(RuntimeError, match="expected a callable that runs the backward pass"):
+        balancer.backward(net(batch()), backward=lambda total: None)
+    assert balancer.weights.equal(before)
+    scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(ValueError, match="scaler: expected None beside backward"):
+        balancer.backward(net(batch()), backward=Tensor.backward, scaler=scaler)
+
+
+@gradient_based
 def test_accumulation_under_a_scaler(method: type[Balancer]) -> None:
     """One batch of an accumulation overflows: the others count, and no NaN reaches the weights."""
     net = Net().float()

@@ -14,6 +14,7 @@ from fastmtl.balancing import (
     GramianBalancer,
     TaskDynamicBalancing,
 )
+from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.target import ForkTarget, ParameterTarget, resolve
 from fastmtl.models import HGFN, MTMLAN
 from fastmtl.nn import SharedLinear, TaskFork
@@ -67,7 +68,7 @@ def test_norms_in_the_ready_models(balance_at: str) -> None:
         else:
             expected = stacked_task_norms(losses, torch.ones(T), weight, create_graph=False)
         target = resolve(model, balance_at)
-        assert_close(target.backward((model(x) - 1).square().mean(0).sum()), expected)
+        assert_close(target.norms_of(BackwardPass((model(x) - 1).square().mean(0).sum())), expected)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_norms_are_those_of_this_backward_alone(accumulated: bool) -> None:
     if accumulated:
         net(batch(seed=1)).sum().backward()
     target = resolve(net, "last")
-    assert_close(target.backward(net(x).sum()), expected)
+    assert_close(target.norms_of(BackwardPass(net(x).sum())), expected)
     assert not net.last.weight._backward_hooks
 
 
@@ -126,9 +127,9 @@ def test_losses_that_do_not_depend_on_the_target_raise() -> None:
         resolve([nn.Parameter(torch.ones(2))], None).backward(loss * 1)
     layer = SharedLinear(2, 3, 1)
     target = resolve(layer, None)
-    target.backward(layer(torch.ones(1, 2)).sum())
+    target.norms_of(BackwardPass(layer(torch.ones(1, 2)).sum()))
     with pytest.raises(RuntimeError, match="no backward pass went through it"):
-        target.backward(nn.Parameter(torch.ones(2)).sum())
+        target.norms_of(BackwardPass(nn.Parameter(torch.ones(2)).sum()))
 
 
 def test_gradients_in_parts_raise() -> None:
@@ -140,7 +141,7 @@ def test_gradients_in_parts_raise() -> None:
 
     target = resolve(weight, None)
     with pytest.raises(RuntimeError, match="use_reentrant=False"):
-        target.backward(use(x) + use(x))
+        target.norms_of(BackwardPass(use(x) + use(x)))
     assert not weight._backward_hooks
 
 
