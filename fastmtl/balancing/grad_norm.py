@@ -106,6 +106,11 @@ class GradNorm(GradientBalancer[GradientTarget]):
                 raise ValueError(f"initial: expected positive losses, got {initial.tolist()}")
             self.initial_losses.copy_(initial)
         self._follow(model)
+        self._attach()
+
+    def _attach(self) -> None:
+        if isinstance(self._target, ForkTarget):
+            self._target.layer.watch_for(self)
 
     def _register_state(self) -> None:
         """Register what the method keeps besides the weights."""

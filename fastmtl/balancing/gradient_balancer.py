@@ -20,6 +20,13 @@ class GradientBalancer(Balancer, Generic[Target]):
         super().__init__(target.num_tasks, target.device)
         self._target = target
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Have the target, of which a copy has a copy, do what the balancer needs."""
+
     def distribute(
         self, group: distributed.ProcessGroup | None = None, *, exact: bool = True
     ) -> Self:

@@ -12,7 +12,8 @@ from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
-from fastmtl.nn._fork import Weighting
+from fastmtl.balancing.weightings import need_gramian_weighting
+from fastmtl.nn._fork import Fork, Weighting
 
 
 class GramianBalancer(GradientBalancer[ForkTarget]):
@@ -41,8 +42,9 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
             None takes too.
 
     Raises:
-        TypeError or ValueError: for a model without such a layer, or a weighting that cannot be
-            called.
+        TypeError or ValueError: for a model without such a layer or with one that another balancer
+            looks at, a weighting that cannot be called, or one of TorchJD's that needs more than
+            the Gramian.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -60,19 +62,22 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
 
     @takes_old_arguments(where="balance_at")
     def __init__(self, model: Any, weighting: Weighting, *, balance_at: str | None = None) -> None:
-        if not callable(weighting):
-            raise TypeError(f"weighting: expected a callable, got {type(weighting).__name__}")
+        need_gramian_weighting(weighting)
         target = resolve(model, balance_at)
         if not isinstance(target, ForkTarget):
             raise ValueError(
                 "model: a Gramian is taken at a SharedLinear or TaskFork, got a model without"
             )
+        _need_free(target.layer)
         super().__init__(target)
         self.weighting = weighting
         self._present: Tensor | None = None
         self._pass: BackwardPass | None = None
-        target.layer.weighting = self._weigh
         self._follow(model)
+        self._attach()
+
+    def _attach(self) -> None:
+        self._target.layer.combine_by(self._weigh)
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
         return losses.sum()
@@ -98,3 +103,17 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         finite = gramian.isfinite().all() & kept.isfinite().all()
         self.weights.copy_(torch.where(present & finite, kept, self.weights))
         return weights
+
+
+def _need_free(layer: Fork) -> None:
+    """Raise where another balancer would be left without its gradients."""
+    if layer.weighting is not None:
+        raise ValueError(
+            "model: its shared layer combines gradients by a weighting already, that of another "
+            "balancer for instance; set layer.weighting = None first"
+        )
+    if layer.watchers:
+        raise ValueError(
+            f"model: {' and '.join(layer.watchers)} weighs losses by the gradients at its shared "
+            "layer, which this would combine; delete that balancer first"
+        )

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fastmtl import ops
 from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.nn.balance_at import need_balance_at
-from fastmtl.nn.shared import SharedLinear, TaskFork
+from fastmtl.nn.shared import SharedLinear, TaskFork, is_shared_weight
 
 _AT_FORK = (
     "under FSDP, balance at a SharedLinear or TaskFork, which see gradients before they are spread "
@@ -43,8 +43,7 @@ class ForkTarget:
         self.layer = layer
         self.num_tasks = layer.num_tasks
         self.device = layer.weight.device if isinstance(layer, SharedLinear) else None
-        if layer.watch is None:
-            layer.watch = "norms"
+        layer.watch_for()
 
     @property
     def group(self) -> distributed.ProcessGroup | None:
@@ -183,6 +182,7 @@ def _target_of(weight: Any) -> GradientTarget:
     if isinstance(weight, SharedLinear | TaskFork):
         return ForkTarget(weight)
     if isinstance(weight, nn.Parameter):
+        _need_own(weight)
         if weight.dim() < 2:
             raise ValueError(
                 f"model: expected a parameter stacked by task, (T, ...), got shape "
@@ -194,8 +194,19 @@ def _target_of(weight: Any) -> GradientTarget:
         and len(weight) > 0
         and all(isinstance(parameter, nn.Parameter) for parameter in weight)
     ):
+        for parameter in weight:
+            _need_own(parameter)
         return ParameterTarget(list(weight), stacked=False)
     raise TypeError(
         "model: expected a model with a task_weight method, a SharedLinear, a TaskFork, "
         f"a Parameter (T, ...) or a list of T Parameters, got {type(weight).__name__}"
     )
+
+
+def _need_own(parameter: nn.Parameter) -> None:
+    """Raise for a weight that no task has to itself, in the calling style of GradNorm's paper."""
+    if is_shared_weight(parameter):
+        raise ValueError(
+            "model: expected weights that belong to one task each, got the weight of a "
+            "SharedLinear, which all tasks share; pass the layer or the model itself"
+        )

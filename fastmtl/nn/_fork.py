@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from fastmtl import ops
 from fastmtl._checks import need_shape, need_size
@@ -83,13 +84,45 @@ class Fork(Layer):
         self._watch: Watch | None = None
         self.weighting = None
         self.process_group = None
+        # Those that look at its norms, and what one combines its gradients by.
+        self._watchers: WeakSet[nn.Module] = WeakSet()
+        self._lent_weighting: Weighting | None = None
+        self._lent_watch = False
         # The uses that a backward pass could go through.
         self._graphs: set[int] = set()
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Graphs do not lead through copies, and process groups cannot be copied.
-        return {**self.__dict__, "_graphs": set(), "process_group": None}
+        # Graphs do not lead through copies, process groups cannot be copied, and no balancer looks
+        # at a copy unless it is copied too, which attaches it.
+        state = {**self.__dict__, "_graphs": set(), "process_group": None}
+        del state["_watchers"]
+        if self._lent_weighting is not None and self.weighting is self._lent_weighting:
+            state["weighting"] = None
+        if self._lent_watch:
+            state["_watch"] = None
+        return {**state, "_lent_weighting": None, "_lent_watch": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._watchers = WeakSet()
+
+    def watch_for(self, balancer: nn.Module | None = None) -> None:
+        """Watch norms as long as this is no copy, for a balancer that looks at them."""
+        if self._watch is None:
+            self.watch = "norms"
+            self._lent_watch = True
+        if balancer is not None:
+            self._watchers.add(balancer)
+
+    def combine_by(self, weighting: Weighting) -> None:
+        """Set `weighting`, as long as this is no copy."""
+        self.weighting = self._lent_weighting = weighting
+
+    @property
+    def watchers(self) -> list[str]:
+        """The names of the balancers that look at its norms."""
+        return sorted(type(balancer).__name__ for balancer in self._watchers)
 
     def forget(self) -> None:
         """Drop what was recorded of the last backward pass."""
@@ -117,6 +150,7 @@ class Fork(Layer):
         if value not in (None, "norms", "gramian"):
             raise ValueError(f'watch: expected "norms", "gramian" or None, got {value!r}')
         self._watch = value
+        self._lent_watch = False
         self.forget()
 
     def task_grad_norms(self) -> Tensor:

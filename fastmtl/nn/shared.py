@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from fastmtl._checks import need_size, need_sizes
 from fastmtl.nn import _ranks
 from fastmtl.nn._fork import Fork, Use
 from fastmtl.nn._sole_use import SoleUse
+
+# What tells the weight of a SharedLinear, an attribute of it.
+_SHARED = "_fastmtl_shared"
 
 
 class SharedLinear(Fork):
@@ -78,6 +83,14 @@ class SharedLinear(Fork):
         self.weight = linear.weight  # (O, I)
         self.bias = linear.bias  # (O,) or None
         self._sole_use = SoleUse()
+        self._mark()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._mark()
+
+    def _mark(self) -> None:
+        setattr(self.weight, _SHARED, True)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (T, ..., O), stride 0 over T."""
@@ -112,6 +125,11 @@ class SharedLinear(Fork):
         self, inputs: Tensor, grads: Tensor, group: distributed.ProcessGroup
     ) -> tuple[Tensor, Tensor]:
         return _ranks.share_columns(inputs, grads, group)
+
+
+def is_shared_weight(parameter: nn.Parameter) -> bool:
+    """Whether it is the weight of a SharedLinear, as that was made or copied."""
+    return getattr(parameter, _SHARED, False)
 
 
 class TaskFork(Fork):
