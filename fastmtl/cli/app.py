@@ -26,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (train, evaluate, predict, export, reproduce, systems, balancers, info)
-for _command in _COMMANDS:
+COMMANDS = (train, evaluate, predict, export, reproduce, systems, balancers, info)
+for _command in COMMANDS:
     app.command()(_command)
 
 
@@ -65,7 +65,7 @@ def main() -> None:
 def _as_option(message: str) -> str:
     """Name an option as it is typed where a message begins with its name in Python."""
     name, colon, rest = message.partition(": ")
-    if colon and any(name in _option_names(command) for command in _COMMANDS):
+    if colon and any(name in _option_names(command) for command in COMMANDS):
         return f"--{name.replace('_', '-')}: {rest}"
     return message
 
