@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +45,15 @@ def blocks(page: str) -> list[Block]:
         else:
             found.append(Block(line, language, match[2]))
     return found
+
+
+def missing_package(code: str) -> str:
+    """The first package that a block imports and that is not there: not all of them need be."""
+    found = list(ast.walk(ast.parse(code)))
+    names = [node.module for node in found if isinstance(node, ast.ImportFrom) and node.module]
+    names += [alias.name for node in found if isinstance(node, ast.Import) for alias in node.names]
+    packages = (name.partition(".")[0] for name in names)
+    return next((name for name in packages if not find_spec(name)), "")
 
 
 def missing_line(shown: str, printed: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from fastmtl.cli.app import COMMANDS
 from fastmtl.data import DataError
 from tests.cli.conftest import call
 from tests.docs import surroundings
-from tests.docs.pages import PAGES, blocks, missing_line
+from tests.docs.pages import PAGES, blocks, missing_line, missing_package
 
 __all__ = ["call"]
 
@@ -50,16 +49,6 @@ def reader(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     surroundings.files()
 
 
-def _installed(code: str) -> bool:
-    """Whether all that a block imports is there; TorchJD and onnxruntime need not be."""
-    nodes = [
-        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    names = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    return all(find_spec(name.partition(".")[0]) for name in names)
-
-
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", PYTHON)
 def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +56,7 @@ def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     with ExitStack() as stack:
         names |= surroundings.NAMES[page](stack)
         for block in blocks(page):
-            if block.language == "python" and _installed(block.text):
+            if block.language == "python" and not missing_package(block.text):
                 exec(compile("\n" * block.line + block.text, page, "exec"), names)
                 assert missing_line(block.shown, capsys.readouterr().out) is None
 
@@ -96,6 +85,8 @@ def _run(
             _, command, *words = shlex.split(line, comments=True)
             if not wanted(command) or (command == "export" and not ONNX):
                 continue
+            # Pages say OUT for any directory.
+            words = [f"out-{block.line}" if word == "OUT" else word for word in words]
             small = "" if block.shown or "--resume" in words else SMALL.get(command, "")
             if command == "reproduce":
                 small += " --folds 2" if words[0] == "mtdnn" else " --seeds 1 -o hidden_size=4"
