@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, export, reproduce, systems, info."""
+"""The command line: train, evaluate, predict, export, reproduce, systems, balancers, info."""
 
 from __future__ import annotations
 
