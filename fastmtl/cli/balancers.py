@@ -42,15 +42,15 @@ METHODS: dict[str, type[Balancer]] = {
 
 def balancers() -> None:
     """List the methods of --balancer: what each needs, and what it adds to a step."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, expand=True)
     table.add_column("--balancer", no_wrap=True)
-    table.add_column("fastmtl.balancing", no_wrap=True)
-    table.add_column("weights, or combination", overflow="fold")
-    table.add_column("needs", overflow="fold")
-    table.add_column("adds to a step", overflow="fold")
+    table.add_column("in fastmtl.balancing", ratio=1, overflow="fold")
+    table.add_column("needs", width=13)
+    table.add_column("adds to a step", width=14)
     for name, method in METHODS.items():
-        summary = sys.modules[method.__module__].__doc__ or ""
-        table.add_row(name, method.__name__, summary.rstrip("."), method.needs, method.adds)
+        summary = (sys.modules[method.__module__].__doc__ or "").rstrip(".")
+        told = f"{method.__name__}: {summary[:1].lower()}{summary[1:]}"
+        table.add_row(name, told, method.needs, method.adds)
     console = TellingConsole()
     console.print(table, "")
     console.print(
