@@ -111,7 +111,7 @@ def fair_grad(grads: Tensor, alpha: float = 1.0) -> Tensor:
     for _ in range(1000):
         slope = s @ found - b * found**-power
         step = -np.linalg.solve(s + np.diag(power * b * found ** (-power - 1)), slope)
-        if abs(slope @ step) < 1e-28 * (found @ s @ found):
+        if abs(slope @ step) < 1e-24 * (found @ s @ found):
             break
         size = 1.0
         while value(found + size * step) > value(found) + 0.1 * size * (slope @ step):
