@@ -38,4 +38,4 @@ def export(
     with failing():
         facts = write(predictor, out, kind)
     inputs, labels = ", ".join(facts["inputs"]), len(facts["label_names"])
-    show(f"{out}: from {inputs} to the probabilities of {labels} labels")
+    show(f"{out}: from {inputs} to the probabilities of {labels} label{'s' * (labels > 1)}")
