@@ -39,9 +39,9 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch": ("dropout", {"batch_size": 64}),
     "decay": ("batch", {"weight_decay": 0.1, "lr_decay": 0.95, "warmup": 50}),
     "more dropout": ("decay", {"dropout": 0.5}),
-    "small batch": ("more dropout", {"batch_size": 20}),
-    "fast": ("more dropout", {"lr": 2e-3}),
-    "prior": ("more dropout", {"prior_bias": True}),
+    "smaller batch": ("more dropout", {"batch_size": 32}),
+    "fast": ("smaller batch", {"lr": 2e-3}),
+    "prior": ("smaller batch", {"prior_bias": True}),
 }
 FIGURES = ("micro_f1", "map")
 

@@ -66,7 +66,7 @@ class TrainConfig:
         True, "Scale features by the training split's mean and deviation.", "Data"
     )
     epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
-    batch_size: int = option(64, "Samples in a step.", "Training", minimum=1)
+    batch_size: int = option(32, "Samples in a step.", "Training", minimum=1)
     lr: float = option(1e-3, "Learning rate of AdamW.", "Training", above=0)
     warmup: int = option(
         50, "Steps over which the learning rate rises to lr.", "Training", minimum=0
@@ -124,7 +124,7 @@ class TrainConfig:
     shared_features: int | None = option(
         None, "Width of a trainable shared layer.", "Model", minimum=1, unset="none"
     )
-    dropout: float = option(0.3, "Dropout probability.", "Model", minimum=0, below=1)
+    dropout: float = option(0.5, "Dropout probability.", "Model", minimum=0, below=1)
     theta: float = option(0.5, "Offset of the similarity in the edge weights.", "Model", above=0)
     max_level: int = option(3, "Levels of fusion.", "Model", minimum=1)
     similarity_norm: bool = option(
