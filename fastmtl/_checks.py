@@ -5,7 +5,8 @@ Each raises TypeError or ValueError that names the argument, what was expected a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -69,7 +70,14 @@ def need_flag(name: str, value: Any) -> bool:
 def need_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        expected = f"expected one of {', '.join(choices)}"
+        raise ValueError(f"{name}: {expected}, got {value!r}{did_you_mean(value, choices)}")
+
+
+def did_you_mean(value: Any, choices: Iterable[str]) -> str:
+    """What to put behind a name that is none of `choices`: the one it looks like, if any does."""
+    near = get_close_matches(value, list(choices), n=1) if isinstance(value, str) else []
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def need_tensor(name: str, value: Any) -> None:

@@ -39,11 +39,16 @@ def versions() -> dict[str, str]:
     return facts
 
 
+def facts() -> Table:
+    """`versions`, as a table."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in versions().items():
+        table.add_row(name, value)
+    return table
+
+
 def render() -> RenderableType:
     """`versions`, and a table of the backend of each op on each type of device."""
-    facts = Table.grid(padding=(0, 2))
-    for name, value in versions().items():
-        facts.add_row(name, value)
     services = backends.describe()
     table = Table(title="Backends", title_justify="left")
     for column in ("op", "device", "backend"):
@@ -59,4 +64,4 @@ def render() -> RenderableType:
         f"{reason}: {'every op' if len(ops) == len(services) else ', '.join(ops)}"
         for reason, ops in reasons.items()
     ]
-    return Group(facts, "", table, *notes)
+    return Group(facts(), "", table, *notes)

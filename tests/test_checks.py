@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastmtl._checks import (
+    did_you_mean,
     need_choice,
     need_flag,
     need_odd,
@@ -44,6 +45,13 @@ def test_flags_and_choices() -> None:
     need_choice("fusion", "cfc", ("cfc", "gfn"))
     with pytest.raises(ValueError, match=r"^fusion: expected one of cfc, gfn, got 'sum'$"):
         need_choice("fusion", "sum", ("cfc", "gfn"))
+
+
+def test_a_choice_that_is_mistyped() -> None:
+    expected = r"^fusion: expected one of cfc, gfn, got 'cfcc' \(did you mean 'cfc'\?\)$"
+    with pytest.raises(ValueError, match=expected):
+        need_choice("fusion", "cfcc", ("cfc", "gfn"))
+    assert did_you_mean(3, ("cfc", "gfn")) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, export, reproduce, systems, balancers, info."""
+"""The command line: one file per group of commands, put together in `app`."""
 
 from __future__ import annotations
 

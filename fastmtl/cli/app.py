@@ -15,18 +15,17 @@ from fastmtl.cli.balancers import balancers
 from fastmtl.cli.errors import BAD_INPUT, FAILED, STOPPED, BadInput, exit_with, is_out_of_memory
 from fastmtl.cli.export import export
 from fastmtl.cli.reproduce import reproduce
-from fastmtl.cli.show import info, systems
+from fastmtl.cli.show import doctor, info, systems
 from fastmtl.cli.train import train
 from fastmtl.cli.trained import evaluate, predict
 
 # Typer brings its own click or uses an installed one; both derive BadParameter from this.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (train, evaluate, predict, export, reproduce, systems, balancers, info)
+COMMANDS = (train, evaluate, predict, export, reproduce, systems, balancers, info, doctor)
 for _command in COMMANDS:
     app.command()(_command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +47,16 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def completion(choices: Iterable[str]) -> Callable[[str], list[str]] | None:
+    """What a shell completes a value to; None, which is files, where there are no choices."""
+    names = list(choices)
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete if names else None
+
+
 def _parameter(each: Declared) -> inspect.Parameter:
     flag = each.name.replace("_", "-")
     negated, flags, default = f"no-{flag}", [], each.option.unset
@@ -60,6 +70,7 @@ def _parameter(each: Declared) -> inspect.Parameter:
         show_default=default or False,
         metavar="" if each.kind is bool else None,
         rich_help_panel=each.option.panel,
+        autocompletion=completion(each.option.choices),
     )
     return inspect.Parameter(
         each.name,

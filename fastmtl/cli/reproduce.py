@@ -20,6 +20,7 @@ from fastmtl.cli.errors import (
 )
 from fastmtl.reproduce import Plan, run_all, write_report
 from fastmtl.reproduce.plan import parse_options
+from fastmtl.reproduce.systems import TABLES
 from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_tables
 from fastmtl.training import BarReporter, Interrupted, LineReporter, Reporter
 from fastmtl.training.config import resolve_device
@@ -27,7 +28,12 @@ from fastmtl.training.options import check_count
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="mtmlan, hgfn or mtdnn: the paper.")],
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="mtmlan, hgfn or mtdnn: the paper.", autocompletion=options.completion(TABLES)
+        ),
+    ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Directory for all runs and the tables.")],
     test: options.Test = None,

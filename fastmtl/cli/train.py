@@ -46,6 +46,7 @@ def train(
         typer.Option(
             help=f"Options to start from: {', '.join(PRESETS)}; others that are given override it.",
             rich_help_panel="Training",
+            autocompletion=options.completion(PRESETS),
         ),
     ] = "default",
     **given: Any,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from fastmtl._checks import did_you_mean
 from fastmtl.data import synthetic
 from fastmtl.data.arff import load_arff
 from fastmtl.data.dataset import MultiTaskData
@@ -124,7 +125,8 @@ def _load_synthetic(spec: str, seed: int) -> MultiTaskData:
     for option, text in pairs:
         if option not in kinds or option in options:
             expected = f"each of {', '.join(kinds)} at most once"
-            raise DataError.at(spec, "options", expected, repr(option))
+            got = repr(option) + ("" if option in options else did_you_mean(option, kinds))
+            raise DataError.at(spec, "options", expected, got)
         try:
             options[option] = kinds[option](text)
         except ValueError:

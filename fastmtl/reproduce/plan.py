@@ -11,6 +11,7 @@ from typing import Any
 
 import fastmtl.data
 import fastmtl.models
+from fastmtl._checks import did_you_mean
 from fastmtl.data import MultiTaskData
 from fastmtl.reproduce.systems import TABLES, PaperTable, System
 from fastmtl.training import RunError, TrainConfig, load_data, preset
@@ -93,8 +94,8 @@ class Plan:
             if system.estimator is None:
                 self.config(system, 0)
         if unknown := [name for name in self.options if name not in known]:
-            expected = ", ".join(sorted(known))
-            raise ValueError(f"option: expected some of {expected}, got {unknown[0]!r}")
+            expected, near = ", ".join(sorted(known)), did_you_mean(unknown[0], known)
+            raise ValueError(f"option: expected some of {expected}, got {unknown[0]!r}{near}")
 
     @property
     def paper(self) -> PaperTable:

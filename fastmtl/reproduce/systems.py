@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastmtl._checks import did_you_mean
+
 
 @dataclass(frozen=True)
 class System:
@@ -57,7 +59,8 @@ class PaperTable:
             if system.name == name:
                 return system
         known = ", ".join(system.name for system in self.systems)
-        raise ValueError(f"systems: expected some of {known}, got {name!r}")
+        near = did_you_mean(name, [system.name for system in self.systems])
+        raise ValueError(f"systems: expected some of {known}, got {name!r}{near}")
 
 
 _MTMLAN = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastmtl._checks import did_you_mean
 from fastmtl.nn.balance_at import BALANCE_AT
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
@@ -169,9 +170,10 @@ class TrainConfig:
         Raises:
             ValueError: for an option that does not exist, and for a value out of range.
         """
-        unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"options: expected fields of TrainConfig, got {', '.join(unknown)}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(options) - set(names)):
+            got = ", ".join(name + did_you_mean(name, names) for name in unknown)
+            raise ValueError(f"options: expected fields of TrainConfig, got {got}")
         return cls(**options)
 
 

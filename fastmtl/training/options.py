@@ -10,6 +10,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from fastmtl._checks import did_you_mean
+
 _T = TypeVar("_T")
 _KEY = "option"
 
@@ -51,7 +53,8 @@ class Option:
         else:
             return
         if not valid:
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+            near = did_you_mean(value, self.choices)
+            raise ValueError(f"{name}: expected {expected}, got {value!r}{near}")
 
     def _holds(self, value: Any, kind: type) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):

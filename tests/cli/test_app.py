@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 import fastmtl
 
 
@@ -16,3 +18,47 @@ def test_a_missing_option_or_command_is_one_line(call):
     for arguments in (["train"], ["evaluate"], ["predict", "x"], ["dance"], ["--dance"]):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trian"], "'train'"),
+        (["train", "--out", "x", "--epoch", "3"], "--epochs"),
+        (["train", "--out", "x", "--model", "mtmlam"], "(did you mean 'mtmlan'?)"),
+        (["train", "--out", "x", "--balancer", "gradnrm"], "(did you mean 'gradnorm'?)"),
+        (["train", "--out", "x", "--preset", "papers"], "(did you mean 'paper'?)"),
+        (["train", "--out", "x", "--data", "synthetic:disaster?clip=9"], "(did you mean 'clips'?)"),
+        (["reproduce", "mtdn", "--data", "x", "--out", "x"], "(did you mean 'mtdnn'?)"),
+        (
+            ["reproduce", "mtmlan", "--data", "x", "--out", "x", "-o", "epoch=3"],
+            "(did you mean 'epochs'?)",
+        ),
+        (
+            ["reproduce", "mtmlan", "--data", "x", "--out", "x", "--systems", "mtmlan-notip"],
+            "(did you mean 'mtmlan-no-tip'?)",
+        ),
+    ],
+)
+def test_a_name_that_is_mistyped(call, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("fastmtl do", ["doctor"]),
+        ("fastmtl train --mod", ["--model", "--modalities"]),
+        ("fastmtl train --model mt", ["mtmlan", "mtmlan-shared"]),
+        ("fastmtl reproduce h", ["hgfn"]),
+    ],
+)
+def test_a_shell_completes(call, monkeypatch, typed, completed):
+    monkeypatch.setenv("_FASTMTL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    code, out, err = call()
+    assert (code, out.split(), err) == (0, completed, "")
