@@ -50,12 +50,12 @@ class RunStore:
     ) -> RunStore:
         """That of the run in the directory. Raises RunError if it is another than `record` says."""
         stored = directory.read(path)
-        directory.resumed_config(path, record["train"])
         if differing := sorted(stored.record["train"].keys() ^ record["train"].keys()):
             raise RunError(
                 f"{path / directory.CONFIG}: expected the options of this version of fastmtl, got "
                 f"those of another, which differ in {', '.join(differing)}; train anew"
             )
+        directory.resumed_config(path, record["train"])
         for kind in ("model", "balancer"):
             if stored.record[kind] != record[kind]:
                 there, here = (_shown(each[kind]) for each in (stored.record, record))

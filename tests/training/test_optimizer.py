@@ -24,7 +24,7 @@ def test_without_weight_decay_it_is_adam():
     model = MTMLAN(4, 2, hidden_size=3)
     twin = MTMLAN(4, 2, hidden_size=3)
     twin.load_state_dict(model.state_dict())
-    ours = make_optimizer(model, Equal(2), TrainConfig(lr=0.01), CPU)
+    ours = make_optimizer(model, Equal(2), TrainConfig(lr=0.01, weight_decay=0.0), CPU)
     adam = torch.optim.Adam(twin.parameters(), lr=0.01, fused=True)
     for _ in range(3):
         step(ours, list(model.parameters()))
@@ -65,7 +65,8 @@ def test_the_rate_rises_and_decays():
     rates = [learning_rate(config, epoch, step, 3) for epoch in (1, 2, 3) for step in range(3)]
     expected = [0.025, 0.05, 0.075, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025]
     assert rates == pytest.approx(expected)
-    assert learning_rate(TrainConfig(lr=0.1), 7, 2, 3) == 0.1
+    constant = TrainConfig(lr=0.1, warmup=0, lr_decay=1.0)
+    assert learning_rate(constant, 7, 2, 3) == 0.1
 
 
 def test_the_rate_is_that_of_the_next_step():
