@@ -27,10 +27,11 @@ class Net(nn.Module):
         return torch.cat([head(h.relu()) for head, h in zip(self.heads, views, strict=True)], 1)
 
 
-def work(rank: int, store: str, steps: int) -> None:
+def work(rank: int, path: str, steps: int) -> None:
     """What each process does: its own samples, everybody's weights."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=WORLD)
+    store = distributed.FileStore(path, WORLD)  # under torchrun, init_process_group("gloo") will do
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     torch.manual_seed(0)
     model = DistributedDataParallel(Net())
     loss = fastmtl.nn.FocalLoss()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
 from fastmtl.data.errors import DataError
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
@@ -230,7 +231,8 @@ class MultiTaskData:
     def _modality(self, name: str) -> Tensor:
         there = self.features()
         if name not in there:
-            raise DataError.at(self.name, "modalities", f"any of {', '.join(there)}", repr(name))
+            got = repr(name) + did_you_mean(name, there)
+            raise DataError.at(self.name, "modalities", f"any of {', '.join(there)}", got)
         return there[name]
 
     def _columns(self, name: str, columns: slice | Sequence[int]) -> Tensor:

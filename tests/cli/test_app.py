@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 import fastmtl
+from tests.cli.cases import MODALITIES
 
 
 def test_version_and_help(call):
@@ -29,6 +30,10 @@ def test_a_missing_option_or_command_is_one_line(call):
         (["train", "--out", "x", "--balancer", "gradnrm"], "(did you mean 'gradnorm'?)"),
         (["train", "--out", "x", "--preset", "papers"], "(did you mean 'paper'?)"),
         (["train", "--out", "x", "--data", "synthetic:disaster?clip=9"], "(did you mean 'clips'?)"),
+        (
+            ["train", "--out", "x", "--model", "hgfn", "--modalities", "txt", "--data", MODALITIES],
+            "(did you mean 'text'?)",
+        ),
         (["reproduce", "mtdn", "--data", "x", "--out", "x"], "(did you mean 'mtdnn'?)"),
         (
             ["reproduce", "mtmlan", "--data", "x", "--out", "x", "-o", "epoch=3"],
