@@ -43,7 +43,7 @@ class Server:
 
 with tempfile.TemporaryDirectory() as directory:
     config = TrainConfig(
-        data=SET, epochs=options.epochs, hidden_size=32, lr=5e-3, threshold="micro_f1"
+        data=SET, epochs=options.epochs, hidden_size=32, lr=5e-3, batch_size=20, dropout=0.0
     )
     Trainer.from_config(config, f"{directory}/run").fit()
     predictor = Predictor.load(f"{directory}/run", "cpu")
