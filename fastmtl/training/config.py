@@ -51,7 +51,10 @@ class TrainConfig:
         choices=tuple(MODELS),
     )
     balancer: str = option(
-        "dmtl", f"{', '.join(BALANCERS)}.", "Balancing", choices=tuple(BALANCERS)
+        "dmtl",
+        "How tasks are weighed or gradients combined; `fastmtl balancers` lists the methods.",
+        "Balancing",
+        choices=tuple(BALANCERS),
     )
     data: str = option(
         "synthetic:disaster",
