@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 
+# Has to be loaded before anything else, by `make sanitize`.
+collect_ignore = ["tests/sanitized.py"]
+
 
 def pytest_sessionfinish() -> None:
     """Collect the garbage once, and spare pytest's own collections all that is left.

@@ -14,6 +14,7 @@ from fastmtl.training import directory
 from fastmtl.training.checkpoint import RunError, load_tensors, save_tensors, take_prefix
 from fastmtl.training.identity import Identity
 from fastmtl.training.lock import DirectoryLock
+from fastmtl.training.recipes import OF_DATA
 from fastmtl.training.state import Progress, RunState
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
@@ -50,7 +51,8 @@ class RunStore:
     ) -> RunStore:
         """That of the run in the directory. Raises RunError if it is another than `record` says."""
         stored = directory.read(path)
-        if differing := sorted(stored.record["train"].keys() ^ record["train"].keys()):
+        differing = stored.record["train"].keys() ^ record["train"].keys()
+        if differing := sorted(differing - OF_DATA):
             raise RunError(
                 f"{path / directory.CONFIG}: expected the options of this version of fastmtl, got "
                 f"those of another, which differ in {', '.join(differing)}; train anew"

@@ -28,7 +28,7 @@ from fastmtl.training.optimizer import learning_rate, make_optimizer, set_lr
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.precision import Precision
 from fastmtl.training.predictor import compute_logits, evaluation_batch
-from fastmtl.training.recipes import MAKING, class_name, model_name
+from fastmtl.training.recipes import MAKING, OF_DATA, class_name, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
@@ -40,8 +40,6 @@ from fastmtl.training.thresholds import best_threshold
 # the last completed epoch is written whenever training ends, whatever ends it but a kill.
 CHECKPOINT_SECONDS = 10.0
 _REMEDY = "try a lower learning rate (lr) or clip_grad_norm"
-# The options by which `from_config` finds or cuts the data.
-_DATA = ("data", "test", "xml", "modalities")
 
 
 class DivergedError(RuntimeError):
@@ -105,7 +103,7 @@ class Trainer:
             if bool(data.y[data.indices(split)].isnan().all()):
                 raise DataError.at(data.name, "y", f"labels in {split}", "only missing ones (NaN)")
         self.config = config
-        made = {"model", "balancer", *_DATA, *MAKING}
+        made = {"model", "balancer", *OF_DATA, *MAKING}
         self.options = {k: value for k, value in config.to_dict().items() if k not in made}
         if name := model_name(model):
             self.options["model"] = name
@@ -162,7 +160,7 @@ class Trainer:
             data = load_data(config, config.data, test=config.test, xml=config.xml)
         else:
             data = arrange(data, config.model)
-            made = {name: value for name, value in made.items() if name not in _DATA}
+            made = {name: value for name, value in made.items() if name not in OF_DATA}
         model = build_model(config, data)
         balancer = build_balancer(config, model, data)
         trainer = cls(model, balancer, data, config, out_dir, reporter=reporter)

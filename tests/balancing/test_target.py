@@ -117,14 +117,14 @@ def test_norms_are_those_of_this_backward_alone(accumulated: bool) -> None:
 
 def test_parameters_without_gradient_have_norm_zero() -> None:
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
-    norms = resolve(parameters, None).backward(parameters[1].sum() * 2)
+    norms = resolve(parameters, None).norms_of(BackwardPass(parameters[1].sum() * 2))
     assert_close(norms, torch.tensor([0.0, 8.0**0.5, 0.0]).double())
 
 
 def test_losses_that_do_not_depend_on_the_target_raise() -> None:
     loss = nn.Parameter(torch.ones(2)).sum()
     with pytest.raises(RuntimeError, match="do not depend on the parameters of the balancer"):
-        resolve([nn.Parameter(torch.ones(2))], None).backward(loss * 1)
+        resolve([nn.Parameter(torch.ones(2))], None).norms_of(BackwardPass(loss * 1))
     layer = SharedLinear(2, 3, 1)
     target = resolve(layer, None)
     target.norms_of(BackwardPass(layer(torch.ones(1, 2)).sum()))
