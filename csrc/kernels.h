@@ -105,8 +105,7 @@ struct TaskGradsTriangle : Execution {
   void* out;    // (matrices, N, N) Accumulated
 };
 
-// out[t] = 2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o], for
-// gradients multiplied by the scale.
+// out[t] = 2 scale^2 * sum_n sum_(m <= n) weights[n, m] * sum_o grads[t, n, o] * grads[t, m, o].
 struct TaskGradsSquares : Execution {
   DType dtype;
   const void* grads;      // (T, N, O)

@@ -36,12 +36,13 @@ void squares(const TaskGradsSquares& args) {
     const std::int64_t matrix = args.matrices == 1 ? 0 : task;
     Scratch<Real> strip((samples + block_rows) * width);
     pack_strip(at(args.grads, args.dtype, task * samples * outputs), args.dtype, samples, outputs,
-               begin, std::min(begin + width, outputs),
-               static_cast<const Real*>(args.scale)[matrix], strip.get());
-    const Real scale = scale_of(largest_size(strip.get(), samples * width));
-    divide_all(strip.get(), samples * width, scale);
+               begin, std::min(begin + width, outputs), Real(1), strip.get());
+    const Real own = scale_of(largest_size(strip.get(), samples * width));
+    divide_all(strip.get(), samples * width, own);
     std::fill(strip.get() + samples * width, strip.get() + (samples + block_rows) * width, Real(0));
     const Real* weights = static_cast<const Real*>(args.weights) + matrix * samples * samples;
+    // In float64, where the two scales together may leave the range of Real.
+    const double scale = double(own) * double(static_cast<const Real*>(args.scale)[matrix]);
     partial[item] = quadratic_form(strip.get(), weights, samples) * scale * scale;
   });
   for (std::int64_t t = 0; t < args.tasks; ++t) {
