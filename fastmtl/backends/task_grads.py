@@ -72,7 +72,7 @@ def gramian(
         with full_precision(d.device):
             if d.shape[1] == 1:
                 rows, d = x.double().flatten(-2), d.double().flatten(1)  # (I,) or (T, I); (T, O)
-                half = (d @ d.T * torch.inner(rows, rows) / 2).to(dtype)
+                half.copy_(d @ d.T * torch.inner(rows, rows) / 2)
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
                 half = (gram_pairs or _gram_pairs)(x, d)
             else:
