@@ -17,13 +17,14 @@ _IN_CACHE = 1 << 20
 _LARGE = 1 << 22
 
 
-def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The product of a (M, K) and b (K, N), accumulated in float32 or wider; in `out` (M, N) if it
-    is given, whatever its dtype."""
-    if out is not None:
-        return _into(out, a, b)
+def matmul(a: Tensor, b: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """The product of a (M, K) and b (K, N), accumulated in float32 or wider, in `dtype` or else in
+    theirs."""
+    dtype = dtype or a.dtype
     if not multiplies(a.dtype):
-        return torch.mm(a.float(), b.float()).to(a.dtype)
+        return matmul(a.float(), b.float()).to(dtype)
+    if dtype != a.dtype:
+        return _converted(a, b, dtype)
     if not _takes_onednn(a):
         # Halves are multiplied at half the speed where the left ones lie by columns.
         return torch.mm(a.contiguous() if a.itemsize == 2 else a, b)
@@ -32,10 +33,9 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     return cast(Tensor, product)
 
 
-def _into(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    if out.dtype == a.dtype and not _takes_onednn(a) and multiplies(a.dtype):
-        return torch.mm(a, b, out=out)
-    # In blocks of rows that are still in cache where they are converted.
+def _converted(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """The product in blocks of rows, which are still in cache where they are converted."""
+    out = a.new_empty((a.shape[0], b.shape[1]), dtype=dtype)
     rows = max(1, _IN_CACHE // b.shape[1])
     for begin in range(0, a.shape[0], rows):
         block = slice(begin, begin + rows)

@@ -49,5 +49,6 @@ def test_products_of_halves(
     for out in (torch.empty(3, 9, 7), torch.empty(9, 3, 7, dtype=dtype).transpose(0, 1)):
         gemm.bmm(a, b, out=out)
         assert_close(out, wanted, dtype)
-        gemm.matmul(a[1], b[1], out=out[0])
-        assert_close(out[0], wanted[1], dtype)
+        product = gemm.matmul(a[1], b[1], dtype=out.dtype)
+        assert product.dtype == out.dtype
+        assert_close(product, wanted[1], dtype)

@@ -65,7 +65,7 @@ def backward(
     largest = max((part.stop - part.start for part in parts), default=0)
     grad_bias = weight_hh.new_empty(tasks, directions, 4 * hidden)
     grad_hh = weight_hh.new_empty(weight_hh.shape if need_hh else 0)
-    grad_ih = weight_ih.new_empty(weight_ih.shape if need_ih else 0)
+    grad_ih = weight_ih.new_empty(weight_ih.shape if need_ih and not shared else 0)
     grad_x = x.new_empty(x.shape if need_x and not shared else 0)
     # The tasks' one product with a shared x needs the gradients of all of them.
     grad_gates = rows_of(lengths, x, tuple(gates.shape) if shared else (largest, *gates.shape[1:]))
@@ -97,7 +97,7 @@ def backward(
         if need_x and not shared:
             gemm.bmm(own_grads, weight_ih[part].flatten(1, 2), out=grad_x[part])
     if shared and need_ih:
-        gemm.matmul(grad_gates.t(), x, out=grad_ih.flatten(0, 2))
+        grad_ih = gemm.matmul(grad_gates.t(), x, dtype=weight_ih.dtype).view(weight_ih.shape)
     if shared and need_x:
         grad_x = gemm.matmul(grad_gates, weight_ih.flatten(0, 2))
     return grad_x, grad_ih, grad_hh, *bias_gradients(grad_bias, need_biases)
