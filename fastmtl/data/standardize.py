@@ -105,12 +105,26 @@ class Standardizer:
             if x.shape[-1] != len(self._mean[name]):
                 expected = f"expected {len(self._mean[name])} features, got {x.shape[-1]}"
                 raise ValueError(f"{name}: {expected}")
-        done = {name: self._apply(name, x, lengths, inplace) for name, x in parts.items()}
+        done = {
+            name: self.transform_modality(name, x, lengths, inplace=inplace)
+            for name, x in parts.items()
+        }
         if isinstance(data, MultiTaskData):
             return replace(data, x=done if isinstance(data.x, dict) else done["x"])
         return done["x"] if isinstance(data, Tensor) else done
 
-    def _apply(self, name: str, x: Tensor, lengths: Tensor | None, inplace: bool) -> Tensor:
+    def transform_modality(
+        self, name: str, x: Tensor, lengths: Tensor | None = None, *, inplace: bool = False
+    ) -> Tensor:
+        """What `transform` does to one modality, without its checks: they read values and sizes,
+        which a graph that is exported does not have.
+
+        Args:
+            name: of the modality; a single tensor's is "x".
+            x: its features, (N, D) or (N, L, D).
+            lengths: (N,), the valid steps.
+            inplace: overwrite `x`.
+        """
         mean = self._mean[name].to(x.device, x.dtype)
         scale = self._scale[name].to(x.device, x.dtype)
         out = (x.sub_(mean) if inplace else x - mean).div_(scale)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmtl.data.checks import padding_mask
 from fastmtl.training import Predictor
 from fastmtl.training.recipes import FUSION_MODELS
 
@@ -43,17 +42,15 @@ class Deployed(nn.Module):
         self.sequences = set(predictor.description["sequences"])
         self.multimodal = predictor.config.model in FUSION_MODELS or self.names != ["x"]
         self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
-        self.standardized = predictor.standardizer is not None
-        state = {} if predictor.standardizer is None else predictor.standardizer.state_dict()
-        for name, value in state.items():
-            self.register_buffer(_buffer(*name.rsplit(".", 1)), value)
+        self.standardizer = predictor.standardizer
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         features = dict(zip(self.names, inputs, strict=False))
         lengths = inputs[-1] if self.sequences else None
-        if self.standardized:
-            features = {name: self._scaled(name, x, lengths) for name, x in features.items()}
+        if self.standardizer is not None:
+            transform = self.standardizer.transform_modality
+            features = {name: transform(name, x, lengths) for name, x in features.items()}
         logits: Tensor = self.model(features if self.multimodal else features["x"], lengths)
         return logits.sigmoid()
 
@@ -77,15 +74,3 @@ class Deployed(nn.Module):
         ]
         with torch.no_grad():
             return torch.export.export(self, self.example(), dynamic_shapes=(tuple(dynamic),))
-
-    def _scaled(self, name: str, x: Tensor, lengths: Tensor | None) -> Tensor:
-        mean, scale = (self.get_buffer(_buffer(name, part)) for part in ("mean", "scale"))
-        x = (x - mean) / scale
-        if lengths is None or name not in self.sequences:
-            return x
-        return x.masked_fill(padding_mask(x, lengths), 0.0)
-
-
-def _buffer(modality: str, part: str) -> str:
-    # Names of buffers have no dots, which those of modalities may have.
-    return f"{part}_of_{modality.replace('.', '_')}"
