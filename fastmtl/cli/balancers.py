@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from fastmtl import balancing
-from fastmtl.balancing import Balancer
 from fastmtl.cli.errors import TellingConsole
-
-# By their names for --balancer.
-METHODS: dict[str, type[Balancer]] = {
-    "equal": balancing.Equal,
-    "uncertainty": balancing.UncertaintyWeighting,
-    "dwa": balancing.DynamicWeightAverage,
-    "rlw": balancing.RandomLossWeighting,
-    "geometric": balancing.GeometricMean,
-    "famo": balancing.FAMO,
-    "stch": balancing.STCH,
-    "imtll": balancing.IMTLL,
-    "gradnorm": balancing.GradNorm,
-    "tdb": balancing.TaskDynamicBalancing,
-    "dmtl": balancing.DynamicMultiTask,
-    "mgda": balancing.MGDA,
-    "pcgrad": balancing.PCGrad,
-    "gradvac": balancing.GradVac,
-    "cagrad": balancing.CAGrad,
-    "nashmtl": balancing.NashMTL,
-    "fairgrad": balancing.FairGrad,
-    "imtlg": balancing.IMTLG,
-    "imtl": balancing.IMTL,
-    "alignedmtl": balancing.AlignedMTL,
-    "upgrad": balancing.UPGrad,
-    "dualproj": balancing.DualProj,
-    "config": balancing.ConFIG,
-    "dbmtl": balancing.DBMTL,
-}
+from fastmtl.training.recipes import BALANCERS
 
 
 def balancers() -> None:
@@ -47,7 +19,8 @@ def balancers() -> None:
     table.add_column("in fastmtl.balancing", ratio=1, overflow="fold")
     table.add_column("needs", width=13)
     table.add_column("adds to a step", width=14)
-    for name, method in METHODS.items():
+    for name, recipe in BALANCERS.items():
+        method: Any = recipe.kind
         summary = (sys.modules[method.__module__].__doc__ or "").rstrip(".")
         told = f"{method.__name__}: {summary[:1].lower()}{summary[1:]}"
         table.add_row(name, told, method.needs, method.adds)

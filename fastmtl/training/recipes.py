@@ -45,10 +45,12 @@ _Built = TypeVar("_Built", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Recipe(Generic[_Built]):
-    """How something is made, and the options of `TrainConfig` that this depends on."""
+    """How something is made, the options of `TrainConfig` that this depends on, and the class of a
+    balancer, which is listed by it."""
 
     make: Callable[..., _Built]
     reads: tuple[str, ...] = ()
+    kind: type[_Built] | None = None
 
     def build(self, config: object, *given: Any) -> _Built:
         """`make(*given)`, with those options of `config` as keywords."""
@@ -92,15 +94,15 @@ def _fusion_model(
     )
 
 
-def _loss_only(kind: Callable[[int], Balancer]) -> Recipe[Balancer]:
-    return Recipe(lambda model, data: kind(data.num_tasks))
+def _loss_only(kind: type[Balancer]) -> Recipe[Balancer]:
+    return Recipe(lambda model, data: kind(data.num_tasks), kind=kind)
 
 
 def _famo(model: nn.Module, data: MultiTaskData, *, balance_lr: float) -> Balancer:
     return FAMO(data.num_tasks, lr=balance_lr)
 
 
-def _combining(name: str, kind: Callable[..., Balancer]) -> Recipe[Balancer]:
+def _combining(name: str, kind: type[Balancer], **options: Any) -> Recipe[Balancer]:
     """A balancer that combines the tasks' gradients at the layer that they share."""
 
     def make(model: nn.Module, data: MultiTaskData) -> Balancer:
@@ -109,9 +111,11 @@ def _combining(name: str, kind: Callable[..., Balancer]) -> Recipe[Balancer]:
                 f"balancer: {name} needs a layer that the tasks share, got "
                 f"{class_name(model)} without shared_features"
             )
-        return kind(model, balance_at="shared")
+        built: Any = kind
+        balancer: Balancer = built(model, balance_at="shared", **options)
+        return balancer
 
-    return Recipe(make)
+    return Recipe(make, kind=kind)
 
 
 def _grad_norm(
@@ -151,6 +155,10 @@ _NORMS = ("alpha", "balance_lr", "balance_at")
 _DYNAMIC = (*_NORMS, "imbalance_penalty")
 
 
+def _dynamic_recipe(kind: type[TaskDynamicBalancing], *reads: str) -> Recipe[Balancer]:
+    return Recipe(partial(_dynamic, kind), (*_DYNAMIC, *reads), kind)
+
+
 def _baseline(fusion: str) -> Recipe[nn.Module]:
     return Recipe(partial(_fusion_model, partial(FusionBaseline, fusion=fusion)), _FUSION)
 
@@ -184,13 +192,13 @@ BALANCERS: dict[str, Recipe[Balancer]] = {
     "dwa": _loss_only(DynamicWeightAverage),
     "rlw": _loss_only(RandomLossWeighting),
     "geometric": _loss_only(GeometricMean),
+    "famo": Recipe(_famo, ("balance_lr",), FAMO),
     "stch": _loss_only(STCH),
     "imtll": _loss_only(IMTLL),
-    "famo": Recipe(_famo, ("balance_lr",)),
-    "gradnorm": Recipe(_grad_norm, _NORMS),
-    "tdb": Recipe(partial(_dynamic, TaskDynamicBalancing), _DYNAMIC),
-    "dmtl": Recipe(partial(_dynamic, DynamicMultiTask), (*_DYNAMIC, "cycle_reset")),
-    "mgda": _combining("mgda", partial(MGDA, normalize=True)),
+    "gradnorm": Recipe(_grad_norm, _NORMS, GradNorm),
+    "tdb": _dynamic_recipe(TaskDynamicBalancing),
+    "dmtl": _dynamic_recipe(DynamicMultiTask, "cycle_reset"),
+    "mgda": _combining("mgda", MGDA, normalize=True),
     "pcgrad": _combining("pcgrad", PCGrad),
     "gradvac": _combining("gradvac", GradVac),
     "cagrad": _combining("cagrad", CAGrad),
