@@ -3,9 +3,28 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
-def test_the_compiler_is_not_loaded() -> None:
-    """torch loads it where something is compiled, in seconds."""
-    check = "import sys, fastmtl; print('torch._dynamo' in sys.modules)"
+import fastmtl
+
+
+@pytest.mark.parametrize(
+    ("statement", "module"),
+    [
+        ("import fastmtl", "torch"),
+        ("import fastmtl.cli.app", "torch"),
+        ("import fastmtl.training, fastmtl.models", "torch._dynamo"),
+    ],
+)
+def test_what_takes_seconds_is_loaded_when_it_is_used(statement, module) -> None:
+    check = f"import sys; {statement}; print({module!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_the_parts_are_there() -> None:
+    assert set(fastmtl.__all__) <= set(dir(fastmtl))
+    for name in fastmtl.__all__:
+        assert getattr(fastmtl, name) is not None
+    with pytest.raises(AttributeError, match="'kernels'"):
+        fastmtl.kernels  # noqa: B018

@@ -13,12 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-import torch
 import typer
 from rich.console import Console
-
-from fastmtl.data import DataError
-from fastmtl.training import DivergedError, RunError
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 MOST_WARNINGS = 10
@@ -59,6 +55,12 @@ def bad_input() -> Iterator[None]:
 @contextmanager
 def failing() -> Iterator[None]:
     """While a run is under way: what the machine refuses ends it."""
+    # Not with the module: help and version answer without them.
+    import torch
+
+    from fastmtl.data import DataError
+    from fastmtl.training import DivergedError, RunError
+
     try:
         yield
     except (OSError, DivergedError) as error:

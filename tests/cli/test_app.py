@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 import fastmtl
+from fastmtl.cli.app import COMMANDS, function_of
 from tests.cli.cases import MODALITIES
 
 
@@ -13,6 +14,12 @@ def test_version_and_help(call):
     for command in ("train", "evaluate", "predict", "info"):
         assert command in out
         assert call(command, "--help")[0] == 0
+
+
+def test_help_tells_the_first_line_of_a_command(call):
+    told = " ".join(call()[1].replace("│", " ").split())
+    for name in COMMANDS:
+        assert function_of(name).__doc__.splitlines()[0] in told
 
 
 def test_a_missing_option_or_command_is_one_line(call):

@@ -100,7 +100,7 @@ def _run(
 def test_every_command_is_listed() -> None:
     listed = blocks("docs/cli.md")[0].text
     for command in COMMANDS:
-        assert re.search(rf"^fastmtl {command.__name__} ", listed, re.M)
+        assert re.search(rf"^fastmtl {command} ", listed, re.M)
 
 
 @pytest.mark.usefixtures("reader")
