@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow fuzz sanitize torture lint sdist cuda bench gpu clean
+.PHONY: demo test test-slow fuzz sanitize torture lint docs sdist cuda bench gpu clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -83,6 +83,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests/cuda/host_shim \
 	  -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+# The site, in build/site; a broken link or a docstring that cannot be read is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Installs what a user would get, from the sdist alone, and uses it away from this directory. What it
 # runs on is borrowed from the virtual environment above, by a .pth file; what it is built with is not.

@@ -28,11 +28,9 @@ class DynamicMultiTask(TaskDynamicBalancing):
 
     A task that was never present, or whose loss was 0 throughout, keeps its weight. Call
     `end_cycle` after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`,
-    the sample-level part.
+    the sample-level part. Arguments that are not named here are those of `TaskDynamicBalancing`.
 
     Args:
-        model, positives, samples, alpha, lr, balance_at, imbalance_penalty, floor, normalize,
-            initial: as in TaskDynamicBalancing.
         cycle_reset: whether a cycle starts from equal weights, u_j = 1.
 
     Raises:

@@ -21,9 +21,9 @@ _FUSIONS = {"cfc": ConcatFusion, "matf": TensorFusion, "gfn": GraphFusion}
 class FusionBaseline(FusionModel):
     """HGFN with another fusion of the modalities, and all else the same.
 
+    Arguments that are not named here are those of `HGFN`.
+
     Args:
-        modalities, num_tasks, hidden_size, sequence_modalities, group_sizes, head_size, gru_layers,
-            attention_size, dropout, device, dtype: as in `HGFN`.
         fusion: "cfc", concatenation; "matf", multi-agent tensor fusion (Zhao et al. 2019); "gfn",
             the graph fusion network (Mai et al. 2020). How the last two are adapted to vectors
             stands at `fastmtl.models.fusions`.

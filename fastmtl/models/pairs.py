@@ -12,7 +12,7 @@ from fastmtl.nn import TaskAttention, TaskGRU
 class ParameterPair(NamedTuple):
     """`parameter[part]` of a model stands for the parameter `twin` of what `to_torch` gave.
 
-    Args:
+    Attributes:
         parameter: of the model, stacked by task.
         part: an index into it.
         twin: of the shape of `parameter[part]`.

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path
-    for pattern in ("README.md", "examples/*.md", "docs/*.md")
+    for pattern in ("README.md", "examples/*.md", "docs/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

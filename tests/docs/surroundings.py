@@ -106,6 +106,14 @@ def _data(stack: ExitStack) -> Names:
     }
 
 
+def _libmtl(stack: ExitStack) -> Names:
+    return {"batches": [(torch.randn(8, 64), torch.randn(8), torch.ones(8))] * 2}
+
+
+def _nothing(stack: ExitStack) -> Names:
+    return {}
+
+
 def _models(stack: ExitStack) -> Names:
     names: Names = {"text": torch.randn(6, 100), "audio": torch.randn(6, 73)}
     return {**names, "video": torch.randn(6, 4, 64), "lengths": torch.tensor([1, 2, 3, 4, 1, 2])}
@@ -127,6 +135,8 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/balancing.md": _balancing,
     "docs/cli.md": _cli,
     "docs/data.md": _data,
+    "docs/migration/libmtl.md": _libmtl,
+    "docs/migration/torchjd.md": _nothing,
     "docs/models.md": _models,
     "docs/ops.md": _ops,
     "docs/systems.md": _systems,

@@ -19,7 +19,7 @@ from fastmtl.cli.app import COMMANDS
 from fastmtl.data import DataError
 from tests.cli.conftest import call
 from tests.docs import surroundings
-from tests.docs.pages import PAGES, blocks, missing_line, missing_package
+from tests.docs.pages import PAGES, Block, blocks, missing_line, missing_package
 
 __all__ = ["call"]
 
@@ -31,14 +31,17 @@ SMALL = {
 }
 
 
-PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+# Every block of these follows from those before it; of the others, Python and commands do so apart.
+QUICK_STARTS = [page for page in PAGES if page.startswith("docs/quickstart/")]
+OTHERS = [page for page in PAGES if page not in QUICK_STARTS]
+PYTHON = [page for page in OTHERS if any(block.language == "python" for block in blocks(page))]
 # Ten epochs are trained for what docs/cli.md shows.
 LONG = {"docs/cli.md"}
 
 
 def having(pattern: str) -> list[Any]:
     """The pages with a line that begins so."""
-    found = [page for page in PAGES if any(re.search(pattern, b.text, re.M) for b in blocks(page))]
+    found = [page for page in OTHERS if any(re.search(pattern, b.text, re.M) for b in blocks(page))]
     return [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in found]
 
 
@@ -56,9 +59,27 @@ def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     with ExitStack() as stack:
         names |= surroundings.NAMES[page](stack)
         for block in blocks(page):
-            if block.language == "python" and not missing_package(block.text):
-                exec(compile("\n" * block.line + block.text, page, "exec"), names)
-                assert missing_line(block.shown, capsys.readouterr().out) is None
+            _execute(page, block, names, capsys)
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", QUICK_STARTS)
+def test_quick_starts(
+    page: str, call: Callable[..., tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(page):
+        _execute(page, block, names, capsys)
+        _call(page, block, call, lambda command: command != "reproduce")
+
+
+def _execute(
+    page: str, block: Block, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run a block of Python, and look for what it is said to print."""
+    if block.language == "python" and not missing_package(block.text):
+        exec(compile("\n" * block.line + block.text, page, "exec"), names)
+        assert missing_line(block.shown, capsys.readouterr().out) is None
 
 
 @pytest.mark.usefixtures("reader")
@@ -78,23 +99,33 @@ def _run(
     page: str, call: Callable[..., tuple[int, str, str]], wanted: Callable[[str], bool]
 ) -> None:
     for block in blocks(page):
-        printed = ""
-        for line in block.commands:
-            if not line.startswith("fastmtl ") or block.language == "text":
-                continue
-            _, command, *words = shlex.split(line, comments=True)
-            if not wanted(command) or (command == "export" and not ONNX):
-                continue
-            # Pages say OUT for any directory.
-            words = [f"out-{block.line}" if word == "OUT" else word for word in words]
-            small = "" if block.shown or "--resume" in words else SMALL.get(command, "")
-            if command == "reproduce":
-                small += " --folds 2" if words[0] == "mtdnn" else " --seeds 1 -o hidden_size=4"
-            code, out, err = call(command, *words, *small.split())
-            assert code == 0, f"{page}:{block.line}: {line}\n{err}"
-            printed += out
-        if printed:
-            assert missing_line(block.shown, printed) is None
+        _call(page, block, call, wanted)
+
+
+def _call(
+    page: str,
+    block: Block,
+    call: Callable[..., tuple[int, str, str]],
+    wanted: Callable[[str], bool],
+) -> None:
+    """Run the commands of a block, and look for what they are said to print."""
+    printed = ""
+    for line in block.commands:
+        if not line.startswith("fastmtl ") or block.language in ("text", "python"):
+            continue
+        _, command, *words = shlex.split(line, comments=True)
+        if not wanted(command) or (command == "export" and not ONNX):
+            continue
+        # Pages say OUT for any directory.
+        words = [f"out-{block.line}" if word == "OUT" else word for word in words]
+        small = "" if block.shown or "--resume" in words else SMALL.get(command, "")
+        if command == "reproduce":
+            small += " --folds 2" if words[0] == "mtdnn" else " --seeds 1 -o hidden_size=4"
+        code, out, err = call(command, *words, *small.split())
+        assert code == 0, f"{page}:{block.line}: {line}\n{err}"
+        printed += out
+    if printed:
+        assert missing_line(block.shown, printed) is None
 
 
 def test_every_command_is_listed() -> None:
