@@ -55,4 +55,4 @@ with torch.no_grad():
 metrics = multilabel_metrics(probabilities, data.y[test], data.label_names)
 print(f"test mAP {metrics['map']:.2f}, micro-F1 {metrics['micro_f1']:.2f}")
 for name, weight in zip(data.label_names, balancer.weights.tolist(), strict=True):
-    print(f"{name:<18} weight {weight:.2f}, accuracy {metrics['accuracy'][name]:.2f}")
+    print(f"{name:<18} weight {weight:.2f}, AP {metrics['average_precision'][name]:.2f}")

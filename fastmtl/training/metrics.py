@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastmtl.training.thresholds import HALF
 
+BY_LABEL = ("positives", "average_precision", "f1", "accuracy")
 # Comparisons (n, T, T) of one chunk of samples.
 _COMPARISONS = 1 << 22
 
@@ -32,20 +33,24 @@ def multilabel_metrics(
     *,
     threshold: float = HALF,
 ) -> dict[str, Any]:
-    """Micro-F1, Hamming loss, mean average precision, ranking figures, and accuracy by label.
+    """Micro-F1, Hamming loss, mean average precision, ranking figures, and figures by label.
 
     With decisions p > `threshold` over all present entries,
 
         micro_f1     = 2 TP / (2 TP + FP + FN), 0 where nothing is positive or predicted so
         hamming_loss = (FP + FN) / (entries)
-        map          = mean over the tasks that have a positive of their average precision
-                       sum_k (R_k - R_(k-1)) P_k, over the thresholds in falling order
-        accuracy     = per task, the share of present entries decided rightly
+        map          = mean of `average_precision` over the labels that have a positive
 
-    and `one_error`, `ranking_loss`, `coverage`, `lrap` of `ranking_metrics`.
+    `one_error`, `ranking_loss`, `coverage`, `lrap` of `ranking_metrics`, and by label
+
+        positives         = its number of positives
+        average_precision = sum_k (R_k - R_(k-1)) P_k, over the thresholds in falling order
+        f1                = 2 TP / (2 TP + FP + FN), 0 where nothing is positive or predicted so
+        accuracy          = the share of present entries decided rightly
 
     A figure with nothing to count (no present entry, no positive) is None, so that the result can
-    be stored as JSON.
+    be stored as JSON. Where positives are few, accuracy says little: who never decides for a label
+    is nearly always right.
 
     Args:
         probabilities: (N, T), in [0, 1].
@@ -65,8 +70,6 @@ def multilabel_metrics(
         {'sea': 0.5, 'sand': 1.0}
     """
     from torchmetrics.functional.classification import (
-        binary_accuracy,
-        binary_average_precision,
         binary_f1_score,
         binary_hamming_distance,
     )
@@ -84,16 +87,11 @@ def multilabel_metrics(
 
     present = ~targets.isnan()
     labels = targets.nan_to_num().long()
-    accuracy: dict[str, float | None] = {}
-    precisions = []
-    for task, name in enumerate(names):
-        chosen = present[:, task]
-        p, y = probabilities[chosen, task], labels[chosen, task]
-        accuracy[name] = (
-            float(binary_accuracy(p, y, threshold, validate_args=False)) if len(y) else None
-        )
-        if y.any():
-            precisions.append(float(binary_average_precision(p, y, validate_args=False)))
+    by_label = [
+        _of_label(probabilities[chosen, task], labels[chosen, task], threshold)
+        for task, chosen in enumerate(present.unbind(1))
+    ]
+    precisions = [each["average_precision"] for each in by_label if each["positives"]]
 
     # Micro averaging pools the entries of all tasks, which also serves T = 1.
     p, y = probabilities[present], labels[present]
@@ -107,7 +105,31 @@ def multilabel_metrics(
         ),
         "map": sum(precisions) / len(precisions) if precisions else None,
         **ranking_metrics(probabilities, targets),
-        "accuracy": accuracy,
+        **{
+            figure: {name: each[figure] for name, each in zip(names, by_label, strict=True)}
+            for figure in BY_LABEL
+        },
+    }
+
+
+def _of_label(p: Tensor, y: Tensor, threshold: float) -> dict[str, Any]:
+    """The figures of one label, of its present entries (n,)."""
+    from torchmetrics.functional.classification import (
+        binary_accuracy,
+        binary_average_precision,
+        binary_f1_score,
+    )
+
+    positives = int(y.sum())
+    if not len(y):
+        return {**dict.fromkeys(BY_LABEL), "positives": 0}
+    return {
+        "positives": positives,
+        "average_precision": (
+            float(binary_average_precision(p, y, validate_args=False)) if positives else None
+        ),
+        "f1": float(binary_f1_score(p, y, threshold, validate_args=False)),
+        "accuracy": float(binary_accuracy(p, y, threshold, validate_args=False)),
     }
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,9 +19,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fastmtl.training.history import EpochRecord, mean_present
+from fastmtl.training.history import EpochRecord
 
 FIGURES = {"micro_f1": "micro-F1", "hamming_loss": "Hamming loss", "map": "mAP"}
+BY_LABEL = {"positives": "positives", "average_precision": "AP", "f1": "F1", "accuracy": "accuracy"}
 MAX_LABELS = 24
 # Reading the loss waits for the device, so it is read a few times a second and not every step.
 LOSS_SECONDS = 0.25
@@ -117,14 +118,14 @@ class BarReporter(LineReporter):
         self.bar.stop()
 
 
-def results_table(metrics: Mapping[str, Any], title: str) -> Table:
-    """A table of figures (rows) by split (columns), accuracies by label last.
+def results_table(metrics: Mapping[str, Any], title: str) -> Group:
+    """A table of figures (rows) by split (columns), and one of figures by label for the last split.
 
-    Of more than 24 labels only the mean accuracy is shown.
+    Of more than 24 labels those with the lowest average precision are shown.
 
     Args:
         metrics: what metrics.json holds.
-        title: the table's.
+        title: the first table's.
     """
     splits = [name for name in metrics if name != "training"]
     table = Table(title=escape(title), title_justify="left")
@@ -133,16 +134,23 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Table:
         table.add_column(split, justify="right")
     for key, name in FIGURES.items():
         table.add_row(name, *(shown(metrics[split][key]) for split in splits))
-    table.add_section()
-    by_split = [metrics[split]["accuracy"] for split in splits]
-    if len(by_split[0]) > MAX_LABELS:
-        name = f"accuracy, mean of {len(by_split[0])} labels"
-        table.add_row(name, *(shown(mean_present(accuracy.values())) for accuracy in by_split))
-        return table
-    for label in by_split[0]:
-        table.add_row(
-            escape(f"accuracy {label}"), *(shown(accuracy[label]) for accuracy in by_split)
-        )
+    return Group(table, _labels_table(metrics[splits[-1]], splits[-1]))
+
+
+def _labels_table(figures: Mapping[str, Any], split: str) -> Table:
+    precision: Mapping[str, float | None] = figures["average_precision"]
+    names, title = list(precision), f"by label, {split}"
+    if len(names) > MAX_LABELS:
+        found = [name for name in names if precision[name] is not None]
+        names = sorted(found, key=lambda name: precision[name] or 0.0)[:MAX_LABELS]
+        title = f"by label, {split}: the lowest AP of {len(precision)}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in BY_LABEL.values():
+        table.add_column(column, justify="right")
+    for name in names:
+        positives, *shares = (figures[key][name] for key in BY_LABEL)
+        table.add_row(escape(name), f"{positives:,}", *map(shown, shares))
     return table
 
 

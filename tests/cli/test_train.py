@@ -40,7 +40,8 @@ def test_train_prints_epochs_and_results(call, tmp_path, model, data, options):
     assert "7 labels, samples: 36 train, 12 val, 12 test" in out
     assert "epoch 2/2  loss " in out
     assert "micro-F1" in out
-    assert "accuracy victim" in out
+    assert "by label, test" in out
+    assert "victim" in out
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert metrics["training"]["epochs"] == 2
 

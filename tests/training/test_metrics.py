@@ -17,7 +17,10 @@ def test_against_a_count_by_hand():
     assert metrics["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 2 + 2))
     assert metrics["hamming_loss"] == pytest.approx(4 / 8)
     assert metrics["accuracy"] == pytest.approx({"a": 0.5, "b": 0.5})
+    assert metrics["f1"] == pytest.approx({"a": 0.5, "b": 0.5})
+    assert metrics["positives"] == {"a": 2, "b": 2}
     # Task a ranks + - + -, task b + - + -: precisions 1 and 2/3 at its two positives.
+    assert metrics["average_precision"] == pytest.approx(dict.fromkeys("ab", (1 + 2 / 3) / 2))
     assert metrics["map"] == pytest.approx((1 + 2 / 3) / 2)
 
 
@@ -52,7 +55,9 @@ def test_the_order_of_samples_does_not_matter():
 def test_map_leaves_out_tasks_without_a_positive():
     p = torch.tensor([[0.9, 0.9], [0.1, 0.1]])
     y = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    assert multilabel_metrics(p, y)["map"] == 1.0
+    metrics = multilabel_metrics(p, y)
+    assert metrics["map"] == 1.0
+    assert metrics["average_precision"] == {"0": 1.0, "1": None}
 
 
 def test_nothing_to_count_is_none():
@@ -65,6 +70,9 @@ def test_nothing_to_count_is_none():
         "ranking_loss": None,
         "coverage": None,
         "lrap": None,
+        "positives": {"a": 0, "b": 0},
+        "average_precision": {"a": None, "b": None},
+        "f1": {"a": None, "b": None},
         "accuracy": {"a": None, "b": None},
     }
     assert multilabel_metrics(torch.empty(0, 1), torch.empty(0, 1))["micro_f1"] is None

@@ -6,14 +6,19 @@ import pytest
 from rich.console import Console
 
 from fastmtl.training import BarReporter, EpochRecord, LineReporter, Reporter
-from fastmtl.training.report import FIGURES, results_table
+from fastmtl.training.report import BY_LABEL, FIGURES, results_table
 
 RECORD = EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, None)
 
 
-def figures(labels):
-    accuracy = {f"label {i}": 0.5 for i in range(labels)}
-    return {"micro_f1": 0.25, "hamming_loss": 0.5, "map": None, "accuracy": accuracy}
+def figures(labels, value=0.5):
+    by_label = {
+        key: {f"label {i}": (i + 1) * value / labels for i in range(labels)}
+        for key in ("average_precision", "f1", "accuracy")
+    }
+    positives = {f"label {i}": 1000 + i for i in range(labels)}
+    overall = {"micro_f1": 0.25, "hamming_loss": 0.5, "map": None}
+    return {**overall, **by_label, "positives": positives}
 
 
 def shown(table):
@@ -22,20 +27,25 @@ def shown(table):
     return console.file.getvalue()
 
 
-def test_the_table_has_a_column_for_each_split():
-    text = shown(results_table({"val": figures(2), "test": figures(2), "training": {}}, "run"))
+def test_the_tables_have_a_column_for_each_split_and_a_row_for_each_label():
+    metrics = {"val": figures(2, 0.1), "test": figures(2), "training": {}}
+    text = shown(results_table(metrics, "run"))
     assert "val" in text
     assert "test" in text
     assert "training" not in text
-    assert text.count("0.2500") == 2
-    assert "label 1" in text
     assert text.count(" - │") == 2
+    row = next(line for line in text.splitlines() if "label 1" in line)
+    assert row.replace("│", " ").split() == ["label", "1", "1,001", *["0.5000"] * 3]
 
 
-def test_many_labels_become_their_mean():
-    text = shown(results_table({"val": figures(100)}, "run"))
-    assert "mean of 100 labels" in text
-    assert "label 99" not in text
+def test_of_many_labels_the_worst_are_shown():
+    many = figures(100)
+    many["average_precision"]["label 0"] = None
+    text = shown(results_table({"val": many}, "run"))
+    assert "the lowest AP of 100" in text
+    assert text.count("label ") == 24
+    assert "label 1 " in text
+    assert "label 0 " not in text
 
 
 @pytest.mark.parametrize("kind", [Reporter, LineReporter, BarReporter])
@@ -64,7 +74,7 @@ def test_lines_do_not_read_the_loss():
 
 def test_labels_are_shown_as_they_are():
     names = ["[/x]", "[red]", "a[b]"]
-    figures = {**dict.fromkeys(FIGURES), "accuracy": dict.fromkeys(names, 0.5)}
+    figures = {**dict.fromkeys(FIGURES), **{key: dict.fromkeys(names, 0) for key in BY_LABEL}}
     console = Console(width=80, file=io.StringIO())
     console.print(results_table({"val": figures}, "[/title]"))
     shown = console.file.getvalue()
