@@ -6,6 +6,7 @@ from fastmtl.training.batches import Batch, Batches
 from fastmtl.training.checkpoint import RunError
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.factory import build_balancer, build_model
+from fastmtl.training.finite import DivergedError
 from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, load_data
 from fastmtl.training.metrics import multilabel_metrics
@@ -14,7 +15,7 @@ from fastmtl.training.predictor import Predictor
 from fastmtl.training.presets import preset
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
 from fastmtl.training.signals import Interrupted
-from fastmtl.training.trainer import DivergedError, Trainer
+from fastmtl.training.trainer import Trainer
 
 __all__ = [
     "BarReporter",

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 # What early stopping can watch on the validation split.
 MONITORS = ("loss", "map", "micro_f1")
 
@@ -103,3 +105,15 @@ def mean_present(values: Iterable[float | None]) -> float:
     """
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else math.nan
+
+
+def or_none(values: Tensor, present: Tensor) -> list[float | None]:
+    """The values (T,) of the tasks that are `present` (T,), None for the others.
+
+    Example:
+        >>> import torch
+        >>> or_none(torch.tensor([0.5, 0.0]), torch.tensor([True, False]))
+        [0.5, None]
+    """
+    pairs = zip(values.tolist(), present.tolist(), strict=True)
+    return [value if there else None for value, there in pairs]

@@ -1,4 +1,4 @@
-"""The training loop: mini-batches, balancing, validation, early stopping, and resuming."""
+"""A training run: its parts, its epochs with early stopping, and how it is stored and resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import fastmtl
@@ -19,31 +18,26 @@ from fastmtl.training import directory
 from fastmtl.training.batches import Batches
 from fastmtl.training.checkpoint import write_atomic, write_json
 from fastmtl.training.config import TrainConfig, resolve_device
+from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.factory import build_balancer, build_model
-from fastmtl.training.history import EpochRecord, history_csv, mean_present
+from fastmtl.training.finite import check_losses, probabilities
+from fastmtl.training.history import EpochRecord, history_csv
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import DirectoryLock, locked
-from fastmtl.training.metrics import multilabel_metrics
-from fastmtl.training.optimizer import learning_rate, make_optimizer, set_lr
+from fastmtl.training.optimizer import make_optimizer
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.precision import Precision
-from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.recipes import MAKING, OF_DATA, class_name, model_name
 from fastmtl.training.report import Reporter
-from fastmtl.training.reproducible import epoch_seed, seeded, shuffled, threads
+from fastmtl.training.reproducible import threads
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, RunState
+from fastmtl.training.steps import Steps
 from fastmtl.training.store import RunStore, Snapshot, as_json
-from fastmtl.training.thresholds import best_threshold
 
 # Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
 # the last completed epoch is written whenever training ends, whatever ends it but a kill.
 CHECKPOINT_SECONDS = 10.0
-_REMEDY = "try a lower learning rate (lr) or clip_grad_norm"
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 class Trainer:
@@ -113,7 +107,6 @@ class Trainer:
         self.device = resolve_device(config.device)
         self.model = model.to(self.device)
         self.balancer = balancer.to(self.device)
-        self.loss = FocalLoss(gamma=config.gamma).to(self.device)
         self.label_names = list(data.label_names)
         self.rows = {split: data.indices(split) for split in ("train", "val", "test")}
         self.description = {"name": data.name, **describe(data)}
@@ -122,16 +115,30 @@ class Trainer:
         if config.standardize:
             self.standardizer = Standardizer().fit(data)
             data = self.standardizer.transform(data)
+        self.loss = FocalLoss(gamma=config.gamma).to(self.device)
         self.batches = Batches(data, self.device)
-        self.optimizer = make_optimizer(model, balancer, config, self.device)
-        self.precision = Precision(config.precision, self.device)
+        optimizer = make_optimizer(model, balancer, config, self.device)
+        precision = Precision(config.precision, self.device)
+        self.steps = Steps(
+            model,
+            self.loss,
+            balancer,
+            optimizer,
+            precision,
+            self.batches,
+            self.rows["train"],
+            config,
+        )
+        self.evaluation = Evaluation(
+            model, self.loss, self.batches, self.rows, self.label_names, config
+        )
         self.state = RunState(
             model,
             balancer,
-            self.optimizer,
+            optimizer,
             self.standardizer,
             Progress(monitor=config.monitor),
-            self.precision.scaler,
+            precision.scaler,
         )
 
     @classmethod
@@ -213,31 +220,14 @@ class Trainer:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
-        return self._measured(split)
+        return self.evaluation.figures(split, self.progress.threshold)
 
     def predict(self, split: str) -> Tensor:
         """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
-        return _probabilities(self._logits(split))
+        return probabilities(self.evaluation.logits(split))
 
     def _finished(self) -> bool:
         return self.progress.finished(self.config.epochs, self.config.patience)
-
-    def _logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
-        size = evaluation_batch(self.config)
-        return compute_logits(self.model, self.batches, self.rows[split], size, stop)
-
-    def _targets(self, split: str) -> Tensor:
-        return self.batches.targets[self.rows[split].to(self.device)]
-
-    def _measured(self, split: str, stop: StopRequest | None = None) -> dict[str, Any]:
-        """Figures of the model as it is, with the decisions of the best epoch."""
-        probabilities = _probabilities(self._logits(split, stop))
-        return self._measure(probabilities, self._targets(split), self.progress.threshold)
-
-    def _measure(self, probabilities: Tensor, targets: Tensor, threshold: float) -> dict[str, Any]:
-        return multilabel_metrics(
-            probabilities, targets.cpu(), self.label_names, threshold=threshold
-        )
 
     def _train(self, store: RunStore, stop: StopRequest) -> None:
         pending = None if store.has_checkpoint() else self._snapshot()
@@ -262,63 +252,31 @@ class Trainer:
 
     def _epoch(self, epoch: int, stop: StopRequest) -> EpochRecord:
         start = time.perf_counter()
-        losses = self._train_epoch(epoch, stop)
+        losses = self.steps.run(epoch, self.reporter, stop)
         weights = self.balancer.weights.tolist()
         seconds = time.perf_counter() - start
-        _check_finite(epoch, "training", losses)
-        logits = self._logits("val", stop)
-        targets = self._targets("val")
-        val_losses = _or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
-        _check_finite(epoch, "validation", val_losses)
-        probabilities = _probabilities(logits)
-        threshold = best_threshold(probabilities, targets.cpu(), self.config.threshold)
-        metrics = self._measure(probabilities, targets, threshold)
+        check_losses(epoch, "training", losses)
+        val = self.evaluation.validate(epoch, stop)
         return EpochRecord(
             epoch,
             seconds,
             losses,
-            val_losses,
+            val.losses,
             weights,
-            metrics["micro_f1"],
-            metrics["hamming_loss"],
-            metrics["map"],
-            threshold,
+            val.figures["micro_f1"],
+            val.figures["hamming_loss"],
+            val.figures["map"],
+            val.threshold,
         )
-
-    def _train_epoch(self, epoch: int, stop: StopRequest) -> list[float | None]:
-        """One pass over the training split; the mean loss of each task (T,)."""
-        config, precision = self.config, self.precision
-        order = shuffled(self.rows["train"], config.seed, epoch)
-        self.model.train()
-        totals = torch.zeros(len(self.label_names), device=self.device)
-        counts = torch.zeros_like(totals)
-
-        def mean_loss() -> float:
-            return float((totals / counts.clamp(min=1)).mean())
-
-        steps = math.ceil(len(order) / config.batch_size)
-        self.reporter.epoch_started(epoch, config.epochs, steps)
-        with seeded(epoch_seed(config.seed, epoch), self.device):
-            for step, batch in enumerate(self.batches(order, config.batch_size)):
-                stop.check()
-                set_lr(self.optimizer, learning_rate(config, epoch, step, steps))
-                with precision.autocast():
-                    losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
-                present = batch.counts > 0
-                self.balancer.backward(losses, present=present, scaler=precision.scaler)
-                precision.step(self.optimizer, self.model.parameters(), config.clip_grad_norm)
-                self.optimizer.zero_grad()
-                totals.addcmul_(losses.detach(), batch.counts)
-                counts += batch.counts
-                self.reporter.step(mean_loss)
-        return _or_none(totals / counts, counts > 0)
 
     def _metrics(self, stop: StopRequest) -> dict[str, Any]:
         """Load the best weights and evaluate them: what metrics.json is to hold."""
         self.model.load_state_dict(self.state.best)
         history = self.progress.history
-        metrics = {
-            split: self._measured(split, stop) for split in ("val", "test") if len(self.rows[split])
+        metrics: dict[str, Any] = {
+            split: self.evaluation.figures(split, self.progress.threshold, stop)
+            for split in ("val", "test")
+            if len(self.rows[split])
         }
         metrics["training"] = {
             "epochs": self.progress.epoch,
@@ -363,21 +321,3 @@ class Trainer:
 
     def _snapshot(self) -> Snapshot:
         return self.state.tensors(), self.state.values()
-
-
-def _check_finite(epoch: int, name: str, losses: list[float | None]) -> None:
-    value = mean_present(losses)
-    if not math.isfinite(value):
-        raise DivergedError(f"epoch {epoch}: the {name} loss is {value}; {_REMEDY}")
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    """sigmoid(logit) in float64 on the CPU. Raises DivergedError for NaN."""
-    if bool(logits.isnan().any()):
-        raise DivergedError(f"the model gives NaN; {_REMEDY}")
-    return logits.double().sigmoid().cpu()
-
-
-def _or_none(values: Tensor, present: Tensor) -> list[float | None]:
-    pairs = zip(values.tolist(), present.tolist(), strict=True)
-    return [value if there else None for value, there in pairs]

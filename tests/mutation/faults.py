@@ -474,7 +474,7 @@ TRAINING = [
     ),
     Fault(
         "batches-count-alike",
-        "fastmtl/training/trainer.py",
+        "fastmtl/training/steps.py",
         "totals.addcmul_(losses.detach(), batch.counts)",
         "totals.add_(losses.detach() * len(batch.targets))",
         (f"{TRAINER}::test_train_loss_is_the_mean_over_present_labels",),

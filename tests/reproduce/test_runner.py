@@ -13,6 +13,7 @@ from fastmtl.reproduce.execute import flat_features
 from fastmtl.training import Interrupted, Reporter, RunError, Trainer, load_data
 from fastmtl.training.checkpoint import read_json, seal
 from fastmtl.training.lock import locked
+from fastmtl.training.steps import Steps
 
 FLAT = "synthetic:disaster?clips=60&frames=3&features=6"
 MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&video=6"
@@ -72,15 +73,15 @@ def test_a_reporter_hears_which_run_begins(tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
     own = plan(systems=["mtmlan"], seeds=1, options={**SMALL, "epochs": 4})
     whole = run_all(own, tmp_path / "whole", say=quiet)
-    train_epoch, epochs = Trainer._train_epoch, []
+    train_epoch, epochs = Steps.run, []
 
-    def stopping(self, epoch, stop):
+    def stopping(self, epoch, *arguments):
         epochs.append(epoch)
         if len(epochs) == 3:
             raise Interrupted("SIGINT")
-        return train_epoch(self, epoch, stop)
+        return train_epoch(self, epoch, *arguments)
 
-    monkeypatch.setattr(Trainer, "_train_epoch", stopping)
+    monkeypatch.setattr(Steps, "run", stopping)
     with pytest.raises(Interrupted):
         run_all(own, tmp_path / "part", say=quiet)
     part = run_all(own, tmp_path / "part", say=quiet)

@@ -61,7 +61,7 @@ def test_what_a_run_predicts_is_computed_in_float32(
     trainer = Trainer.from_config(make_config(precision="bfloat16"), tmp_path)
     trainer.fit()
     predictor = Predictor.load(tmp_path, "cpu")
-    logits = trainer._logits("test")
+    logits = trainer.evaluation.logits("test")
     assert logits.dtype == torch.float32
     assert predictor.config.precision == "bfloat16"
     assert trainer.predict("test").equal(logits.double().sigmoid())

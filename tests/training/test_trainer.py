@@ -640,14 +640,14 @@ def test_arranging_twice_is_arranging_once(make_config):
 def test_a_stop_during_the_last_evaluation_is_resumed(tmp_path, make_config, monkeypatch):
     config = make_config(epochs=1)
     run = Trainer.from_config(config, tmp_path / "part")
-    measure = run._measure
+    figures = run.evaluation.figures
 
-    def stop_then_measure(*arguments):
-        if run.progress.epoch:
-            os.kill(os.getpid(), signal.SIGINT)
-        return measure(*arguments)
+    def measure_then_stop(*arguments):
+        measured = figures(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return measured
 
-    monkeypatch.setattr(run, "_measure", stop_then_measure)
+    monkeypatch.setattr(run.evaluation, "figures", measure_then_stop)
     with pytest.raises(Interrupted):
         run.fit()
     Trainer.from_config(config, tmp_path / "part").fit(resume=True)
@@ -668,8 +668,9 @@ def test_features_that_give_nan_are_named_and_not_predicted(tmp_path, make_confi
 
 def test_a_model_that_gives_nan_stops_the_run(tmp_path, make_config, monkeypatch):
     run = Trainer.from_config(make_config(epochs=1), tmp_path)
-    logits, first = run._logits, torch.tensor([0])
-    monkeypatch.setattr(run, "_logits", lambda *a: logits(*a).index_fill(0, first, torch.nan))
-    monkeypatch.setattr(run, "loss", lambda z, y: z.nan_to_num().square().mean(0))
+    measured = run.evaluation
+    logits, first = measured.logits, torch.tensor([0])
+    monkeypatch.setattr(measured, "logits", lambda *a: logits(*a).index_fill(0, first, torch.nan))
+    monkeypatch.setattr(measured, "loss", lambda z, y: z.nan_to_num().square().mean(0))
     with pytest.raises(DivergedError, match="the model gives NaN"):
         run.fit()

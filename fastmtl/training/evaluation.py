@@ -1,0 +1,86 @@
+"""Measuring a model while it trains: logits of a split, losses, threshold and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastmtl.training.batches import Batches
+from fastmtl.training.config import TrainConfig
+from fastmtl.training.finite import check_losses, probabilities
+from fastmtl.training.history import or_none
+from fastmtl.training.metrics import multilabel_metrics
+from fastmtl.training.predictor import compute_logits, evaluation_batch
+from fastmtl.training.signals import StopRequest
+from fastmtl.training.thresholds import best_threshold
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Losses (T,), the threshold of decisions, and the figures at this threshold."""
+
+    losses: list[float | None]
+    threshold: float
+    figures: dict[str, Any]
+
+
+class Evaluation:
+    """Measures a model as it is on the splits of its data.
+
+    Args:
+        model: called as `model(x, lengths)`, gives logits (B, T).
+        loss: of logits and targets, gives the tasks' losses (T,).
+        batches: the samples.
+        rows: those of each split, (n,).
+        label_names: of the T tasks.
+        config: the options of the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        batches: Batches,
+        rows: dict[str, Tensor],
+        label_names: Sequence[str],
+        config: TrainConfig,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.batches = batches
+        self.rows = rows
+        self.label_names = label_names
+        self.config = config
+
+    def logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
+        """Logits (n, T) of a split, in row order. Raises Interrupted if `stop` was requested."""
+        size = evaluation_batch(self.config)
+        return compute_logits(self.model, self.batches, self.rows[split], size, stop)
+
+    def figures(
+        self, split: str, threshold: float, stop: StopRequest | None = None
+    ) -> dict[str, Any]:
+        """`multilabel_metrics` of a split. Raises DivergedError if the model gives NaN."""
+        return self._measure(probabilities(self.logits(split, stop)), split, threshold)
+
+    def validate(self, epoch: int, stop: StopRequest) -> Validation:
+        """Measure the validation split after an epoch.
+
+        Raises DivergedError for a loss that is not finite.
+        """
+        logits, targets = self.logits("val", stop), self._targets("val")
+        losses = or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
+        check_losses(epoch, "validation", losses)
+        chances = probabilities(logits)
+        threshold = best_threshold(chances, targets.cpu(), self.config.threshold)
+        return Validation(losses, threshold, self._measure(chances, "val", threshold))
+
+    def _targets(self, split: str) -> Tensor:
+        return self.batches.targets[self.rows[split].to(self.batches.device)]
+
+    def _measure(self, chances: Tensor, split: str, threshold: float) -> dict[str, Any]:
+        targets = self._targets(split).cpu()
+        return multilabel_metrics(chances, targets, self.label_names, threshold=threshold)

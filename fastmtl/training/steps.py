@@ -1,0 +1,84 @@
+"""The steps of an epoch: batches forward, losses balanced and backward, weights updated."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fastmtl.balancing import Balancer
+from fastmtl.training.batches import Batches
+from fastmtl.training.config import TrainConfig
+from fastmtl.training.history import or_none
+from fastmtl.training.optimizer import learning_rate, set_lr
+from fastmtl.training.precision import Precision
+from fastmtl.training.report import Reporter
+from fastmtl.training.reproducible import epoch_seed, seeded, shuffled
+from fastmtl.training.signals import StopRequest
+
+
+class Steps:
+    """Takes a model through epochs over some samples.
+
+    Args:
+        model: called as `model(x, lengths)`, gives logits (B, T).
+        loss: of logits and targets, gives the tasks' losses (T,).
+        balancer: weighs them.
+        optimizer: over the parameters of both.
+        precision: what the passes compute in.
+        batches: the samples.
+        rows: (n,), those to train on.
+        config: the options of the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        balancer: Balancer,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        batches: Batches,
+        rows: Tensor,
+        config: TrainConfig,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.balancer = balancer
+        self.optimizer = optimizer
+        self.precision = precision
+        self.batches = batches
+        self.rows = rows
+        self.config = config
+
+    def run(self, epoch: int, reporter: Reporter, stop: StopRequest) -> list[float | None]:
+        """One pass over the samples; the mean loss of each task (T,).
+
+        Raises Interrupted between two steps if `stop` was requested.
+        """
+        config, precision = self.config, self.precision
+        order = shuffled(self.rows, config.seed, epoch)
+        self.model.train()
+        totals = torch.zeros(self.balancer.num_tasks, device=self.batches.device)
+        counts = torch.zeros_like(totals)
+
+        def mean_loss() -> float:
+            return float((totals / counts.clamp(min=1)).mean())
+
+        steps = math.ceil(len(order) / config.batch_size)
+        reporter.epoch_started(epoch, config.epochs, steps)
+        with seeded(epoch_seed(config.seed, epoch), self.batches.device):
+            for step, batch in enumerate(self.batches(order, config.batch_size)):
+                stop.check()
+                set_lr(self.optimizer, learning_rate(config, epoch, step, steps))
+                with precision.autocast():
+                    losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
+                present = batch.counts > 0
+                self.balancer.backward(losses, present=present, scaler=precision.scaler)
+                precision.step(self.optimizer, self.model.parameters(), config.clip_grad_norm)
+                self.optimizer.zero_grad()
+                totals.addcmul_(losses.detach(), batch.counts)
+                counts += batch.counts
+                reporter.step(mean_loss)
+        return or_none(totals / counts, counts > 0)
