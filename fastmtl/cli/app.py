@@ -20,7 +20,16 @@ from typer.core import TyperGroup
 from typer.models import ArgumentInfo
 
 import fastmtl
-from fastmtl.cli.errors import BAD_INPUT, FAILED, STOPPED, BadInput, exit_with, is_out_of_memory
+from fastmtl.cli.errors import (
+    BAD_INPUT,
+    FAILED,
+    STOPPED,
+    BadInput,
+    exit_elsewhere,
+    exit_with,
+    is_elsewhere,
+    is_out_of_memory,
+)
 
 # Every command, and the module of this package that has the function of that name.
 COMMANDS = {
@@ -82,6 +91,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
     except (MemoryError, RuntimeError) as error:
+        if is_elsewhere(error):
+            exit_elsewhere(error)
         if not is_out_of_memory(error):
             raise
         exit_with(f"out of memory ({error})" if str(error) else "out of memory", FAILED)

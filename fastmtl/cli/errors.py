@@ -17,6 +17,10 @@ import typer
 from rich.console import Console
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+# Told to `--processes` alone: not this process, but another is the cause.
+LOST = 75
+# Set in the processes that `--processes` starts, and watches.
+LAUNCHED = "FASTMTL_LAUNCHED"
 MOST_WARNINGS = 10
 
 
@@ -71,6 +75,29 @@ def failing() -> Iterator[None]:
         exit_with(f"out of GPU memory, a smaller --batch-size may help ({error})", FAILED)
 
 
+def launched() -> bool:
+    """Whether `--processes` started this process, and tells how it ends."""
+    return LAUNCHED in os.environ
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether the run ended in another process."""
+    from fastmtl.training.ranks import EndedElsewhere
+
+    return isinstance(error, EndedElsewhere)
+
+
+def exit_elsewhere(error: Exception) -> NoReturn:
+    """End a process whose run ended in another, which said why unless it was killed."""
+    from fastmtl.training.ranks import LostProcess
+
+    if launched():
+        sys.exit(LOST)
+    if isinstance(error, LostProcess) and os.environ.get("RANK", "0") == "0":
+        exit_with(str(error), FAILED)
+    sys.exit(FAILED)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the machine's memory was not enough, for which PyTorch raises a RuntimeError."""
     return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
@@ -84,8 +111,7 @@ def one_process() -> None:
     if (size := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
         raise BadInput(
             f"WORLD_SIZE: expected one process, got {size} (torchrun?): start this command without "
-            "it; to train on several GPUs use your own loop, DistributedDataParallel and a "
-            "balancer's distribute(), see docs/balancing.md"
+            "it; of all commands train alone takes several, see docs/training.md"
         )
 
 

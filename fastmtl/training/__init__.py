@@ -13,6 +13,7 @@ from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import Predictor
 from fastmtl.training.presets import preset
+from fastmtl.training.ranks import EndedElsewhere, joined
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
 from fastmtl.training.signals import Interrupted
 from fastmtl.training.trainer import Trainer
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "Batches",
     "DivergedError",
+    "EndedElsewhere",
     "EpochRecord",
     "Interrupted",
     "LineReporter",
@@ -33,6 +35,7 @@ __all__ = [
     "arrange",
     "build_balancer",
     "build_model",
+    "joined",
     "load_data",
     "multilabel_metrics",
     "plot_losses",

@@ -14,6 +14,8 @@ from fastmtl.training.finite import check_losses, probabilities
 from fastmtl.training.history import or_none
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.predictor import compute_logits, evaluation_batch
+from fastmtl.training.ranks import Ranks
+from fastmtl.training.shares import share_of_rows
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.thresholds import best_threshold
 
@@ -37,6 +39,7 @@ class Evaluation:
         rows: those of each split, (n,).
         label_names: of the T tasks.
         config: the options of the run.
+        ranks: the processes that share every split, and all call what they measure.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Evaluation:
         rows: dict[str, Tensor],
         label_names: Sequence[str],
         config: TrainConfig,
+        ranks: Ranks,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -54,24 +58,32 @@ class Evaluation:
         self.rows = rows
         self.label_names = label_names
         self.config = config
+        self.ranks = ranks
 
     def logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
         """Logits (n, T) of a split, in row order. Raises Interrupted if `stop` was requested."""
-        size = evaluation_batch(self.config)
-        return compute_logits(self.model, self.batches, self.rows[split], size, stop)
+        rows, ranks = self.rows[split], self.ranks
+        size = -(-evaluation_batch(self.config) // ranks.size)
+        own = share_of_rows(rows, ranks.rank, ranks.size)
+        return ranks.gather(compute_logits(self.model, self.batches, own, size, stop), len(rows))
 
     def figures(
         self, split: str, threshold: float, stop: StopRequest | None = None
     ) -> dict[str, Any]:
         """`multilabel_metrics` of a split. Raises DivergedError if the model gives NaN."""
-        return self._measure(probabilities(self.logits(split, stop)), split, threshold)
+        logits = self.logits(split, stop)
+        return self.ranks.of_first(lambda: self._measure(probabilities(logits), split, threshold))
 
     def validate(self, epoch: int, stop: StopRequest) -> Validation:
         """Measure the validation split after an epoch.
 
         Raises DivergedError for a loss that is not finite.
         """
-        logits, targets = self.logits("val", stop), self._targets("val")
+        logits = self.logits("val", stop)
+        return self.ranks.of_first(lambda: self._validate(epoch, logits))
+
+    def _validate(self, epoch: int, logits: Tensor) -> Validation:
+        targets = self._targets("val")
         losses = or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
         check_losses(epoch, "validation", losses)
         chances = probabilities(logits)

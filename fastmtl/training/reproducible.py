@@ -23,14 +23,16 @@ def shuffled(indices: Tensor, seed: int, epoch: int) -> Tensor:
     return indices[torch.randperm(len(indices), generator=generator)]
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A 64-bit seed that differs for every pair of seed and epoch.
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A 64-bit seed that differs for every seed, epoch and rank of a process.
 
     Example:
         >>> epoch_seed(0, 1) == epoch_seed(1, 0)
         False
     """
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    # The first process draws as one process alone does.
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

@@ -13,8 +13,10 @@ from fastmtl.training.config import TrainConfig
 from fastmtl.training.history import or_none
 from fastmtl.training.optimizer import learning_rate, set_lr
 from fastmtl.training.precision import Precision
+from fastmtl.training.ranks import Ranks
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import epoch_seed, seeded, shuffled
+from fastmtl.training.shares import share_of_batches
 from fastmtl.training.signals import StopRequest
 
 
@@ -30,6 +32,7 @@ class Steps:
         batches: the samples.
         rows: (n,), those to train on.
         config: the options of the run.
+        ranks: the processes that share every batch.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Steps:
         batches: Batches,
         rows: Tensor,
         config: TrainConfig,
+        ranks: Ranks,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -51,14 +55,16 @@ class Steps:
         self.batches = batches
         self.rows = rows
         self.config = config
+        self.ranks = ranks
 
     def run(self, epoch: int, reporter: Reporter, stop: StopRequest) -> list[float | None]:
         """One pass over the samples; the mean loss of each task (T,).
 
         Raises Interrupted between two steps if `stop` was requested.
         """
-        config, precision = self.config, self.precision
+        config, precision, ranks = self.config, self.precision, self.ranks
         order = shuffled(self.rows, config.seed, epoch)
+        share = share_of_batches(order, config.batch_size, ranks.rank, ranks.size)
         self.model.train()
         totals = torch.zeros(self.balancer.num_tasks, device=self.batches.device)
         counts = torch.zeros_like(totals)
@@ -68,17 +74,18 @@ class Steps:
 
         steps = math.ceil(len(order) / config.batch_size)
         reporter.epoch_started(epoch, config.epochs, steps)
-        with seeded(epoch_seed(config.seed, epoch), self.batches.device):
-            for step, batch in enumerate(self.batches(order, config.batch_size)):
+        with seeded(epoch_seed(config.seed, epoch, ranks.rank), self.batches.device):
+            for step, batch in enumerate(self.batches(share.rows, share.batch_size)):
                 stop.check()
+                batch = share.only_counted(step, batch)
                 set_lr(self.optimizer, learning_rate(config, epoch, step, steps))
                 with precision.autocast():
                     losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
-                present = batch.counts > 0
-                self.balancer.backward(losses, present=present, scaler=precision.scaler)
+                self.balancer.backward(losses, counts=batch.counts, scaler=precision.scaler)
                 precision.step(self.optimizer, self.model.parameters(), config.clip_grad_norm)
                 self.optimizer.zero_grad()
                 totals.addcmul_(losses.detach(), batch.counts)
                 counts += batch.counts
                 reporter.step(mean_loss)
+        ranks.add(totals, counts)
         return or_none(totals / counts, counts > 0)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import fastmtl
 from fastmtl.training import directory
 from fastmtl.training.checkpoint import RunError, load_tensors, save_tensors, take_prefix
 from fastmtl.training.identity import Identity
 from fastmtl.training.lock import DirectoryLock
-from fastmtl.training.recipes import OF_DATA
+from fastmtl.training.recipes import OF_DATA, class_name
 from fastmtl.training.state import Progress, RunState
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
@@ -113,8 +114,22 @@ class RunStore:
         return {**about, "run": self.identity.to_dict()}
 
 
-def as_json(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it is read back."""
+def describe_run(
+    options: Mapping[str, Any], model: Any, balancer: nn.Module, data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a run, as it is read back: its options, and what it trains on what."""
+    name = class_name(model)
+    record = {
+        "fastmtl": fastmtl.__version__,
+        "train": options,
+        "model": {
+            "name": name,
+            "class": type(model).__name__,
+            "arguments": model.config() if name else {},
+        },
+        "balancer": {"class": type(balancer).__name__},
+        "data": data,
+    }
     return dict(json.loads(json.dumps(record)))
 
 

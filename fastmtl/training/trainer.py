@@ -5,35 +5,35 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-import fastmtl
 from fastmtl.balancing import Balancer
 from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.nn import FocalLoss
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
-from fastmtl.training.checkpoint import write_atomic, write_json
-from fastmtl.training.config import TrainConfig, resolve_device
+from fastmtl.training.config import TrainConfig
 from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.finite import check_losses, probabilities
-from fastmtl.training.history import EpochRecord, history_csv
+from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
-from fastmtl.training.lock import DirectoryLock, locked
+from fastmtl.training.lock import locked
 from fastmtl.training.optimizer import make_optimizer
-from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.precision import Precision
-from fastmtl.training.recipes import MAKING, OF_DATA, class_name, model_name
+from fastmtl.training.ranks import current_ranks
+from fastmtl.training.recipes import MAKING, OF_DATA, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import threads
+from fastmtl.training.results import write_results
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, RunState
 from fastmtl.training.steps import Steps
-from fastmtl.training.store import RunStore, Snapshot, as_json
+from fastmtl.training.store import RunStore, Snapshot, describe_run
 
 # Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
 # the last completed epoch is written whenever training ends, whatever ends it but a kill.
@@ -103,8 +103,9 @@ class Trainer:
             self.options["model"] = name
         self.warnings = data.warnings
         self.out_dir = Path(out_dir)
-        self.reporter = reporter or Reporter()
-        self.device = resolve_device(config.device)
+        self.ranks = current_ranks()
+        self.reporter = reporter if reporter and self.ranks.first else Reporter()
+        self.device = self.ranks.device(config.device)
         self.model = model.to(self.device)
         self.balancer = balancer.to(self.device)
         self.label_names = list(data.label_names)
@@ -128,9 +129,10 @@ class Trainer:
             self.batches,
             self.rows["train"],
             config,
+            self.ranks,
         )
         self.evaluation = Evaluation(
-            model, self.loss, self.batches, self.rows, self.label_names, config
+            model, self.loss, self.batches, self.rows, self.label_names, config, self.ranks
         )
         self.state = RunState(
             model,
@@ -192,29 +194,19 @@ class Trainer:
         Raises:
             RunError: if the directory or the run in it does not fit.
             Interrupted: on SIGINT or SIGTERM, once the last completed epoch is stored.
+            EndedElsewhere: if another of several processes failed or is gone.
             DivergedError: if a loss is not finite.
             OSError: if a file cannot be written.
         """
         if self.progress.epoch and not resume:
             raise RuntimeError("fit: this trainer has trained already; make a new one, or resume")
-        directory.check(self.out_dir, resume=resume, overwrite=overwrite)
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        with locked(self.out_dir) as lock:
-            # Another process may have been here since.
-            directory.check(self.out_dir, resume=resume, overwrite=overwrite)
-            store = self._store(lock, resume=resume)
-            stored = directory.stored_metrics(self.out_dir)
+        with self.ranks.watching(), ExitStack() as held:
+            self.ranks.need_same(self.fingerprint, "data: expected the same in every process")
+            store = self.ranks.together(lambda: self._open(held, resume, overwrite))
+            self._begin_alike()
             try:
-                with threads(self.config.threads), stop_on_signals() as stop:
-                    # Of what a run stores the figures alone have no checksum.
-                    if self._finished() and (metrics := self._metrics(stop)) == stored:
-                        self.reporter.message(
-                            f"already finished after {self.progress.epoch} epochs"
-                        )
-                        return metrics
-                    store.open(keep_state=resume)
-                    self._train(store, stop)
-                    return self._conclude(store, stop)
+                with threads(self.config.threads), stop_on_signals() as request:
+                    return self._run(store, self.ranks.stop(request), resume)
             finally:
                 self.reporter.close()
 
@@ -229,15 +221,58 @@ class Trainer:
     def _finished(self) -> bool:
         return self.progress.finished(self.config.epochs, self.config.patience)
 
-    def _train(self, store: RunStore, stop: StopRequest) -> None:
-        pending = None if store.has_checkpoint() else self._snapshot()
+    def _open(self, held: ExitStack, resume: bool, overwrite: bool) -> RunStore | None:
+        """Where the run is kept, and its lock in `held`; None where another process keeps it.
+
+        With `resume` the state is the stored one afterwards.
+        """
+        if not self.ranks.first:
+            return None
+        directory.check(self.out_dir, resume=resume, overwrite=overwrite)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        lock = held.enter_context(locked(self.out_dir))
+        # Another process may have been here since.
+        directory.check(self.out_dir, resume=resume, overwrite=overwrite)
+        record = describe_run(self.options, self.model, self.balancer, self.description)
+        make = RunStore.resume if resume else RunStore.begin
+        store = make(self.out_dir, lock, record, self.fingerprint)
+        if resume and store.has_checkpoint():
+            store.restore(self.state, self.device)
+        return store
+
+    def _begin_alike(self) -> None:
+        """Bring every process to where the first one is."""
+        if self.ranks.size == 1:
+            return
+        tensors, values = self.ranks.of_first(self._snapshot)
+        if not self.ranks.first:
+            self.state.load(tensors, values, self.device)
+        if self.steps.model is self.model:
+            self.steps.model = self.ranks.replicate(self.model)
+
+    def _run(self, store: RunStore | None, stop: StopRequest, resume: bool) -> dict[str, Any]:
+        if self._finished():
+            metrics = self._metrics(stop)
+            # Of what a run stores the figures alone have no checksum.
+            if self.ranks.of_first(lambda: metrics == directory.stored_metrics(self.out_dir)):
+                self.reporter.message(f"already finished after {self.progress.epoch} epochs")
+                return metrics
+        if store is not None:
+            store.open(keep_state=resume)
+        self._train(store, stop)
+        metrics = self._metrics(stop)
+        self.ranks.together(lambda: self._conclude(store, metrics))
+        return metrics
+
+    def _train(self, store: RunStore | None, stop: StopRequest) -> None:
+        pending = None if store is None or store.has_checkpoint() else self._snapshot()
         saved = -math.inf
         try:
             while not self._finished():
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                     # Cleared first: a write that fails is not tried again on the way out.
                     due, pending = pending, None
-                    if due is not None:
+                    if store is not None and due is not None:
                         store.save(self.state, due)
                     saved = time.monotonic()
                 record = self._epoch(self.progress.epoch + 1, stop)
@@ -245,9 +280,9 @@ class Trainer:
                     self.state.keep_best()
                 self.balancer.end_cycle()
                 self.reporter.epoch_ended(record, self.progress.best_epoch)
-                pending = self._snapshot()
+                pending = None if store is None else self._snapshot()
         finally:
-            if pending is not None:
+            if store is not None and pending is not None:
                 store.save(self.state, pending)
 
     def _epoch(self, epoch: int, stop: StopRequest) -> EpochRecord:
@@ -255,11 +290,11 @@ class Trainer:
         losses = self.steps.run(epoch, self.reporter, stop)
         weights = self.balancer.weights.tolist()
         seconds = time.perf_counter() - start
-        check_losses(epoch, "training", losses)
+        self.ranks.of_first(lambda: check_losses(epoch, "training", losses))
         val = self.evaluation.validate(epoch, stop)
         return EpochRecord(
             epoch,
-            seconds,
+            self.ranks.of_first(lambda: seconds),
             losses,
             val.losses,
             weights,
@@ -287,37 +322,14 @@ class Trainer:
         }
         return metrics
 
-    def _conclude(self, store: RunStore, stop: StopRequest) -> dict[str, Any]:
-        """Write the results, which are those of the best weights."""
-        metrics, history = self._metrics(stop), self.progress.history
-        names, best = self.label_names, self.progress.best_epoch
-        store.lock.check()
-        write_atomic(self.out_dir / directory.HISTORY, history_csv(history, names))
-        write_atomic(self.out_dir / directory.LOSSES, plot_losses(history, names, best))
-        write_atomic(self.out_dir / directory.WEIGHTS, plot_weights(history, names))
-        write_json(self.out_dir / directory.METRICS, metrics)
-        return metrics
-
-    def _store(self, lock: DirectoryLock, *, resume: bool) -> RunStore:
-        """Where the run is kept; with `resume` the state is the stored one afterwards."""
-        model: Any = self.model
-        name = class_name(model)
-        record = {
-            "fastmtl": fastmtl.__version__,
-            "train": self.options,
-            "model": {
-                "name": name,
-                "class": type(model).__name__,
-                "arguments": model.config() if name else {},
-            },
-            "balancer": {"class": type(self.balancer).__name__},
-            "data": self.description,
-        }
-        make = RunStore.resume if resume else RunStore.begin
-        store = make(self.out_dir, lock, as_json(record), self.fingerprint)
-        if resume and store.has_checkpoint():
-            store.restore(self.state, self.device)
-        return store
+    def _conclude(self, store: RunStore | None, metrics: dict[str, Any]) -> None:
+        if store is not None:
+            store.lock.check()
+            write_results(self.out_dir, metrics, self.progress, self.label_names)
 
     def _snapshot(self) -> Snapshot:
-        return self.state.tensors(), self.state.values()
+        tensors, values = self.state.tensors(), self.state.values()
+        if self.ranks.size > 1:
+            # To be stored even where a GPU waits for a process that is gone.
+            tensors = {name: value.cpu() for name, value in tensors.items()}
+        return tensors, values

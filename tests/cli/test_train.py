@@ -231,10 +231,10 @@ def test_a_signal_stops_the_run_and_resume_ends_it_the_same(tmp_path, call, numb
     assert {k: first[k] for k in ("val", "test")} == {k: second[k] for k in ("val", "test")}
 
 
-@pytest.mark.parametrize("command", ["train", "reproduce", "predict"])
+@pytest.mark.parametrize("command", ["reproduce", "predict"])
 def test_several_processes_are_refused(call, tmp_path, monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    first = {"train": [], "reproduce": ["mtmlan"], "predict": [tmp_path]}[command]
+    first = {"reproduce": ["mtmlan"], "predict": [tmp_path]}[command]
     code, _, err = call(command, *first, "--data", FLAT, "--out", tmp_path / "run")
     assert (code, err.count("\n")) == (2, 1)
     assert "WORLD_SIZE: expected one process, got 2" in err

@@ -140,4 +140,5 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/models.md": _models,
     "docs/ops.md": _ops,
     "docs/systems.md": _systems,
+    "docs/training.md": lambda stack: {},
 }

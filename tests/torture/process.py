@@ -17,13 +17,13 @@ from pathlib import Path
 
 from fastmtl import cli
 from fastmtl.reproduce import report
-from fastmtl.training import trainer
+from fastmtl.training import results, trainer
 
 CODES = (0, 1, 2, 130)
 SECONDS = 30  # after which a command hangs
 MOST_BYTES = 2 << 30
 PLOTS = [
-    *((trainer, "plot_losses"), (trainer, "plot_weights")),
+    *((results, "plot_losses"), (results, "plot_weights")),
     *((report, "plot_training_losses"), (report, "plot_task_weights")),
 ]
 

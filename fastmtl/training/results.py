@@ -1,0 +1,24 @@
+"""What a run that has ended leaves to be read and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastmtl.training import directory
+from fastmtl.training.checkpoint import write_atomic, write_json
+from fastmtl.training.history import history_csv
+from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.state import Progress
+
+
+def write_results(
+    path: Path, metrics: Mapping[str, Any], progress: Progress, label_names: Sequence[str]
+) -> None:
+    """Write history and plots to a run's directory, and metrics.json last: it says that all is."""
+    history, names = progress.history, label_names
+    write_atomic(path / directory.HISTORY, history_csv(history, names))
+    write_atomic(path / directory.LOSSES, plot_losses(history, names, progress.best_epoch))
+    write_atomic(path / directory.WEIGHTS, plot_weights(history, names))
+    write_json(path / directory.METRICS, metrics)
