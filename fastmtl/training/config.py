@@ -71,6 +71,12 @@ class TrainConfig:
     )
     epochs: int = option(50, "Epochs at most.", "Training", minimum=1)
     batch_size: int = option(32, "Samples in a step.", "Training", minimum=1)
+    accumulate: int = option(
+        1,
+        "Parts that a step's samples are taken in, one after the other, to save memory.",
+        "Training",
+        minimum=1,
+    )
     lr: float = option(1e-3, "Learning rate of AdamW.", "Training", above=0)
     warmup: int = option(
         50, "Steps over which the learning rate rises to lr.", "Training", minimum=0

@@ -122,7 +122,9 @@ class Ranks:
 
         Without device_ids, which would move the lengths of sequences to the device.
         """
-        return model if self._control is None else DistributedDataParallel(model)
+        if self._control is None or isinstance(model, DistributedDataParallel):
+            return model
+        return DistributedDataParallel(model)
 
     def stop(self, request: StopRequest) -> StopRequest:
         """The request that all processes follow at the same step, whichever of them it reached."""

@@ -24,6 +24,7 @@ from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import locked
 from fastmtl.training.optimizer import make_optimizer
+from fastmtl.training.parts import InParts
 from fastmtl.training.precision import Precision
 from fastmtl.training.ranks import current_ranks
 from fastmtl.training.recipes import MAKING, OF_DATA, model_name
@@ -121,7 +122,7 @@ class Trainer:
         optimizer = make_optimizer(model, balancer, config, self.device)
         precision = Precision(config.precision, self.device)
         self.steps = Steps(
-            model,
+            InParts(model, config.accumulate) if config.accumulate > 1 else model,
             self.loss,
             balancer,
             optimizer,
@@ -247,8 +248,7 @@ class Trainer:
         tensors, values = self.ranks.of_first(self._snapshot)
         if not self.ranks.first:
             self.state.load(tensors, values, self.device)
-        if self.steps.model is self.model:
-            self.steps.model = self.ranks.replicate(self.model)
+        self.steps.model = self.ranks.replicate(self.steps.model)
 
     def _run(self, store: RunStore | None, stop: StopRequest, resume: bool) -> dict[str, Any]:
         if self._finished():
