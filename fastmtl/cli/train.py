@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from fastmtl.cli.errors import (
     exit_with,
     failing,
     launched,
+    show,
     warn_of,
 )
 from fastmtl.cli.launch import follow_launcher, launch
@@ -32,6 +34,7 @@ from fastmtl.training import (
 from fastmtl.training import directory as run_directory
 from fastmtl.training.config import check_effect, resolve_device
 from fastmtl.training.options import check_count
+from fastmtl.training.options_file import options_toml, read_options
 from fastmtl.training.presets import PRESETS
 from fastmtl.training.presets import preset as options_of
 from fastmtl.training.ranks import joined, rank_device, started_with
@@ -40,7 +43,17 @@ from fastmtl.training.report import results_table
 
 @options.with_training_options
 def train(
-    out: Annotated[Path, typer.Option(help="Directory for everything the run writes.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for everything the run writes.", show_default="required"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of options, that others which are given override."),
+    ] = None,
+    print_config: Annotated[
+        bool, options.flag("--print-config", "Print all options as such a file and exit.")
+    ] = False,
     resume: Annotated[bool, options.flag("--resume", "Continue the run in --out.", "Run")] = False,
     overwrite: Annotated[
         bool, options.flag("--overwrite", "Replace the run in --out.", "Run")
@@ -66,27 +79,68 @@ def train(
 
     Example: fastmtl train --model mtmlan --data clips.npz --out runs/first
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in ("data", "test", "xml"):
-        if not given.get(name, "synthetic:").startswith("synthetic:"):
-            given[name] = os.path.abspath(given[name])
-    configure = partial(_config, out, given, preset, resume=resume, overwrite=overwrite)
+    given = _with_absolute_paths({name: v for name, v in given.items() if v is not None})
     with bad_input():
+        in_file = {} if config is None else _with_absolute_paths(read_options(config))
+        wanted = _Wanted(out, preset, in_file, given, resume, overwrite)
+        if print_config:
+            show(options_toml(wanted.options()), nl=False)
+            return
         _check_processes(processes)
-    if processes > 1 and not launched():
-        with bad_input():
-            device = configure().device
-            rank_device(device, processes - 1)
-        hint = f"{_going_on(out)} --processes {processes}"
-        launch(sys.argv[1:], processes, hint=hint)
+        if processes > 1 and not launched():
+            rank_device(wanted.checked().device, processes - 1)
+            hint = f"{_going_on(wanted.directory)} --processes {processes}"
+            launch(sys.argv[1:], processes, hint=hint)
     follow_launcher()
     with joined() as ranks:
         console = LastingConsole()
         reporter = BarReporter(console) if console.is_terminal else LineReporter(console)
         with bad_input():
-            config = ranks.of_first(configure)
-            trainer = ranks.together(partial(Trainer.from_config, config, out, reporter=reporter))
+            chosen = ranks.of_first(wanted.checked)
+            make = partial(Trainer.from_config, chosen, wanted.directory, reporter=reporter)
+            trainer = ranks.together(make)
         _run(trainer, console, resume=resume, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The run that a user asked for: the directory, and its options, the last of which count."""
+
+    out: Path | None
+    preset: str
+    in_file: dict[str, Any]
+    given: dict[str, Any]
+    resume: bool
+    overwrite: bool
+
+    @property
+    def directory(self) -> Path:
+        """Where it goes. Raises ValueError if nobody said."""
+        if self.out is None:
+            raise ValueError("out: expected a directory, got none")
+        return self.out
+
+    def options(self) -> TrainConfig:
+        """All options. Raises ValueError for one that cannot be, or has no effect.
+
+        A file may have such options as they are by default: `--print-config` writes all.
+        """
+        started = {**options_of(self.preset), **self.in_file, **self.given}
+        if self.resume:
+            config = run_directory.resumable_by_name(self.directory, started)
+        else:
+            config = TrainConfig(**started)
+        default = TrainConfig()
+        meant = [name for name, value in self.in_file.items() if value != getattr(default, name)]
+        check_effect(config, [*self.given, *meant])
+        return config
+
+    def checked(self) -> TrainConfig:
+        """The same, where directory and machine can take it. Raises ValueError or OSError."""
+        run_directory.check(self.directory, resume=self.resume, overwrite=self.overwrite)
+        config = self.options()
+        resolve_device(config.device)
+        return config
 
 
 def _check_processes(processes: int) -> None:
@@ -98,16 +152,11 @@ def _check_processes(processes: int) -> None:
         )
 
 
-def _config(
-    out: Path, given: dict[str, Any], preset: str, *, resume: bool, overwrite: bool
-) -> TrainConfig:
-    """The options of the run, once the directory can take it. Raises ValueError or OSError."""
-    run_directory.check(out, resume=resume, overwrite=overwrite)
-    started = {**options_of(preset), **given}
-    config = run_directory.resumable_by_name(out, started) if resume else TrainConfig(**started)
-    check_effect(config, given)
-    resolve_device(config.device)
-    return config
+def _with_absolute_paths(given: dict[str, Any]) -> dict[str, Any]:
+    """The same options, with files that are found from any directory."""
+    named = {k: str(given[k]) for k in ("data", "test", "xml") if k in given}
+    files = {k: value for k, value in named.items() if not value.startswith("synthetic:")}
+    return {**given, **{name: os.path.abspath(value) for name, value in files.items()}}
 
 
 def _run(trainer: Trainer, console: LastingConsole, *, resume: bool, overwrite: bool) -> None:
