@@ -8,16 +8,20 @@ from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.hdf5 import load_hdf5
 from fastmtl.data.loading import load
+from fastmtl.data.npy import load_npy
 from fastmtl.data.npz import load_npz
 from fastmtl.data.standardize import Standardizer
+from fastmtl.data.stored import StoredFeatures
 
 __all__ = [
     "DataError",
     "MultiTaskData",
     "Standardizer",
+    "StoredFeatures",
     "load",
     "load_arff",
     "load_hdf5",
+    "load_npy",
     "load_npz",
     "synthetic",
 ]

@@ -35,7 +35,7 @@ class Budget:
 
     def __init__(self, source: str, path: Path | None = None) -> None:
         self.source = source
-        self.limit = _limit() or _usual(path)
+        self.limit = memory_limit() or _usual(path)
         self.left = self.limit
 
     def take(self, field: str, size: int) -> None:
@@ -51,10 +51,16 @@ class Budget:
 
     def take_array(self, field: str, count: int, itemsize: int, *, copied: bool = True) -> None:
         """Set aside an array of `count` values, and its copy as float32 where one is made."""
-        self.take(field, count * (itemsize + 4 * copied))
+        self.take(field, loaded_bytes(count, itemsize, copied=copied))
 
 
-def _limit() -> int | None:
+def loaded_bytes(count: int, itemsize: int, *, copied: bool) -> int:
+    """What an array of `count` values takes once it is read, with its copy as float32."""
+    return count * (itemsize + 4 * copied)
+
+
+def memory_limit() -> int | None:
+    """The value of the environment variable, None where it is not set."""
     text = os.environ.get(LIMIT, "").strip()
     if not text:
         return None

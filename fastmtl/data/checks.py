@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fastmtl.data.errors import DataError
+from fastmtl.data.rows import Array, Rows
 from fastmtl.data.splits import SPLITS, IntArray
+from fastmtl.data.stored import StoredFeatures, Values
 
-Array = NDArray[Any]
 _CHUNK_BYTES = 32 << 20
 
 
-def chunk_rows(x: Tensor, itemsize: int = 8) -> int:
+def chunk_rows(x: Values, itemsize: int = 8) -> int:
     """Rows of `x` that take about 32 MiB at `itemsize` bytes a value, at least one."""
     per_row = max(x.numel() // max(x.shape[0], 1), 1) * itemsize
     return max(_CHUNK_BYTES // per_row, 1)
@@ -37,14 +37,16 @@ def as_array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def check_features(source: str, field: str, value: Any) -> Tensor:
+def check_features(source: str, field: str, value: Any) -> Values:
     """Features (N, D) or (N, L, D) as float32, without a look at the values yet."""
-    array = as_array(value)
+    array = value if isinstance(value, Rows) else as_array(value)
     if array.dtype.kind not in "fiub":
         raise DataError.at(source, field, "numbers", f"an array of {array.dtype}")
     if array.ndim not in (2, 3) or 0 in array.shape:
         expected = "a non-empty (N, D) or (N, L, D) array"
         raise DataError.at(source, field, expected, f"shape {array.shape}")
+    if isinstance(array, Rows):
+        return StoredFeatures(array)
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
 
@@ -77,13 +79,20 @@ def check_finite(source: str, field: str, x: Tensor) -> None:
 
 
 def check_values(
-    source: str, features: Mapping[str, Tensor], lengths: Tensor | None
-) -> dict[str, Tensor]:
-    """The features with 0 at padded steps; raise if any other value is NaN or infinite."""
-    out = {}
+    source: str, features: Mapping[str, Values], lengths: Tensor | None
+) -> dict[str, Values]:
+    """The features with 0 at padded steps; raise if any other value is NaN or infinite.
+
+    Those that stay in a file do and are checked whenever some are read.
+    """
+    out: dict[str, Values] = {}
     for field, x in features.items():
-        out[field] = x if lengths is None or x.dim() == 2 else clear_padding(x, lengths)
-        check_finite(source, field, out[field])
+        if isinstance(x, StoredFeatures):
+            out[field] = StoredFeatures(x.rows, lengths)
+            continue
+        cleared = x if lengths is None or x.dim() == 2 else clear_padding(x, lengths)
+        check_finite(source, field, cleared)
+        out[field] = cleared
     return out
 
 
@@ -105,7 +114,7 @@ def check_labels(source: str, value: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def check_lengths(source: str, value: Any, x: Mapping[str, Tensor]) -> Tensor:
+def check_lengths(source: str, value: Any, x: Mapping[str, Values]) -> Tensor:
     """Numbers of valid steps (N,) as int64, each from 1 to the sequences' one number of steps."""
     array = as_array(value)
     sizes = {field: t.shape[1] for field, t in x.items() if t.dim() == 3}

@@ -14,15 +14,17 @@ from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
 from fastmtl.data.errors import DataError
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
+from fastmtl.data.stored import StoredFeatures, Values
 
-Features = Tensor | dict[str, Tensor]
+Features = Values | dict[str, Values]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiTaskData:
     """Samples of a multi-task, multi-label or multimodal problem, with their splits.
 
-    - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality;
+    - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality; each a
+      `StoredFeatures` that is read by row where the features stay in their file;
     - `y`: (N, T) float32 labels of 0, 1, and NaN for a missing one;
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
@@ -132,9 +134,13 @@ class MultiTaskData:
         """Shape of one sample, (D,) or (L, D), by modality; a single tensor is called "x"."""
         return {name: tuple(value.shape[1:]) for name, value in self.features().items()}
 
-    def features(self) -> dict[str, Tensor]:
+    def features(self) -> dict[str, Values]:
         """The features by modality; a single tensor is called "x"."""
         return self.x if isinstance(self.x, dict) else {"x": self.x}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The features by modality, read into memory if they are not there."""
+        return {name: x if isinstance(x, Tensor) else x[:] for name, x in self.features().items()}
 
     def __len__(self) -> int:
         return self.num_samples
@@ -163,7 +169,7 @@ class MultiTaskData:
         return (self.split == SPLITS.index(split)).nonzero().flatten()
 
     def subset(self, rows: str | Tensor | Sequence[int]) -> MultiTaskData:
-        """Some of the samples, copied.
+        """Some of the samples, copied; features that stay in a file stay there.
 
         Args:
             rows: the name of a split, or indices, whose order is kept.
@@ -178,7 +184,7 @@ class MultiTaskData:
         rows, x = torch.as_tensor(rows, dtype=torch.int64), self.x
         return replace(
             self,
-            x={k: v[rows] for k, v in x.items()} if isinstance(x, dict) else x[rows],
+            x={k: _rows(v, rows) for k, v in x.items()} if isinstance(x, dict) else _rows(x, rows),
             y=self.y[rows],
             split=self.split[rows],
             lengths=None if self.lengths is None else self.lengths[rows],
@@ -228,15 +234,15 @@ class MultiTaskData:
             raise DataError.at(self.name, "modalities", "one tensor x to cut columns from", got)
         return replace(self, x={m: self._columns(m, c) for m, c in modalities.items()})
 
-    def _modality(self, name: str) -> Tensor:
+    def _modality(self, name: str) -> Values:
         there = self.features()
         if name not in there:
             got = repr(name) + did_you_mean(name, there)
             raise DataError.at(self.name, "modalities", f"any of {', '.join(there)}", got)
         return there[name]
 
-    def _columns(self, name: str, columns: slice | Sequence[int]) -> Tensor:
-        assert isinstance(self.x, Tensor)
+    def _columns(self, name: str, columns: slice | Sequence[int]) -> Values:
+        assert not isinstance(self.x, dict)
         width = self.x.shape[-1]
         if isinstance(columns, slice):
             start, stop = columns.start or 0, width if columns.stop is None else columns.stop
@@ -246,7 +252,13 @@ class MultiTaskData:
         if not chosen or min(chosen) < 0 or max(chosen) >= width:
             expected = f"columns from 0 to {width - 1} for {name!r}"
             raise DataError.at(self.name, "modalities", expected, _shown(columns))
+        if isinstance(self.x, StoredFeatures):
+            return self.x.then(lambda x, lengths: x[..., chosen])
         return self.x[..., chosen].contiguous()
+
+
+def _rows(values: Values, rows: Tensor) -> Values:
+    return values.select(rows) if isinstance(values, StoredFeatures) else values[rows]
 
 
 def default_label_names(count: int) -> list[str]:

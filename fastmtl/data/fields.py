@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from fastmtl.data.checks import Array, check_strings
+from fastmtl.data.checks import check_strings
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
+from fastmtl.data.rows import Array, JoinedRows, Rows
 
+Values = Array | Rows
+_Values = TypeVar("_Values", Array, Values)
 _KNOWN = ("x", "y", "lengths", "label_names", "split", "group")
 
 
 @dataclass
 class Fields:
-    """Unchecked arrays: `x` an array or a dict of them by modality, the others as in the file."""
+    """Unchecked arrays: `x` an array or a dict of them by modality, the others as in the file.
+
+    Features may be `Rows` that stay in the file.
+    """
 
     source: str
-    x: Array | dict[str, Array]
+    x: Values | dict[str, Values]
     y: Array | None = None
     lengths: Array | None = None
     label_names: Any = None
@@ -68,8 +74,14 @@ def require_file(path: str | Path) -> Path:
     return path
 
 
-def gather(source: str, names: Iterable[str], read: Callable[[str], Array]) -> Fields:
-    """The fields of a file that holds the arrays `names`, each fetched by `read`."""
+def gather(
+    source: str,
+    names: Iterable[str],
+    read: Callable[[str], Array],
+    read_features: Callable[[list[str]], Mapping[str, Values]],
+) -> Fields:
+    """The fields of a file that holds the arrays `names`, each fetched by `read`, and the features
+    together by `read_features`."""
     names = list(names)
     modalities = [n for n in names if n.startswith("x_") and len(n) > 2]
     if "x" in names and modalities:
@@ -80,9 +92,10 @@ def gather(source: str, names: Iterable[str], read: Callable[[str], Array]) -> F
         raise DataError.at(source, "x", "features in x or x_<modality>", got)
     unknown = [n for n in names if n not in _KNOWN and n not in modalities]
     fields = {n: read(n) for n in _KNOWN[1:] if n in names}
+    x = read_features(modalities or ["x"])
     return Fields(
         source=source,
-        x=read("x") if "x" in names else {n[2:]: read(n) for n in modalities},
+        x={n[2:]: x[n] for n in modalities} if modalities else x["x"],
         warnings=tuple(f"{source}: the field {n!r} is unknown and was not read" for n in unknown),
         **fields,
     )
@@ -124,20 +137,25 @@ def _num_rows(fields: Fields) -> int:
     return len(next(iter(fields.x.values())) if isinstance(fields.x, dict) else fields.x)
 
 
-def _join_features(train: Fields, test: Fields) -> Array | dict[str, Array]:
+def _join_features(train: Fields, test: Fields) -> Values | dict[str, Values]:
     pair = (train, test)
     if isinstance(train.x, dict) and isinstance(test.x, dict):
         if set(train.x) != set(test.x):
             expected = f"the modalities of {train.source}: {', '.join(train.x)}"
             raise DataError.at(test.source, "x", expected, ", ".join(test.x))
-        joined = {m: _join(pair, f"x_{m}", train.x[m], test.x[m]) for m in train.x}
-        return {m: value for m, value in joined.items() if value is not None}
+        return {m: _joined(*_alike(pair, f"x_{m}", train.x[m], test.x[m])) for m in train.x}
     if isinstance(train.x, dict) or isinstance(test.x, dict):
         expected = f"the modalities of {train.source}"
         raise DataError.at(
             test.source, "x", expected, "x in one file and x_<modality> in the other"
         )
-    return np.concatenate(_alike(pair, "x", train.x, test.x))
+    return _joined(*_alike(pair, "x", train.x, test.x))
+
+
+def _joined(train: Values, test: Values) -> Values:
+    if isinstance(train, Rows) or isinstance(test, Rows):
+        return JoinedRows(train, test)
+    return np.concatenate([train, test])
 
 
 def _join(
@@ -152,8 +170,8 @@ def _join(
 
 
 def _alike(
-    pair: tuple[Fields, Fields], field: str, train: Array, test: Array
-) -> tuple[Array, Array]:
+    pair: tuple[Fields, Fields], field: str, train: _Values, test: _Values
+) -> tuple[_Values, _Values]:
     if train.ndim == 0 or train.shape[1:] != test.shape[1:] or train.ndim != test.ndim:
         expected = f"the shape of {pair[0].source} besides the rows, {train.shape}"
         raise DataError.at(pair[1].source, field, expected, f"{test.shape}")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fastmtl.data.budget import Budget
-from fastmtl.data.checks import Array
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
+from fastmtl.data.hdf5_rows import reading, rows_of, slow_chunks
 from fastmtl.data.heaps import check_heaps
+from fastmtl.data.placement import place
+from fastmtl.data.rows import Array, Rows
 
 _MOST_HOPS = 16
 _STRING_BYTES = 64  # of an empty one in Python
@@ -22,7 +25,12 @@ _STRINGS_AT_ONCE, _SMALL_FILE = 16, 64 << 20
 
 
 def load_hdf5(
-    path: str | Path, *, test: str | Path | None = None, seed: int = 0, for_training: bool = True
+    path: str | Path,
+    *,
+    test: str | Path | None = None,
+    seed: int = 0,
+    for_training: bool = True,
+    memory: str = "load",
 ) -> MultiTaskData:
     """Load an HDF5 file: the layout and arguments of `load_npz`, with datasets at the root.
 
@@ -33,6 +41,7 @@ def load_hdf5(
         test: a second file of the same layout, whose samples are the test split.
         seed: as for `MultiTaskData.from_arrays`.
         for_training: as for `MultiTaskData.from_arrays`.
+        memory: as for `load`.
 
     Raises:
         DataError: for a file that cannot be used.
@@ -47,13 +56,13 @@ def load_hdf5(
         ...     load_hdf5(folder + "/toy.h5").label_names
         ['flood', 'fire']
     """
-    fields = read_hdf5(path)
+    fields = read_hdf5(path, memory)
     if test is not None:
-        fields = append_test(fields, read_hdf5(test))
+        fields = append_test(fields, read_hdf5(test, memory))
     return fields.finish(seed, for_training)
 
 
-def read_hdf5(path: str | Path) -> Fields:
+def read_hdf5(path: str | Path, memory: str = "load") -> Fields:
     """The fields of an HDF5 file, of which everything lies in the file itself."""
     import h5py
 
@@ -68,16 +77,20 @@ def read_hdf5(path: str | Path) -> Fields:
         raise DataError.at(str(path), "file", "an HDF5 file", got) from None
 
     def read(name: str) -> Array:
-        try:
+        with reading(str(path), name):
             return _read_dataset(_find(file, name), name, budget)
-        except DataError:
-            raise
-        except Exception as error:
-            got = f"one that cannot be read ({error})"
-            raise DataError.at(str(path), name, "a dataset", got) from None
+
+    def rows(name: str) -> Rows | str:
+        with reading(str(path), name):
+            return rows_of(path, _find(file, name), name)
 
     with file:
-        return gather(str(path), names, read)
+        fields = gather(
+            str(path), names, read, lambda names: place(str(path), memory, names, read, rows)
+        )
+    features = fields.x.values() if isinstance(fields.x, dict) else [fields.x]
+    slow = [slow_chunks(x) for x in features if isinstance(x, Rows)]
+    return replace(fields, warnings=fields.warnings + tuple(filter(None, slow)))
 
 
 def _find(group: Any, path: str, hops: int = 0) -> Any:

@@ -14,11 +14,19 @@ from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import require_file
 from fastmtl.data.hdf5 import load_hdf5
+from fastmtl.data.npy import load_npy
 from fastmtl.data.npz import load_npz
+from fastmtl.data.placement import refuse_stream
 
 _SYNTHETIC: dict[str, Callable[..., MultiTaskData]] = {
     "disaster": synthetic.disaster,
     "disaster-multimodal": synthetic.disaster_multimodal,
+}
+# Of the arrays in these files rows can be read.
+_BY_ROW: dict[str, Callable[..., MultiTaskData]] = {
+    ".npz": load_npz,
+    ".h5": load_hdf5,
+    ".hdf5": load_hdf5,
 }
 _PREFIX = "synthetic:"
 Modalities = str | Sequence[str] | Mapping[str, slice | Sequence[int]]
@@ -32,13 +40,14 @@ def load(
     xml: str | Path | None = None,
     modalities: Modalities | None = None,
     for_training: bool = True,
+    memory: str = "load",
 ) -> MultiTaskData:
     """Load a data set from a file, or draw a synthetic one.
 
     Args:
-        spec: a path that ends in .npz, .h5, .hdf5 or .arff, or `synthetic:disaster` or
-            `synthetic:disaster-multimodal`, with the options of these functions after a question
-            mark: `synthetic:disaster?clips=200&seed=3`.
+        spec: a path that ends in .npz, .h5, .hdf5 or .arff, a directory of .npy files, or
+            `synthetic:disaster` or `synthetic:disaster-multimodal`, with the options of these
+            functions after a question mark: `synthetic:disaster?clips=200&seed=3`.
         seed: draws the split of data that has none.
         test: a second file of the same kind, whose samples are the test split.
         xml: for an .arff, the list of labels. Without it X.xml is taken, and X-train.arff finds
@@ -46,6 +55,10 @@ def load(
         modalities: those to keep ("text,audio", or a list), or columns to cut into modalities
             ("expression=0:79,phylogeny=79:103", or a mapping from names to slices).
         for_training: as for `MultiTaskData.from_arrays`.
+        memory: "load" reads all features; "stream" leaves them in the file, of which rows are read
+            when they are used (`StoredFeatures`), for .h5, directories of .npy, and .npz that are
+            not compressed; "auto" streams what would take more than a quarter of the available
+            memory.
 
     Raises:
         DataError: for a file or set that cannot be used, and nothing else.
@@ -54,7 +67,7 @@ def load(
         >>> load("synthetic:disaster?clips=100&frames=5&features=8")
         MultiTaskData('synthetic:disaster', {'x': (5, 8)}, 7 tasks, 60 train, 20 val, 20 test)
     """
-    data = _load(spec, seed, test, xml, for_training)
+    data = _load(spec, seed, test, xml, for_training, memory)
     if modalities is None:
         return data
     if isinstance(modalities, str):
@@ -68,23 +81,24 @@ def _load(
     test: str | Path | None,
     xml: str | Path | None,
     for_training: bool,
+    memory: str,
 ) -> MultiTaskData:
     if isinstance(spec, str) and spec.startswith(_PREFIX):
         for option, value in (("test", test), ("xml", xml)):
             if value is not None:
                 raise DataError.at(spec, option, "none for a synthetic set", str(value))
+        refuse_stream(spec, memory, "a synthetic set")
         return _load_synthetic(spec, seed)
     path = Path(spec)
     suffix = path.suffix.lower()
     if suffix == ".arff":
+        refuse_stream(str(path), memory, "an .arff file")
         return _load_mulan(path, seed, test, xml, for_training)
     if xml is not None:
         raise DataError.at(str(path), "xml", f"none for a {suffix} file", str(xml))
-    if suffix == ".npz":
-        return load_npz(path, test=test, seed=seed, for_training=for_training)
-    if suffix in (".h5", ".hdf5"):
-        return load_hdf5(path, test=test, seed=seed, for_training=for_training)
-    expected = "a name in .npz, .h5, .hdf5 or .arff, or synthetic:NAME"
+    if load_file := load_npy if path.is_dir() else _BY_ROW.get(suffix):
+        return load_file(path, test=test, seed=seed, for_training=for_training, memory=memory)
+    expected = "a name in .npz, .h5, .hdf5 or .arff, a directory of .npy, or synthetic:NAME"
     raise DataError.at(str(path), "file", expected, f"the ending {suffix!r}" if suffix else "none")
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastmtl.data.checks import chunk_rows, padding_mask
-from fastmtl.data.dataset import Features, MultiTaskData
+from fastmtl.data.dataset import MultiTaskData
+from fastmtl.data.stored import StoredFeatures, Values
 
 # Rounding alone gives a constant column a standard deviation of about 1e-16 of its mean; and below
 # the second bound float32 has no reciprocal.
@@ -105,12 +106,19 @@ class Standardizer:
             if x.shape[-1] != len(self._mean[name]):
                 expected = f"expected {len(self._mean[name])} features, got {x.shape[-1]}"
                 raise ValueError(f"{name}: {expected}")
+        if isinstance(data, MultiTaskData):
+            of_data = {
+                name: x.then(_Scaled(self._mean[name], self._scale[name]))
+                if isinstance(x, StoredFeatures)
+                else self.transform_modality(name, x, lengths, inplace=inplace)
+                for name, x in parts.items()
+            }
+            return replace(data, x=of_data if isinstance(data.x, dict) else of_data["x"])
+        tensors = {**data} if isinstance(data, Mapping) else {"x": data}
         done = {
             name: self.transform_modality(name, x, lengths, inplace=inplace)
-            for name, x in parts.items()
+            for name, x in tensors.items()
         }
-        if isinstance(data, MultiTaskData):
-            return replace(data, x=done if isinstance(data.x, dict) else done["x"])
         return done["x"] if isinstance(data, Tensor) else done
 
     def transform_modality(
@@ -127,10 +135,7 @@ class Standardizer:
         """
         mean = self._mean[name].to(x.device, x.dtype)
         scale = self._scale[name].to(x.device, x.dtype)
-        out = (x.sub_(mean) if inplace else x - mean).div_(scale)
-        if lengths is not None and x.dim() == 3:
-            out.masked_fill_(padding_mask(out, lengths), 0.0)
-        return out
+        return _scaled(x, mean, scale, lengths, inplace=inplace)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Float32 tensors (D,) named `<modality>.mean` and `<modality>.scale`."""
@@ -164,19 +169,36 @@ class Standardizer:
         return self
 
 
+class _Scaled:
+    """What `transform` does to the rows that are read of features in a file."""
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        self._placed = (mean, scale)
+
+    def __call__(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        if self._placed[0].device != x.device:
+            self._placed = (self._placed[0].to(x.device), self._placed[1].to(x.device))
+        return _scaled(x, *self._placed, lengths)
+
+
+def _scaled(
+    x: Tensor, mean: Tensor, scale: Tensor, lengths: Tensor | None, *, inplace: bool = False
+) -> Tensor:
+    out = (x.sub_(mean) if inplace else x - mean).div_(scale)
+    if lengths is not None and x.dim() == 3:
+        out.masked_fill_(padding_mask(out, lengths), 0.0)
+    return out
+
+
 def _unpack(
     data: MultiTaskData | Tensor | Mapping[str, Tensor], lengths: Tensor | None
-) -> tuple[dict[str, Tensor], Tensor | None]:
+) -> tuple[dict[str, Values], Tensor | None]:
     if isinstance(data, MultiTaskData):
         if lengths is not None:
             raise ValueError("lengths: expected None beside a data set, which has its own")
-        features: Features = data.x
-        lengths = data.lengths
-    elif isinstance(data, Mapping):
-        features = dict(data)
+        parts, lengths = data.features(), data.lengths
     else:
-        features = data
-    parts = features if isinstance(features, dict) else {"x": features}
+        parts = {**data} if isinstance(data, Mapping) else {"x": data}
     for name, x in parts.items():
         if x.dim() not in (2, 3) or x.dtype not in (torch.float32, torch.float64):
             got = f"{x.dtype} of shape {tuple(x.shape)}"
@@ -191,7 +213,7 @@ def _unpack(
 
 
 def _chunks(
-    x: Tensor, rows: Tensor, lengths: Tensor | None
+    x: Values, rows: Tensor, lengths: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Rows of `x` in float64 as (n, D), with a mask (n, 1) of the padded ones."""
     for chosen in rows.to(x.device).split(chunk_rows(x)):
@@ -202,9 +224,9 @@ def _chunks(
         yield part.flatten(0, -2), padded
 
 
-def _moments(name: str, x: Tensor, rows: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def _moments(name: str, x: Values, rows: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and scale of each feature, (D,) float32 each, in two passes."""
-    total, count = x.new_zeros(x.shape[-1], dtype=torch.float64), 0
+    total, count = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device), 0
     for part, padded in _chunks(x, rows, lengths):
         if padded is not None:
             part.masked_fill_(padded, 0.0)

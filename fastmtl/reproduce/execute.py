@@ -126,7 +126,7 @@ def flat_features(data: MultiTaskData) -> Tensor:
         >>> flat_features(data).shape
         torch.Size([40, 24])
     """
-    return torch.cat([x.flatten(1) for x in data.features().values()], 1)
+    return torch.cat([x.flatten(1) for x in data.tensors().values()], 1)
 
 
 def _rows(plan: Plan, run: Run, data: MultiTaskData) -> tuple[Tensor, Tensor]:
