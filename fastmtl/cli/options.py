@@ -27,6 +27,7 @@ def flag(name: str, help: str, panel: str | None = None) -> Any:
 Data = Annotated[str, typer.Option(help="The data: what train's --data takes.")]
 Test = Annotated[str | None, _described("test")]
 Xml = Annotated[str | None, _described("xml")]
+Memory = Annotated[str, _described("memory")]
 Device = Annotated[str, _described("device")]
 Threads = Annotated[int | None, _described("threads")]
 

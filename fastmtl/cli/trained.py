@@ -34,6 +34,7 @@ def evaluate(
         typer.Option(help="train, val, test or all samples.", show_default="val and test"),
     ] = None,
     as_json: Annotated[bool, options.flag("--json", "Print JSON, not a table.")] = False,
+    memory: options.Memory = "auto",
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
@@ -42,7 +43,7 @@ def evaluate(
     Example: fastmtl evaluate runs/first --data new.npz --split all
     """
     with bad_input():
-        predictor, loaded = _open(directory, data, test, xml, device, threads, split)
+        predictor, loaded = _open(directory, data, test, xml, memory, device, threads, split)
         if not loaded.num_tasks:
             raise RunError(f"{data}: expected labels to evaluate against, got none")
         splits = [split] if split else ["val", "test"]
@@ -69,6 +70,7 @@ def predict(
     xml: options.Xml = None,
     split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
+    memory: options.Memory = "auto",
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
@@ -79,7 +81,9 @@ def predict(
     one_process()
     with bad_input():
         check_writable(out, overwrite=overwrite)
-        predictor, loaded = _open(directory, data, None, xml, device, threads, split, labels=False)
+        predictor, loaded = _open(
+            directory, data, None, xml, memory, device, threads, split, labels=False
+        )
     with failing():
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
@@ -115,6 +119,7 @@ def _open(
     data: str,
     test: str | None,
     xml: str | None,
+    memory: str,
     device: str,
     threads: int | None,
     split: str | None,
@@ -128,6 +133,8 @@ def _open(
         declared(TrainConfig)["threads"].check(threads)
         torch.set_num_threads(threads)
     predictor = Predictor.load(directory, device)
-    loaded = load_data(predictor.config, data, test=test, xml=xml, for_training=False)
+    loaded = load_data(
+        predictor.config, data, test=test, xml=xml, for_training=False, memory=memory
+    )
     check_fits(loaded, predictor.description, labels=labels)
     return predictor, loaded

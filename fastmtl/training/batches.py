@@ -1,4 +1,4 @@
-"""Mini-batches gathered by index from features that stay on the device."""
+"""Mini-batches of samples whose features stay on the device, in memory, or in their file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastmtl.data import MultiTaskData
+from fastmtl.data import MultiTaskData, StoredFeatures
+from fastmtl.training.windows import windows
 
 Features = Tensor | dict[str, Tensor]
 # Larger data stays in (pinned) host memory: activations and optimizer need the rest of the GPU.
@@ -28,7 +29,8 @@ class Batches:
     """The samples of `data` on `device`, given out in mini-batches of any order.
 
     The features are moved once; a batch is one gather per tensor, without worker processes or
-    collation. Data larger than half of a GPU's free memory stays on the host.
+    collation. Data larger than half of a GPU's free memory stays on the host. Features that stay in
+    a file are read ahead (`windows`), and give the same batches in the same order.
 
     Args:
         data: the samples, in the model's layout (`arrange`).
@@ -44,11 +46,17 @@ class Batches:
 
     def __init__(self, data: MultiTaskData, device: torch.device) -> None:
         self.device = device
-        store = _storage(data, device)
-        self.features = {name: value.to(store) for name, value in data.features().items()}
+        features = data.features()
+        self.stored = {k: v for k, v in features.items() if isinstance(v, StoredFeatures)}
+        tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
+        store = _storage(tensors, device)
+        self.features = {name: value.to(store) for name, value in tensors.items()}
+        self.names = list(features)
         self.multimodal = isinstance(data.x, dict)
         self.targets = data.y.to(device)
         self.lengths = data.lengths
+        # Where padded steps are cleared again after they were standardised.
+        self.valid = None if data.lengths is None or not self.stored else data.lengths.to(device)
         present = ~data.y.isnan()
         # Without missing labels the counts are the batch size, and need no gather.
         self.present = None if bool(present.all()) else present.to(device, data.y.dtype)
@@ -61,16 +69,29 @@ class Batches:
             batch_size: samples in a mini-batch.
         """
         order_device = order.to(self.device)
-        for start in range(0, len(order), batch_size):
-            host = order[start : start + batch_size]
-            index = order_device[start : start + batch_size]
-            parts = {k: self._take(value, host, index) for k, value in self.features.items()}
-            yield Batch(
-                parts if self.multimodal else parts["x"],
-                self.targets.index_select(0, index),
-                None if self.lengths is None else self.lengths.index_select(0, host),
-                self._counts(index),
-            )
+        for begin, read in windows(self.stored, order, batch_size, self.device):
+            count = len(next(iter(read.values()))) if read else len(order)
+            for start in range(begin, begin + count, batch_size):
+                host = order[start : start + batch_size]
+                index = order_device[start : start + batch_size]
+                parts = {
+                    name: self._take(value, host, index) for name, value in self.features.items()
+                }
+                parts |= self._finish(read, start - begin, index)
+                yield Batch(
+                    {name: parts[name] for name in self.names} if self.multimodal else parts["x"],
+                    self.targets.index_select(0, index),
+                    None if self.lengths is None else self.lengths.index_select(0, host),
+                    self._counts(index),
+                )
+
+    def _finish(self, read: dict[str, Tensor], start: int, index: Tensor) -> dict[str, Tensor]:
+        """The batch that begins at `start` of what was read, as the model reads it."""
+        lengths = None if self.valid is None else self.valid.index_select(0, index)
+        return {
+            name: self.stored[name].finish(value[start : start + len(index)], lengths)
+            for name, value in read.items()
+        }
 
     def _take(self, value: Tensor, host: Tensor, index: Tensor) -> Tensor:
         if value.device == index.device:
@@ -83,10 +104,9 @@ class Batches:
         return self.targets.new_full((self.targets.shape[1],), len(index))
 
 
-def _storage(data: MultiTaskData, device: torch.device) -> torch.device:
+def _storage(tensors: dict[str, Tensor], device: torch.device) -> torch.device:
     if device.type != "cuda":
         return device
-    values = data.features().values()
-    size = sum(value.numel() * value.element_size() for value in values)
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
     free, _ = torch.cuda.mem_get_info(device)
     return device if size <= DEVICE_SHARE * free else torch.device("cpu")

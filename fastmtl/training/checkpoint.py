@@ -14,13 +14,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastmtl.data import StoredFeatures
+
+_Values = TypeVar("_Values", Tensor, Tensor | StoredFeatures)
 # No file that a run writes as JSON comes near this.
 MAX_JSON_BYTES = 64 << 20
 _CHECKSUM = "checksum"
@@ -92,8 +95,10 @@ def remove_temporaries(directory: Path, names: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+def digest(tensors: Mapping[str, Tensor | StoredFeatures], text: str = "") -> str:
     """A hash of a text and of named tensors: names, dtypes, shapes and every bit of the values.
+
+    Features in a file have that of the tensor that they would be in memory.
 
     Example:
         >>> import torch
@@ -103,8 +108,9 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     state = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        values = tensor.detach().cpu().contiguous().flatten()
-        state.update(values.view(torch.uint8).numpy().data)
+        for part in [tensor] if isinstance(tensor, Tensor) else tensor.parts():
+            values = part.detach().cpu().contiguous().flatten()
+            state.update(values.view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 
@@ -196,7 +202,7 @@ def _check(path: str | os.PathLike[str], stored: object, found: str) -> None:
         raise RunError(f"{path}: is damaged or was changed (its checksum does not match)")
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, tensors: Mapping[str, _Values]) -> dict[str, _Values]:
     """The tensors named `prefix.name`.
 
     Example:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastmtl._checks import did_you_mean
+from fastmtl.data.placement import MEMORY
 from fastmtl.nn.balance_at import BALANCE_AT
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
@@ -65,6 +66,12 @@ class TrainConfig:
     xml: str | None = option(None, "The labels of a Mulan .arff file.", "Data")
     modalities: str | None = option(
         None, "Keep (text,audio) or cut columns (text=0:79,audio=79:103).", "Data"
+    )
+    memory: str = option(
+        "auto",
+        "load features into memory, stream them from the file, or auto: stream large ones.",
+        "Data",
+        choices=MEMORY,
     )
     standardize: bool = option(
         True, "Scale features by the training split's mean and deviation.", "Data"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.data.dataset import default_label_names
@@ -21,6 +23,7 @@ def load_data(
     test: str | None = None,
     xml: str | None = None,
     for_training: bool = True,
+    memory: str | None = None,
 ) -> MultiTaskData:
     """Load a data set and arrange it for a run's model.
 
@@ -28,11 +31,12 @@ def load_data(
 
     Args:
         config: the run, whose model, modalities and seed count.
-        spec: a file or `synthetic:...`; this, `test`, `xml` and `for_training` are as for
+        spec: a file or `synthetic:...`; this, `test`, `xml`, `for_training` and `memory` are as for
             `fastmtl.data.load`.
         test: a second file, the test split.
         xml: the labels of an .arff file.
         for_training: False for data that is only predicted or evaluated.
+        memory: where the features are kept; None is the run's.
 
     Raises:
         DataError: for data that cannot be used.
@@ -49,6 +53,7 @@ def load_data(
         modalities=config.modalities,
         seed=config.seed,
         for_training=for_training,
+        memory=config.memory if memory is None else memory,
     )
     return arrange(data, config.model)
 
@@ -80,7 +85,8 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
         raise DataError.at(data.name, "x", f"a single modality for {model}", got)
     (x,) = features.values()
     if x.dim() == 2:
-        return replace(data, x=x.unsqueeze(1), lengths=None)
+        step = x.unsqueeze(1) if isinstance(x, Tensor) else x.then(lambda x, _: x.unsqueeze(1))
+        return replace(data, x=step, lengths=None)
     return replace(data, x=x)
 
 
@@ -121,7 +127,10 @@ def check_fits(data: MultiTaskData, stored: Mapping[str, Any], *, labels: bool =
 
 
 def fingerprint(data: MultiTaskData) -> str:
-    """A hash of every value that training reads: a resumed run must see the same data."""
+    """A hash of every value that training reads: a resumed run must see the same data.
+
+    It is the same whether the features are in memory or in a file.
+    """
     tensors = {**with_prefix("x", data.features()), "y": data.y, "split": data.split}
     if data.lengths is not None:
         tensors["lengths"] = data.lengths

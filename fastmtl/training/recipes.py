@@ -227,7 +227,7 @@ def _read_by_some(
 # The options that mean nothing to some models or balancers, and those they mean something to.
 ONLY_FOR = {**_read_by_some("model", MODELS), **_read_by_some("balancer", BALANCERS)}
 # The options by which data is found and cut: arrays that are given have none of them.
-OF_DATA = frozenset({"data", "test", "xml", "modalities"})
+OF_DATA = frozenset({"data", "test", "xml", "modalities", "memory"})
 # The options that only make something: what is given as it is was not made by them.
 _RECIPES: list[Recipe[Any]] = [*MODELS.values(), *BALANCERS.values()]
 MAKING = frozenset(name for recipe in _RECIPES for name in recipe.reads)
