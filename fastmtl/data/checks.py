@@ -79,18 +79,20 @@ def check_finite(source: str, field: str, x: Tensor) -> None:
 
 
 def check_values(
-    source: str, features: Mapping[str, Values], lengths: Tensor | None
+    source: str, features: Mapping[str, Values], lengths: Mapping[str, Tensor | None]
 ) -> dict[str, Values]:
     """The features with 0 at padded steps; raise if any other value is NaN or infinite.
 
-    Those that stay in a file do and are checked whenever some are read.
+    Those that stay in a file do and are checked whenever some are read. `lengths` are those of each
+    of the `features`, None for one without padding.
     """
     out: dict[str, Values] = {}
     for field, x in features.items():
         if isinstance(x, StoredFeatures):
-            out[field] = StoredFeatures(x.rows, lengths)
+            out[field] = StoredFeatures(x.rows, lengths[field])
             continue
-        cleared = x if lengths is None or x.dim() == 2 else clear_padding(x, lengths)
+        valid = lengths[field]
+        cleared = x if valid is None or x.dim() == 2 else clear_padding(x, valid)
         check_finite(source, field, cleared)
         out[field] = cleared
     return out
@@ -112,34 +114,6 @@ def check_labels(source: str, value: Any) -> Tensor:
         got = f"{array[row, column].item()!r} at row {row}, column {column}"
         raise DataError.at(source, "y", "only 0, 1 or NaN (missing)", got)
     return torch.from_numpy(array.astype(np.float32))
-
-
-def check_lengths(source: str, value: Any, x: Mapping[str, Values]) -> Tensor:
-    """Numbers of valid steps (N,) as int64, each from 1 to the sequences' one number of steps."""
-    array = as_array(value)
-    sizes = {field: t.shape[1] for field, t in x.items() if t.dim() == 3}
-    steps = set(sizes.values())
-    if not steps:
-        got = "lengths for flat features (N, D)"
-        raise DataError.at(source, "lengths", "sequence features (N, L, D)", got)
-    if len(steps) > 1:
-        # They would not say which steps of the longer one are padding.
-        expected = (
-            "sequences of one number of steps, since lengths hold for all of them (pad or resample "
-            "them to one, or leave lengths out where no step is padded)"
-        )
-        got = ", ".join(f"{field} with {size}" for field, size in sizes.items())
-        raise DataError.at(source, "lengths", expected, got)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        got = f"{array.dtype} of shape {array.shape}"
-        raise DataError.at(source, "lengths", "integers of shape (N,)", got)
-    (most,) = steps
-    bad = (array < 1) | (array > most)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        expected = f"from 1 to {most} steps (the size of the sequences)"
-        raise DataError.at(source, "lengths", expected, f"{array[row].item()} at row {row}")
-    return torch.from_numpy(array.astype(np.int64))
 
 
 def check_strings(source: str, field: str, value: Any) -> list[str]:

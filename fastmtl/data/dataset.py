@@ -13,6 +13,7 @@ from torch import Tensor
 from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
 from fastmtl.data.errors import DataError
+from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
 from fastmtl.data.stored import StoredFeatures, Values
 
@@ -29,8 +30,8 @@ class MultiTaskData:
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
     - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
-      every modality that is a sequence, all of one number of steps then; features at the padded
-      steps are 0;
+      every modality that is a sequence, all of one number of steps then; or a dict of such by
+      modality, of those that are padded. Features at the padded steps are 0;
     - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
     - `name`: what the set is called in messages;
     - `warnings`: one line each on what a user should know and can train without repairing.
@@ -42,7 +43,7 @@ class MultiTaskData:
     y: Tensor
     split: Tensor
     label_names: list[str]
-    lengths: Tensor | None = None
+    lengths: Lengths = None
     group: Tensor | None = None
     name: str = "data"
     warnings: tuple[str, ...] = ()
@@ -70,7 +71,7 @@ class MultiTaskData:
             x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality.
             y: (N, T) of 0, 1, and NaN for missing.
             lengths: (N,) integers, the valid steps of each sequence, for all modalities that are
-                sequences; these then have one number of steps L.
+                sequences; these then have one number of steps L. Or a mapping of such by modality.
             label_names: T distinct names.
             split: (N,) of "train", "val", "test".
             group: (N,) integers or strings; samples of one group stay in one split.
@@ -94,15 +95,21 @@ class MultiTaskData:
         num_samples = len(next(iter(features.values())))
         unlabelled = y is None and not for_training
         labels = torch.empty(num_samples, 0) if unlabelled else checks.check_labels(name, y)
-        length = None if lengths is None else checks.check_lengths(name, lengths, features)
+        length = None if lengths is None else check_lengths(name, lengths, features)
         codes = None if split is None else checks.check_split(name, split)
         groups = None if group is None else checks.check_group(name, group)
-        fields = {**features, "y": labels, "lengths": length, "split": codes, "group": groups}
+        fields = {**features, "y": labels, "split": codes, "group": groups}
+        fields |= (
+            {f"lengths_{m}": each for m, each in length.items()}
+            if isinstance(length, dict)
+            else {"lengths": length}
+        )
         checks.check_rows(name, {k: len(v) for k, v in fields.items() if v is not None})
         if label_names is None:
             label_names = default_label_names(labels.shape[1])
         names = checks.check_label_names(name, label_names, labels.shape[1])
-        features = checks.check_values(name, features, length)
+        valid = {key: of_modality(length, key.removeprefix("x_")) for key in features}
+        features = checks.check_values(name, features, valid)
         full = complete_split(codes, groups, num_samples, seed)
         warnings = checks.check_trainable(name, labels, full, names) if for_training else ()
         if groups is not None and (mixed := _mixed_groups(groups, full)):
@@ -141,6 +148,11 @@ class MultiTaskData:
     def tensors(self) -> dict[str, Tensor]:
         """The features by modality, read into memory if they are not there."""
         return {name: x if isinstance(x, Tensor) else x[:] for name, x in self.features().items()}
+
+    def lengths_of(self, modality: str) -> Tensor | None:
+        """Valid steps (N,) of a modality, None where it has no padded ones."""
+        flat = self.features()[modality].dim() == 2
+        return None if flat else of_modality(self.lengths, modality)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -187,7 +199,7 @@ class MultiTaskData:
             x={k: _rows(v, rows) for k, v in x.items()} if isinstance(x, dict) else _rows(x, rows),
             y=self.y[rows],
             split=self.split[rows],
-            lengths=None if self.lengths is None else self.lengths[rows],
+            lengths=lengths_at(self.lengths, rows),
             group=None if self.group is None else self.group[rows],
         )
 
@@ -228,7 +240,10 @@ class MultiTaskData:
             if (twice := checks.repeated(modalities)) is not None:
                 got = f"{twice!r} more than once"
                 raise DataError.at(self.name, "modalities", "distinct names", got)
-            return replace(self, x={m: self._modality(m) for m in modalities})
+            kept, lengths = {m: self._modality(m) for m in modalities}, self.lengths
+            if isinstance(lengths, dict):
+                lengths = {m: each for m, each in lengths.items() if m in kept} or None
+            return replace(self, x=kept, lengths=lengths)
         if isinstance(self.x, dict):
             got = "a set that has the modalities " + ", ".join(self.x)
             raise DataError.at(self.name, "modalities", "one tensor x to cut columns from", got)

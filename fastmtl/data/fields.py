@@ -16,6 +16,7 @@ from fastmtl.data.rows import Array, JoinedRows, Rows
 
 Values = Array | Rows
 _Values = TypeVar("_Values", Array, Values)
+_OF_ONE = "lengths_"
 _KNOWN = ("x", "y", "lengths", "label_names", "split", "group")
 
 
@@ -29,7 +30,7 @@ class Fields:
     source: str
     x: Values | dict[str, Values]
     y: Array | None = None
-    lengths: Array | None = None
+    lengths: Array | dict[str, Array] | None = None
     label_names: Any = None
     split: Array | None = None
     group: Array | None = None
@@ -90,8 +91,14 @@ def gather(
     if "x" not in names and not modalities:
         got = "the fields " + (", ".join(names) or "(none)")
         raise DataError.at(source, "x", "features in x or x_<modality>", got)
-    unknown = [n for n in names if n not in _KNOWN and n not in modalities]
-    fields = {n: read(n) for n in _KNOWN[1:] if n in names}
+    of_one = [n for n in names if n.startswith(_OF_ONE)]
+    if "lengths" in names and of_one:
+        got = f"both lengths and {of_one[0]}"
+        raise DataError.at(source, "lengths", "either lengths or lengths_<modality>", got)
+    unknown = [n for n in names if n not in _KNOWN and n not in (*modalities, *of_one)]
+    fields: dict[str, Any] = {n: read(n) for n in _KNOWN[1:] if n in names}
+    if of_one:
+        fields["lengths"] = {n.removeprefix(_OF_ONE): read(n) for n in of_one}
     x = read_features(modalities or ["x"])
     return Fields(
         source=source,
@@ -119,7 +126,7 @@ def append_test(train: Fields, test: Fields) -> Fields:
         source=train.source,
         x=x,
         y=_join(pair, "y", train.y, test.y),
-        lengths=_join(pair, "lengths", train.lengths, test.lengths),
+        lengths=_join_lengths(train, test),
         label_names=train.label_names,
         split=np.array(split + ["test"] * _num_rows(test)),
         group=_join(pair, "group", train.group, test.group),
@@ -150,6 +157,15 @@ def _join_features(train: Fields, test: Fields) -> Values | dict[str, Values]:
             test.source, "x", expected, "x in one file and x_<modality> in the other"
         )
     return _joined(*_alike(pair, "x", train.x, test.x))
+
+
+def _join_lengths(train: Fields, test: Fields) -> Array | dict[str, Array] | None:
+    ours, theirs, pair = train.lengths, test.lengths, (train, test)
+    if not isinstance(ours, dict) and not isinstance(theirs, dict):
+        return _join(pair, "lengths", ours, theirs)
+    ours, theirs = (each if isinstance(each, dict) else {} for each in (ours, theirs))
+    joined = {m: _join(pair, _OF_ONE + m, ours.get(m), theirs.get(m)) for m in {**ours, **theirs}}
+    return {m: value for m, value in joined.items() if value is not None}
 
 
 def _joined(train: Values, test: Values) -> Values:

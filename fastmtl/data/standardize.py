@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastmtl.data.checks import chunk_rows, padding_mask
 from fastmtl.data.dataset import MultiTaskData
+from fastmtl.data.lengths import Lengths, of_modality
 from fastmtl.data.stored import StoredFeatures, Values
 
 # Rounding alone gives a constant column a standard deviation of about 1e-16 of its mean; and below
@@ -42,7 +43,7 @@ class Standardizer:
         self,
         data: MultiTaskData | Tensor | Mapping[str, Tensor],
         rows: Tensor | Sequence[int] | None = None,
-        lengths: Tensor | None = None,
+        lengths: Lengths = None,
     ) -> Standardizer:
         """Measure mean and scale, and return self.
 
@@ -50,12 +51,12 @@ class Standardizer:
             data: a data set, or features (N, D) or (N, L, D), or a dict of them.
             rows: the rows to measure, by default the training split of a data set and all rows of
                 features.
-            lengths: (N,), leaves padded steps out; a data set brings its own.
+            lengths: (N,), or by modality, leaves padded steps out; a data set brings its own.
 
         Raises:
             ValueError: for features that are NaN or infinite, and for no rows.
         """
-        parts, lengths = _unpack(data, lengths)
+        parts, valid = _unpack(data, lengths)
         if rows is None and isinstance(data, MultiTaskData):
             rows = data.indices("train")
         mean, scale = {}, {}
@@ -63,7 +64,7 @@ class Standardizer:
             chosen = torch.arange(len(x)) if rows is None else torch.as_tensor(rows)
             if not len(chosen):
                 raise ValueError("rows: expected at least one row to fit on, got none")
-            mean[name], scale[name] = _moments(name, x, chosen, lengths)
+            mean[name], scale[name] = _moments(name, x, chosen, valid[name])
         self._mean, self._scale = mean, scale
         return self
 
@@ -73,16 +74,16 @@ class Standardizer:
     ) -> MultiTaskData: ...
     @overload
     def transform(
-        self, data: Tensor, lengths: Tensor | None = None, *, inplace: bool = False
+        self, data: Tensor, lengths: Lengths = None, *, inplace: bool = False
     ) -> Tensor: ...
     @overload
     def transform(
-        self, data: Mapping[str, Tensor], lengths: Tensor | None = None, *, inplace: bool = False
+        self, data: Mapping[str, Tensor], lengths: Lengths = None, *, inplace: bool = False
     ) -> dict[str, Tensor]: ...
     def transform(
         self,
         data: MultiTaskData | Tensor | Mapping[str, Tensor],
-        lengths: Tensor | None = None,
+        lengths: Lengths = None,
         *,
         inplace: bool = False,
     ) -> MultiTaskData | Tensor | dict[str, Tensor]:
@@ -92,13 +93,13 @@ class Standardizer:
 
         Args:
             data: a data set, or features, of the kind that was fitted.
-            lengths: (N,), the valid steps; a data set brings its own.
+            lengths: (N,), or by modality, the valid steps; a data set brings its own.
             inplace: overwrite the features that came instead of making a second array.
 
         Raises:
             ValueError: if modalities or feature counts are not the fitted ones.
         """
-        parts, lengths = _unpack(data, lengths)
+        parts, valid = _unpack(data, lengths)
         if set(parts) != set(self._mean):
             fitted = ", ".join(self._mean) or "nothing (fit first)"
             raise ValueError(f"data: expected the modalities {fitted}, got {', '.join(parts)}")
@@ -110,13 +111,13 @@ class Standardizer:
             of_data = {
                 name: x.then(_Scaled(self._mean[name], self._scale[name]))
                 if isinstance(x, StoredFeatures)
-                else self.transform_modality(name, x, lengths, inplace=inplace)
+                else self.transform_modality(name, x, valid[name], inplace=inplace)
                 for name, x in parts.items()
             }
             return replace(data, x=of_data if isinstance(data.x, dict) else of_data["x"])
         tensors = {**data} if isinstance(data, Mapping) else {"x": data}
         done = {
-            name: self.transform_modality(name, x, lengths, inplace=inplace)
+            name: self.transform_modality(name, x, valid[name], inplace=inplace)
             for name, x in tensors.items()
         }
         return done["x"] if isinstance(data, Tensor) else done
@@ -191,8 +192,9 @@ def _scaled(
 
 
 def _unpack(
-    data: MultiTaskData | Tensor | Mapping[str, Tensor], lengths: Tensor | None
-) -> tuple[dict[str, Values], Tensor | None]:
+    data: MultiTaskData | Tensor | Mapping[str, Tensor], lengths: Lengths
+) -> tuple[dict[str, Values], dict[str, Tensor | None]]:
+    """Features and lengths by modality."""
     if isinstance(data, MultiTaskData):
         if lengths is not None:
             raise ValueError("lengths: expected None beside a data set, which has its own")
@@ -203,13 +205,14 @@ def _unpack(
         if x.dim() not in (2, 3) or x.dtype not in (torch.float32, torch.float64):
             got = f"{x.dtype} of shape {tuple(x.shape)}"
             raise ValueError(f"{name}: expected float32 or float64 (N, D) or (N, L, D), got {got}")
-        if lengths is not None and lengths.shape != x.shape[:1]:
-            shape = tuple(lengths.shape)
+        valid = of_modality(lengths, name)
+        if valid is not None and valid.shape != x.shape[:1]:
+            shape = tuple(valid.shape)
             raise ValueError(f"lengths: expected shape ({len(x)},) as {name!r} has, got {shape}")
     steps = {name: x.shape[1] for name, x in parts.items() if x.dim() == 3}
-    if lengths is not None and len(set(steps.values())) > 1:
+    if isinstance(lengths, Tensor) and len(set(steps.values())) > 1:
         raise ValueError(f"lengths: expected sequences of one number of steps, got {steps}")
-    return parts, lengths
+    return parts, {name: of_modality(lengths, name) for name in parts}
 
 
 def _chunks(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastmtl.data import MultiTaskData, StoredFeatures
+from fastmtl.data.lengths import Lengths, lengths_at
 from fastmtl.training.windows import windows
 
 Features = Tensor | dict[str, Tensor]
@@ -21,7 +22,7 @@ class Batch(NamedTuple):
 
     x: Features  # (B, D) or (B, L, D), or a dictionary of them
     targets: Tensor  # (B, T), NaN where a label is missing
-    lengths: Tensor | None  # (B,), int64, on the CPU
+    lengths: Lengths  # (B,), int64, on the CPU, or a dictionary of them
     counts: Tensor  # (T,), how many labels of each task are present
 
 
@@ -56,7 +57,8 @@ class Batches:
         self.targets = data.y.to(device)
         self.lengths = data.lengths
         # Where padded steps are cleared again after they were standardised.
-        self.valid = None if data.lengths is None or not self.stored else data.lengths.to(device)
+        lengths = ((name, data.lengths_of(name)) for name in self.stored)
+        self.valid = {name: each.to(device) for name, each in lengths if each is not None}
         present = ~data.y.isnan()
         # Without missing labels the counts are the batch size, and need no gather.
         self.present = None if bool(present.all()) else present.to(device, data.y.dtype)
@@ -81,15 +83,15 @@ class Batches:
                 yield Batch(
                     {name: parts[name] for name in self.names} if self.multimodal else parts["x"],
                     self.targets.index_select(0, index),
-                    None if self.lengths is None else self.lengths.index_select(0, host),
+                    lengths_at(self.lengths, host),
                     self._counts(index),
                 )
 
     def _finish(self, read: dict[str, Tensor], start: int, index: Tensor) -> dict[str, Tensor]:
         """The batch that begins at `start` of what was read, as the model reads it."""
-        lengths = None if self.valid is None else self.valid.index_select(0, index)
+        lengths = {name: each.index_select(0, index) for name, each in self.valid.items()}
         return {
-            name: self.stored[name].finish(value[start : start + len(index)], lengths)
+            name: self.stored[name].finish(value[start : start + len(index)], lengths.get(name))
             for name, value in read.items()
         }
 

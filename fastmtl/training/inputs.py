@@ -83,11 +83,11 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
     if len(features) > 1:
         got = f"{', '.join(features)} (use hgfn, or keep one with --modalities NAME)"
         raise DataError.at(data.name, "x", f"a single modality for {model}", got)
-    (x,) = features.values()
+    ((name, x),) = features.items()
     if x.dim() == 2:
         step = x.unsqueeze(1) if isinstance(x, Tensor) else x.then(lambda x, _: x.unsqueeze(1))
         return replace(data, x=step, lengths=None)
-    return replace(data, x=x)
+    return replace(data, x=x, lengths=data.lengths_of(name))
 
 
 def describe(data: MultiTaskData) -> dict[str, Any]:
@@ -132,7 +132,9 @@ def fingerprint(data: MultiTaskData) -> str:
     It is the same whether the features are in memory or in a file.
     """
     tensors = {**with_prefix("x", data.features()), "y": data.y, "split": data.split}
-    if data.lengths is not None:
+    if isinstance(data.lengths, dict):
+        tensors |= with_prefix("lengths", data.lengths)
+    elif data.lengths is not None:
         tensors["lengths"] = data.lengths
     return digest(tensors, repr(list(data.label_names)))
 

@@ -409,7 +409,7 @@ DATA = [
     Fault(
         "lengths-of-the-whole-set",
         "fastmtl/data/dataset.py",
-        "lengths=None if self.lengths is None else self.lengths[rows],",
+        "lengths=lengths_at(self.lengths, rows),",
         "lengths=self.lengths,",
         ("tests/data/test_dataset.py",),
     ),
@@ -440,8 +440,8 @@ TRAINING = [
     Fault(
         "lengths-of-the-first-batch",
         "fastmtl/training/batches.py",
-        "None if self.lengths is None else self.lengths.index_select(0, host),",
-        "None if self.lengths is None else self.lengths[: len(host)],",
+        "lengths_at(self.lengths, host),",
+        "lengths_at(self.lengths, host.sort().values),",
         ("tests/training/test_batches.py",),
     ),
     Fault(

@@ -36,3 +36,13 @@ def test_modalities_come_by_name():
 def test_no_samples_no_batches():
     data = MultiTaskData.from_arrays(torch.randn(5, 2), torch.eye(5))
     assert list(Batches(data, CPU)(torch.empty(0, dtype=torch.int64), 4)) == []
+
+
+def test_lengths_by_modality_come_by_name():
+    x = {"a": torch.randn(10, 3, 2), "b": torch.randn(10, 5, 2)}
+    lengths = {"b": torch.arange(10) % 5 + 1}
+    data = MultiTaskData.from_arrays(x, torch.eye(2).repeat(5, 1), lengths=lengths)
+    order = torch.tensor([7, 2])
+    (batch,) = Batches(data, CPU)(order, 8)
+    assert batch.lengths.keys() == {"b"}
+    assert torch.equal(batch.lengths["b"], lengths["b"][order])

@@ -111,3 +111,13 @@ def test_the_fingerprint_sees_every_part():
     ):
         prints.append(fingerprint(replace(data, **change)))
     assert len(set(prints)) == len(prints)
+
+
+def test_lengths_by_modality_reach_the_model_and_the_fingerprint():
+    x = {"a": torch.randn(10, 3, 2), "b": torch.randn(10, 5, 2)}
+    lengths = {"a": torch.full((10,), 3), "b": torch.arange(10) % 5 + 1}
+    data = MultiTaskData.from_arrays(x, torch.eye(2).repeat(5, 1), lengths=lengths)
+    assert arrange(data, "hgfn").lengths.keys() == lengths.keys()
+    assert torch.equal(arrange(data.with_modalities(["b"]), "mtmlan").lengths, lengths["b"])
+    one_less = {**data.lengths, "a": data.lengths["a"] - 1}
+    assert fingerprint(replace(data, lengths=one_less)) != fingerprint(data)

@@ -34,12 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["stream", "auto"])
 def test_four_gigabytes_are_trained_on_and_predicted_with_one_and_a_half(
-    folder: Path, tmp_path: Path, memory: str
+    folder: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTMTL_MEMORY_LIMIT": "1500MB"}
-    data = ["--data", str(folder), "--memory", memory]
+    data = ["--data", str(folder)]
     run = ["--out", str(tmp_path / "run"), "--model", "hgfn", "--epochs", "1", "--batch-size"]
     small = ["512", "--hidden-size", "4", "--head-size", "4"]
     commands = [
