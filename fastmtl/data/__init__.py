@@ -10,6 +10,7 @@ from fastmtl.data.hdf5 import load_hdf5
 from fastmtl.data.loading import load
 from fastmtl.data.npy import load_npy
 from fastmtl.data.npz import load_npz
+from fastmtl.data.samples import from_samples
 from fastmtl.data.standardize import Standardizer
 from fastmtl.data.stored import StoredFeatures
 
@@ -18,6 +19,7 @@ __all__ = [
     "MultiTaskData",
     "Standardizer",
     "StoredFeatures",
+    "from_samples",
     "load",
     "load_arff",
     "load_hdf5",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,8 @@ def place(
         if memory == "stream" and (absent := [name for name in names if name not in there]):
             expected = "an array whose rows can be read (memory)"
             raise DataError.at(source, absent[0], expected, str(found[absent[0]]))
-        if memory == "stream" or (len(there) == len(names) and _too_large(there.values())):
+        arrays = [(x.shape, x.stored) for x in there.values()]
+        if memory == "stream" or (len(there) == len(names) and too_large(arrays)):
             return {**there}
     return {name: read(name) for name in names}
 
@@ -67,10 +69,11 @@ def refuse_stream(source: str, memory: str, kind: str) -> None:
         raise DataError.at(source, "memory", expected, f"stream for {kind}")
 
 
-def _too_large(arrays: Iterable[Rows]) -> bool:
+def too_large(arrays: Iterable[tuple[Sequence[int], np.dtype[Any]]]) -> bool:
+    """Whether arrays of these shapes and dtypes are better left where they are ("auto")."""
     size = sum(
-        loaded_bytes(math.prod(x.shape), x.stored.itemsize, copied=x.stored != np.float32)
-        for x in arrays
+        loaded_bytes(math.prod(shape), dtype.itemsize, copied=dtype != np.float32)
+        for shape, dtype in arrays
     )
     return size > SHARE * available_memory()
 
