@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastmtl.balancing import Balancer
 from fastmtl.data import DataError, MultiTaskData, Standardizer
+from fastmtl.data.samples import Samples, as_data
 from fastmtl.nn import FocalLoss
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
@@ -57,7 +58,8 @@ class Trainer:
     Args:
         model: called as `model(x, lengths)`, gives logits (B, T).
         balancer: weighs the tasks' losses; any of `fastmtl.balancing`.
-        data: in the model's layout (`arrange`).
+        data: in the model's layout (`arrange`), or samples (x, y[, lengths]) as for
+            `fastmtl.data.from_samples`.
         config: the options. Those that name or make a model, a balancer or data have no effect
             here, and config.json leaves them out: it names the classes instead.
         out_dir: gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
@@ -86,12 +88,13 @@ class Trainer:
         self,
         model: nn.Module,
         balancer: Balancer,
-        data: MultiTaskData,
+        data: MultiTaskData | Samples,
         config: TrainConfig,
         out_dir: str | os.PathLike[str],
         *,
         reporter: Reporter | None = None,
     ) -> None:
+        data = as_data(data, config.seed, config.memory)
         for split in ("train", "val"):
             if len(data.indices(split)) == 0:
                 raise DataError.at(data.name, "split", f"samples in {split}", "none")
@@ -149,7 +152,7 @@ class Trainer:
         cls,
         config: TrainConfig,
         out_dir: str | os.PathLike[str],
-        data: MultiTaskData | None = None,
+        data: MultiTaskData | Samples | None = None,
         *,
         reporter: Reporter | None = None,
     ) -> Trainer:
@@ -158,7 +161,8 @@ class Trainer:
         Args:
             config: the options.
             out_dir: the directory of the run.
-            data: the samples; by default those that `config.data` names.
+            data: a data set, or samples as for `fastmtl.data.from_samples`; by default what
+                `config.data` names.
             reporter: is told what happens.
 
         Raises:
@@ -169,7 +173,7 @@ class Trainer:
         if data is None:
             data = load_data(config, config.data, test=config.test, xml=config.xml)
         else:
-            data = arrange(data, config.model)
+            data = arrange(as_data(data, config.seed, config.memory), config.model)
             made = {name: value for name, value in made.items() if name not in OF_DATA}
         model = build_model(config, data)
         balancer = build_balancer(config, model, data)

@@ -53,6 +53,21 @@ def test_batches_are_those_of_memory(folder, window):
     assert list(Batches(streamed, CPU)(torch.empty(0, dtype=torch.int64), 4)) == []
 
 
+def test_a_run_with_lengths_by_modality(tmp_path, folder, make_config):
+    (folder / "lengths.npy").rename(folder / "lengths_video.npy")
+    rng = np.random.default_rng(1)
+    np.save(folder / "x_audio.npy", rng.standard_normal((60, 5, 2)))
+    np.save(folder / "lengths_audio.npy", rng.integers(1, 6, 60))
+    found = []
+    for memory in ("load", "stream"):
+        config = make_config("hgfn", data=str(folder), memory=memory, threads=1, epochs=2)
+        found.append(Trainer.from_config(config, tmp_path / memory).fit()["val"])
+    assert found[0] == found[1]
+    np.save(folder / "lengths_audio.npy", np.full(60, 5))
+    config = make_config("hgfn", data=str(folder), threads=1, epochs=2)
+    assert Trainer.from_config(config, tmp_path / "unpadded").fit()["val"] != found[0]
+
+
 @pytest.mark.parametrize(("model", "modalities"), [("hgfn", None), ("mtmlan", "video"),
                                                    ("mtmlan", "text")])  # fmt: skip
 @pytest.mark.parametrize("standardize", [True, False])
@@ -140,3 +155,16 @@ def test_one_item_is_made_ahead():
     time.sleep(0.2)
     assert len(made) <= 3
     reader.close()
+
+
+@pytest.mark.parametrize("memory", ["load", "stream"])
+def test_samples_are_trained_on(tmp_path, make_config, memory):
+    x, y = torch.randn(60, 4), torch.eye(3).repeat(20, 1)
+    config = make_config("hgfn", memory=memory, threads=1)
+    samples = torch.utils.data.TensorDataset(x, y)
+    found = Trainer.from_config(config, tmp_path / "a", samples).fit()
+    data = fastmtl.data.MultiTaskData.from_arrays(x, y, seed=config.seed)
+    expected = Trainer.from_config(config, tmp_path / "b", data).fit()
+    assert found["val"] == expected["val"]
+    with pytest.raises(TypeError, match="data: expected a MultiTaskData or samples, got int"):
+        Trainer.from_config(config, tmp_path / "c", 3)
