@@ -89,6 +89,15 @@ struct Reader<Matrix> {
   }
 };
 
+// (values, same).
+template <>
+struct Reader<PerTask> {
+  static constexpr const char* kind = "number of every task";
+  static bool read(PyObject* from, PerTask& to, Lists& lists) {
+    return read_tuple(from, lists, to.values, to.same);
+  }
+};
+
 template <>
 struct Reader<Integers> {
   static constexpr const char* kind = "list of int64";

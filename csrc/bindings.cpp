@@ -70,6 +70,7 @@ PYBIND11_MODULE(FASTMTL_MODULE, m) {
       "Kernels on plain pointers; see csrc/kernels.h. Their arguments:\n"
       "execution: threads, or (device, stream, workspace)\n"
       "matrix: (data, dtype, row_stride, column_stride); (0, 0, 0, 0) for none\n"
+      "number of every task: (address, number where that is 0)\n"
       "address: 0 for none";
   const fastmtl::Kernels& kernels = fastmtl::kernels();
   py::set names;

@@ -35,6 +35,12 @@ struct Integers {
   std::int64_t count;
 };
 
+// A number of every task.
+struct PerTask {
+  const void* values;  // (T,) Accumulated; null: the same for all
+  double same;
+};
+
 struct FocalLoss : Execution {
   Matrix logits;           // (N, T) float
   Matrix targets;          // (N, T) any dtype; 0, 1 or NaN = missing
@@ -52,6 +58,28 @@ struct FocalLossForward : FocalLoss {
 
 struct FocalLossBackward : FocalLoss {
   Matrix grad_loss;   // (N, T) Accumulated; strides of 0 broadcast a reduced gradient
+  const void* scale;  // (T,) Accumulated
+  void* grad_logits;  // (N, T) of the dtype of logits
+};
+
+struct MultilabelLoss : Execution {
+  Matrix logits;   // (N, T) float
+  Matrix targets;  // (N, T) any dtype; in [0, 1], or NaN = missing
+  Matrix weight;   // (N, T) u8 or float, 0 = missing; may be absent
+  PerTask gamma_pos, gamma_neg, pos_weight, neg_weight, shift;
+  std::int64_t rows, tasks;
+  double clip, poly, smoothing, neg_scale;
+  bool detach_focus;
+  Reduction reduction;
+};
+
+struct MultilabelLossForward : MultilabelLoss {
+  void* loss;   // (T,), () or (N, T) Accumulated
+  void* scale;  // (T,) Accumulated
+};
+
+struct MultilabelLossBackward : MultilabelLoss {
+  Matrix grad_loss;   // (N, T) Accumulated, as in FocalLossBackward
   const void* scale;  // (T,) Accumulated
   void* grad_logits;  // (N, T) of the dtype of logits
 };

@@ -22,6 +22,7 @@ from fastmtl.ops import (
     graph_fusion,
     grouped_focal_loss,
     least_norm_weights,
+    multilabel_loss,
     stacked_norms,
     task_grad_gramian,
     task_grad_norms,
@@ -150,6 +151,38 @@ def focal_loss_problem(
     return Problem(focal_loss, {"logits": logits.to(dtype)}, others | options)
 
 
+def multilabel_loss_problem(
+    rows: int,
+    tasks: int,
+    dtype: torch.dtype = torch.float32,
+    labels: torch.dtype = torch.float32,
+    soft: bool = True,
+    by_task: bool = True,
+    weigh: torch.dtype | None = torch.float32,
+    **options: Any,
+) -> Problem:
+    """Labels are missing by weights of 0 and, where their dtype has it, by NaN; so are all of a
+    task. With `soft` a third of the others lies between 0 and 1; with `by_task` every number that a
+    task can have is its own."""
+    targets = (torch.rand(rows, tasks) > 0.6).to(labels)
+    if labels.is_floating_point:
+        if soft:
+            targets = torch.where(torch.rand(rows, tasks) > 0.7, torch.rand(rows, tasks), targets)
+        targets = targets.to(labels)
+        targets[torch.rand(rows, tasks) > 0.9] = NAN
+        if tasks > 2:
+            targets[:, 1] = NAN
+    others: dict[str, Any] = {"targets": targets}
+    if weigh is not None:
+        weight = (torch.rand(rows, tasks) + 0.5) * (torch.rand(rows, tasks) > 0.1)
+        others["weight"] = weight.to(weigh)
+    if by_task:
+        numbers = ("gamma_pos", "gamma_neg", "pos_weight", "neg_weight", "shift")
+        others |= {name: 3 * torch.rand(tasks, dtype=torch.float64) for name in numbers}
+    logits = 4 * torch.randn(rows, tasks, dtype=torch.float64)
+    return Problem(multilabel_loss, {"logits": logits.to(dtype)}, others | options)
+
+
 def grouped_focal_loss_problem(
     rows: int, sizes: list[int], dtype: torch.dtype = torch.float32, **options: Any
 ) -> Problem:
@@ -248,6 +281,19 @@ RAGGED = [3, 6, 1, 4]
 PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
     "focal_loss": partial(focal_loss_problem, 60, 9),
     "focal_loss-none": partial(focal_loss_problem, 60, 9, reduction="none"),
+    "multilabel_loss": partial(
+        multilabel_loss_problem, 60, 9, clip=0.1, poly=0.7, smoothing=0.1, neg_scale=1.5
+    ),
+    "multilabel_loss-asymmetric": partial(
+        multilabel_loss_problem,
+        *(60, 9),
+        soft=False,
+        by_task=False,
+        gamma_pos=1,
+        gamma_neg=4,
+        clip=0.05,
+        reduction="none",
+    ),
     "grouped_focal_loss": partial(grouped_focal_loss_problem, 70, [2, 5, 3]),
     "stacked_norms": lambda dtype: stacked_norms_problem((5, 3, 40), (5,), (5, 9), dtype=dtype),
     "task_grad_norms": partial(task_grads_problem, task_grad_norms, (5, 20, 12, 6)),

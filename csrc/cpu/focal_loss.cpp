@@ -29,21 +29,11 @@ const Real* load_targets(const FocalLoss& args, std::int64_t row, std::int64_t r
   return tile.targets;
 }
 
-// Fills a tile by repeating one row.
-template <class Real, class Value>
-void repeat(Real* tile, std::int64_t rows, std::int64_t columns, const Value& value) {
-  for (std::int64_t j = 0; j < columns; ++j) tile[j] = value(j);
-  for (std::int64_t i = columns; i < rows * columns; ++i) tile[i] = tile[i - columns];
-}
-
-// The rows of an item's largest tile.
-std::int64_t first_rows(const Tiles& tiles) { return std::min(tiles.tile_rows, tiles.rows); }
-
 template <class Real>
 void repeat_pos_weight(const FocalLoss& args, const Tiles& tiles, std::int64_t column,
                        std::int64_t columns, Buffers<Real>& tile) {
   const Real* weight = static_cast<const Real*>(args.pos_weight);
-  repeat(tile.weight, first_rows(tiles), columns,
+  repeat(tile.weight, tiles.first_rows(), columns,
          [&](std::int64_t j) { return weight ? weight[column + j] : Real(1); });
 }
 
@@ -90,7 +80,7 @@ void forward(const FocalLossForward& args) {
     const std::int64_t column = item % tiles.column_blocks * tiles.tile_columns;
     const std::int64_t columns = std::min(tiles.tile_columns, args.tasks - column);
     repeat_pos_weight(args, tiles, column, columns, tile);
-    sums.start(columns, first_rows(tiles) * columns);
+    sums.start(columns, tiles.first_rows() * columns);
     tiles.for_each_tile(item, [&](auto row, auto rows, auto, auto) {
       const std::int64_t count = rows * columns;
       const Real* z = load_tile(args.logits, row, column, rows, columns, tile.logits);
@@ -124,7 +114,7 @@ void backward(const FocalLossBackward& args) {
     repeat_pos_weight(args, tiles, column, columns, tile);
     if (reduced) {
       const Real* upstream = static_cast<const Real*>(grad.data);
-      repeat(tile.coefficient, first_rows(tiles), columns, [&](std::int64_t j) {
+      repeat(tile.coefficient, tiles.first_rows(), columns, [&](std::int64_t j) {
         return upstream[(column + j) * grad.column_stride] * scale[column + j];
       });
     }

@@ -40,6 +40,8 @@ struct Tiles {
 
   std::int64_t items() const { return chunks * column_blocks; }
   std::int64_t item_elements() const { return std::min(chunk_rows, rows) * tile_columns; }
+  // The rows of an item's largest tile.
+  std::int64_t first_rows() const { return std::min(tile_rows, rows); }
 
   // Calls body(row, rows, column, columns) for every tile of an item.
   template <class Body>
@@ -52,6 +54,13 @@ struct Tiles {
       body(row, std::min(tile_rows, end - row), column, width);
   }
 };
+
+// Fills a tile by repeating one row.
+template <class Real, class Value>
+inline void repeat(Real* tile, std::int64_t rows, std::int64_t columns, const Value& value) {
+  for (std::int64_t j = 0; j < columns; ++j) tile[j] = value(j);
+  for (std::int64_t i = columns; i < rows * columns; ++i) tile[i] = tile[i - columns];
+}
 
 // Per-position sums over tiles of (value, whether it is missing), folded into columns in float64.
 template <class Real>

@@ -26,17 +26,6 @@ __device__ void load_targets(const FocalLoss& args, const LossTiles& tiles,
   for (int v = 0; v < V; ++v) y[v] = mask[v] != 0 ? y[v] : missing;
 }
 
-// A value for each of a thread's positions that depends on the column alone; 1 where null.
-template <int V, class Real>
-__device__ void load_columns(const Real* values, std::int64_t stride, const LossTiles& tiles,
-                             const LossPosition<V>& at, Real (&to)[V]) {
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const std::int64_t column = at.column_of(tiles, v);
-    to[v] = values && column < tiles.columns ? values[column * stride] : Real(1);
-  }
-}
-
 template <class T, int V>
 __global__ void __launch_bounds__(loss_threads)
     focal_forward(const __grid_constant__ FocalLossForward args,
@@ -129,25 +118,12 @@ __global__ void __launch_bounds__(loss_threads)
   }
 }
 
-// Whether accesses of several elements may take a matrix as one dense array.
-bool dense(const Matrix& matrix, std::int64_t columns) {
-  return !matrix.data || (aligned(matrix.data) && matrix.row_stride == columns &&
-                          (matrix.column_stride == 1 || columns == 1));
-}
-
 // Calls body(T{}, V, tiles) with the widest access that the arguments allow.
 template <class Body>
 void with_tiles(const FocalLoss& args, bool others_dense, const Body& body) {
-  with_floating(args.logits.dtype, [&](auto element) {
-    using T = decltype(element);
-    constexpr int V = widest<T>;
-    const LossTiles wide(args.rows, args.tasks, loss_threads * V, V);
-    if (others_dense && wide.tile_rows && dense(args.logits, args.tasks) &&
-        dense(args.targets, args.tasks) && dense(args.mask, args.tasks))
-      return body(element, std::integral_constant<int, V>{}, wide);
-    body(element, std::integral_constant<int, 1>{},
-         LossTiles(args.rows, args.tasks, loss_threads, 1));
-  });
+  const bool all_dense = others_dense && dense(args.logits, args.tasks) &&
+                         dense(args.targets, args.tasks) && dense(args.mask, args.tasks);
+  with_loss_tiles(args.logits.dtype, args.rows, args.tasks, all_dense, body);
 }
 
 }  // namespace
@@ -181,11 +157,7 @@ void focal_loss_backward(const FocalLossBackward& args) {
 }
 
 std::int64_t focal_loss_workspace(int device, std::int64_t rows, std::int64_t tasks) {
-  const DeviceGuard guard(device);
-  std::int64_t bytes = 0;
-  for (const int vector : {1, 2, 4, 8})
-    bytes = std::max(bytes, LossTiles(rows, tasks, loss_threads * vector, vector).workspace());
-  return bytes;
+  return elementwise_loss_workspace(device, rows, tasks);
 }
 
 }  // namespace FASTMTL_ISA

@@ -115,6 +115,17 @@ struct LossPosition {
   }
 };
 
+// A value for each of a thread's positions that depends on the column alone; 1 where null.
+template <int V, class Real>
+__device__ void load_columns(const Real* values, std::int64_t stride, const LossTiles& tiles,
+                             const LossPosition<V>& at, Real (&to)[V]) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const std::int64_t column = at.column_of(tiles, v);
+    to[v] = values && column < tiles.columns ? values[column * stride] : Real(1);
+  }
+}
+
 // Shared memory of reduce_block.
 template <class Real>
 constexpr std::int64_t reduction_bytes(int positions) {
@@ -223,6 +234,34 @@ void reduce_loss(const char* name, const Args& args, const LossTiles& tiles,
          dim3(unsigned(by_task ? divide_up(tiles.columns, finish_columns) : 1)),
          finish_columns * finish_rows, 2 * sizeof(double) * finish_columns * finish_rows,
          args.stream, results, blocks);
+}
+
+// Whether accesses of several elements may take a matrix as one dense array.
+inline bool dense(const Matrix& matrix, std::int64_t columns) {
+  return !matrix.data || (aligned(matrix.data) && matrix.row_stride == columns &&
+                          (matrix.column_stride == 1 || columns == 1));
+}
+
+// Calls body(T{}, V, tiles) for an elementwise loss of logits of a dtype, with the widest access
+// that matrices which are dense or not allow.
+template <class Body>
+void with_loss_tiles(DType dtype, std::int64_t rows, std::int64_t tasks, bool all_dense,
+                     const Body& body) {
+  with_floating(dtype, [&](auto element) {
+    constexpr int V = widest<decltype(element)>;
+    const LossTiles wide(rows, tasks, loss_threads * V, V);
+    if (all_dense && wide.tile_rows) return body(element, std::integral_constant<int, V>{}, wide);
+    body(element, std::integral_constant<int, 1>{}, LossTiles(rows, tasks, loss_threads, 1));
+  });
+}
+
+// Bytes of workspace of an elementwise loss of logits of any dtype.
+inline std::int64_t elementwise_loss_workspace(int device, std::int64_t rows, std::int64_t tasks) {
+  const DeviceGuard guard(device);
+  std::int64_t bytes = 0;
+  for (const int vector : {1, 2, 4, 8})
+    bytes = std::max(bytes, LossTiles(rows, tasks, loss_threads * vector, vector).workspace());
+  return bytes;
 }
 
 }  // namespace FASTMTL_ISA

@@ -4,6 +4,7 @@ from fastmtl.ops.focal_loss import focal_loss
 from fastmtl.ops.graph_fusion import fusion_edge_weights, graph_fusion
 from fastmtl.ops.grouped_focal_loss import grouped_focal_loss
 from fastmtl.ops.least_norm import least_norm_weights
+from fastmtl.ops.multilabel_loss import multilabel_loss
 from fastmtl.ops.stacked_norms import stacked_norms
 from fastmtl.ops.task_grads import task_grad_gramian, task_grad_norms
 from fastmtl.ops.task_gru import task_gru_layer
@@ -14,6 +15,7 @@ __all__ = [
     "graph_fusion",
     "grouped_focal_loss",
     "least_norm_weights",
+    "multilabel_loss",
     "stacked_norms",
     "task_grad_gramian",
     "task_grad_norms",

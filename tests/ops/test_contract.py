@@ -24,6 +24,7 @@ from tests.problems import (
     graph_fusion_problem,
     grouped_focal_loss_problem,
     least_norm_problem,
+    multilabel_loss_problem,
     seeds_for,
     solve,
     stacked_norms_problem,
@@ -179,7 +180,9 @@ def test_instruction_sets_that_change_meanwhile() -> None:
 
 
 # Those whose results go through no matrix product of PyTorch.
-@pytest.mark.parametrize("name", ["focal_loss", "grouped_focal_loss", "norms", "fusion", "least"])
+@pytest.mark.parametrize(
+    "name", ["focal_loss", "multilabel", "grouped", "norms", "fusion", "least"]
+)
 def test_number_of_threads_changes_no_bit(name: str, isa: str) -> None:
     problem = LARGE[name]()
     seeds, before, results = seeds_for(problem), torch.get_num_threads(), []
@@ -195,7 +198,8 @@ def test_number_of_threads_changes_no_bit(name: str, isa: str) -> None:
 
 LARGE: dict[str, Callable[[], Problem]] = {
     "focal_loss": lambda: focal_loss_problem(5000, 33),
-    "grouped_focal_loss": lambda: grouped_focal_loss_problem(3000, [2, 9, 4]),
+    "multilabel": lambda: multilabel_loss_problem(5000, 33, clip=0.1),
+    "grouped": lambda: grouped_focal_loss_problem(3000, [2, 9, 4]),
     "norms": lambda: stacked_norms_problem((3, 200_001), (3, 3)),
     "fusion": lambda: graph_fusion_problem(graph_fusion, (60, 5, 300, 100)),
     "least": lambda: least_norm_problem(100, iterations=1000),

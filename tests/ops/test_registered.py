@@ -34,6 +34,14 @@ GRU = (
             (torch.zeros(4, 5), torch.zeros(4, 2).long(), None, [2, 30], -100, 2.0, "task"),
             "logits: expected",
         ),
+        (
+            "multilabel_loss",
+            (
+                *(torch.zeros(4, 6), torch.zeros(4, 6), None, torch.zeros(5), *[None] * 4),
+                *([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0], False, "task"),
+            ),
+            "gamma_pos: expected",
+        ),
         ("stacked_norms", ([torch.zeros(3, 2), torch.zeros(4, 2)],), r"stacked\[1\]: expected"),
         ("task_grad_norms", (torch.zeros(4, 3), torch.zeros(2, 9, 3)), "inputs: expected"),
         ("task_grad_gramian", (torch.zeros(4, 3), torch.zeros(2, 4, 3).half()), "grad_outputs"),
