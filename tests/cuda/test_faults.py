@@ -18,6 +18,7 @@ from tests.problems import (
     focal_loss_problem,
     graph_fusion_problem,
     grouped_focal_loss_problem,
+    multilabel_loss_problem,
     solve,
     stacked_norms_problem,
     task_gru_problem,
@@ -41,6 +42,9 @@ SIZES = {
     "focal-bytes": lambda: focal_loss_problem(64, 8, F32, labels=torch.bool, reduction="none"),
     "focal-tail": lambda: focal_loss_problem(61, 7, F32),
     "focal-long-rows": lambda: focal_loss_problem(3, 3001, BF16),
+    "multilabel-wide": lambda: multilabel_loss_problem(64, 8, BF16, labels=BF16, weigh=BF16),
+    "multilabel-tail": lambda: multilabel_loss_problem(61, 7, F32, clip=0.1),
+    "multilabel-long-rows": lambda: multilabel_loss_problem(3, 3001, BF16),
     "grouped": lambda: grouped_focal_loss_problem(33, [2, 5, 30]),
     "grouped-halves": lambda: grouped_focal_loss_problem(32, [4, 4], BF16),
     "norms": lambda: stacked_norms_problem((3, 2048), (3, 5), dtype=BF16),
@@ -67,6 +71,7 @@ def test_no_access_beyond_a_tensor(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "argument"),
     [(name, argument) for name in ("focal", "focal-bytes") for argument in ("targets", "mask")]
+    + [("multilabel", argument) for argument in ("logits", "targets", "weight")]
     + [(name, "targets") for name in ("grouped", "grouped-wide")]
     + [(name, "logits") for name in ("focal", "focal-bytes", "grouped", "grouped-wide")],
 )
@@ -74,6 +79,7 @@ def test_one_argument_is_another_view(name: str, argument: str, view: str) -> No
     problem = {
         "focal": lambda: focal_loss_problem(64, 8, F32),
         "focal-bytes": lambda: focal_loss_problem(64, 16, BF16, labels=torch.uint8),
+        "multilabel": lambda: multilabel_loss_problem(64, 8, F32, clip=0.1),
         "grouped": lambda: grouped_focal_loss_problem(33, [2, 5, 30]),
         "grouped-wide": lambda: grouped_focal_loss_problem(16, [96, 160], BF16),
     }[name]()
@@ -84,10 +90,12 @@ def test_one_argument_is_another_view(name: str, argument: str, view: str) -> No
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("name", ["focal", "grouped"])
+@pytest.mark.parametrize("name", ["focal", "multilabel", "grouped"])
 def test_an_upstream_gradient_that_is_another_view(name: str, view: str) -> None:
     if name == "focal":
         problem = focal_loss_problem(64, 8, reduction="none")
+    elif name == "multilabel":
+        problem = multilabel_loss_problem(64, 8, reduction="none")
     else:
         problem = grouped_focal_loss_problem(33, [2, 5, 30], reduction="none")
     rows, columns = problem.outputs()[0].shape

@@ -21,6 +21,7 @@ from tests.problems import (
     graph_fusion_problem,
     grouped_focal_loss_problem,
     least_norm_problem,
+    multilabel_loss_problem,
     stacked_norms_problem,
     task_grads_problem,
     task_gru_problem,
@@ -45,6 +46,13 @@ def _lengths(size: Size) -> list[int]:
 OPS: dict[str, Callable[[Size, int, torch.dtype], Problem]] = {
     "focal_loss": lambda s, o, dtype: focal_loss_problem(
         s[0] * (1 + s[2]), s[1], dtype, reduction=REDUCTIONS[o % 4], gamma=GAMMAS[o % 5]
+    ),
+    "multilabel_loss": lambda s, o, dtype: multilabel_loss_problem(
+        *(s[0] * (1 + s[2]), s[1], dtype),
+        reduction=REDUCTIONS[o % 4],
+        clip=(0.0, 0.05)[o % 2],
+        soft=o % 3 > 0,
+        **{"by_task": True} if o % 5 else {"by_task": False, "gamma_pos": 1.0, "gamma_neg": 4.0},
     ),
     "grouped_focal_loss": lambda s, o, dtype: grouped_focal_loss_problem(
         s[0],

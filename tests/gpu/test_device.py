@@ -15,6 +15,7 @@ from tests.problems import (
     focal_loss_problem,
     graph_fusion_problem,
     grouped_focal_loss_problem,
+    multilabel_loss_problem,
     solve,
     stacked_norms_problem,
     task_grads_problem,
@@ -29,6 +30,7 @@ pytestmark = [
 
 BOTH: dict[str, Callable[[], Problem]] = {
     "focal": lambda: focal_loss_problem(3000, 7),
+    "multilabel": lambda: multilabel_loss_problem(900, 7, clip=0.1),
     "grouped": lambda: grouped_focal_loss_problem(900, [3, 4]),
     "norms": lambda: stacked_norms_problem((3, 20_000), (3, 3)),
     "grad norms": lambda: task_grads_problem(task_grad_norms, (5, 64, 40, 30)),

@@ -28,6 +28,7 @@ from tests.problems import (
     graph_fusion_problem,
     grouped_focal_loss_problem,
     least_norm_problem,
+    multilabel_loss_problem,
     solve,
     stacked_norms_problem,
     task_grads_problem,
@@ -67,6 +68,38 @@ FOCAL = one_at_a_time(
 def test_focal_loss(device: torch.device, case: dict[str, Any]) -> None:
     options = dict(case)
     problem = focal_loss_problem(*options.pop("shape"), **options)
+    check(problem.to(device), dtype=case["dtype"])
+
+
+MULTILABEL = one_at_a_time(
+    {"shape": (257, 13), "dtype": torch.float32, "clip": 0.1, "poly": 0.7, "smoothing": 0.1},
+    {
+        "shape": [(20, 7), (1, 1), (3, 3001), (2500, 8), (900, 12), (0, 4)],
+        "dtype": DTYPES,
+        "reduction": ["sum", "mean", "none"],
+        "labels": [torch.bool, torch.int64, torch.bfloat16, F64],
+        "weigh": [None, torch.bool, torch.bfloat16],
+        "clip": [0.0, 1e-3],
+        "smoothing": [0.0],
+        "neg_scale": [2.0],
+        "detach_focus": [True],
+    },
+    # Powers that are whole, which have a loop of their own, on accesses of several elements too.
+    *(
+        {"by_task": False, "gamma_pos": pos, "gamma_neg": neg, "soft": False, "smoothing": 0.0}
+        | {"clip": clip, "dtype": dtype, "shape": (60, 16)}
+        for pos, neg, clip in ((1, 4, 0.05), (0, 3, 0), (2, 2, 0), (0.5, 4, 0.05), (1.5, 2.5, 0))
+        for dtype in (torch.float32, torch.bfloat16)
+    ),
+    {"by_task": False, "gamma_pos": 1, "gamma_neg": 4, "dtype": F64},
+    {"dtype": F64, "detach_focus": True, "clip": 0.0},
+)
+
+
+@pytest.mark.parametrize("case", MULTILABEL)
+def test_multilabel_loss(device: torch.device, case: dict[str, Any]) -> None:
+    options = dict(case)
+    problem = multilabel_loss_problem(*options.pop("shape"), **options)
     check(problem.to(device), dtype=case["dtype"])
 
 
@@ -317,6 +350,7 @@ def test_least_norm(device: torch.device, case: dict[str, Any]) -> None:
 
 BITS = {
     "focal": lambda: focal_loss_problem(3000, 7),
+    "multilabel": lambda: multilabel_loss_problem(3000, 7, clip=0.1),
     "grouped": lambda: grouped_focal_loss_problem(900, [3, 4]),
     "norms": lambda: stacked_norms_problem((3, 20_000), (3, 3)),
     "fusion": lambda: graph_fusion_problem(graph_fusion, (9, 5, 64, 16)),
@@ -341,6 +375,7 @@ def test_task_gru_same_bits_every_time(device: torch.device, hidden: int) -> Non
 
 SMALL = {
     "focal": lambda: focal_loss_problem(5, 3, F64, gamma=2.5),
+    "multilabel": lambda: multilabel_loss_problem(5, 3, F64, clip=0.1, poly=0.5),
     "grouped": lambda: grouped_focal_loss_problem(4, [2, 3], F64),
     "norms": lambda: stacked_norms_problem((2, 3), (2, 1), dtype=F64),
     "fusion": lambda: graph_fusion_problem(graph_fusion, (1, 3, 4, 2), F64),

@@ -47,19 +47,24 @@ def joined(high, low, REAL: tl.constexpr):
 
 
 @triton.jit
+def twice_atanh(s):
+    """2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3, to full relative accuracy."""
+    square = s * s
+    terms: tl.constexpr = 17 if s.dtype == tl.float64 else 8
+    series = square * 0 + 2.0 / (2 * terms - 1)
+    for k in tl.static_range(2, terms + 1):
+        series = series * square + 2.0 / (2 * (terms - k) + 1)
+    return series * s
+
+
+@triton.jit
 def sigmoid(x):
     """p = sigmoid(x), q = 1 - p and their logarithms, each to full relative accuracy."""
     e = tl.exp(-tl.abs(x))
     large = 1 / (1 + e)
     small = e * large
-    # log(1 + e) = 2 atanh(s) keeps its relative accuracy where e is small.
-    s = e / (2 + e)
-    square = s * s
-    terms: tl.constexpr = 17 if x.dtype == tl.float64 else 8
-    series = square * 0 + 2.0 / (2 * terms - 1)
-    for k in tl.static_range(2, terms + 1):
-        series = series * square + 2.0 / (2 * (terms - k) + 1)
-    softplus = series * s
+    # log(1 + e) keeps its relative accuracy where e is small.
+    softplus = twice_atanh(e / (2 + e))
     positive = x > 0
     p = tl.where(positive, large, small)
     q = tl.where(positive, small, large)

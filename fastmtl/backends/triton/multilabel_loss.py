@@ -1,0 +1,354 @@
+"""Multi-label loss in Triton: two launches forward, one backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastmtl.backends.losses import MultilabelOptions, results
+from fastmtl.backends.triton.formulas import bytes_of, device_of, halves, joined, real
+from fastmtl.backends.triton.multilabel_formulas import MOST_WHOLE, multilabel, multilabel_slope
+from fastmtl.backends.triton.reduction import MOST_PROGRAMS, finish, partial_sums
+
+_TILE = 1024
+
+
+def multilabel_loss_forward(
+    logits: Tensor,  # (N, T)
+    targets: Tensor,  # (N, T)
+    weight: Tensor | None,  # (N, T)
+    gamma_pos: Tensor | None,  # (T,)
+    gamma_neg: Tensor | None,  # (T,)
+    pos_weight: Tensor | None,  # (T,)
+    neg_weight: Tensor | None,  # (T,)
+    shift: Tensor | None,  # (T,)
+    options: Sequence[float],  # MultilabelOptions
+    detach_focus: bool,
+    reduction: str,
+) -> tuple[Tensor, Tensor]:
+    rows, tasks = logits.shape
+    elementwise = reduction == "none"
+    loss, scale = results(logits, rows, tasks, reduction)
+    tile_rows, columns = _tile(tasks)
+    programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
+    partial = partial_sums(logits, 0 if elementwise else programs, tasks)
+    of_tasks = (gamma_pos, gamma_neg, pos_weight, neg_weight, shift)
+    with device_of(logits):
+        if tasks:
+            _forward[programs, triton.cdiv(tasks, columns)](
+                *_arguments(logits, targets, weight, of_tasks, options),
+                loss if elementwise else None,
+                partial,
+                **_constants(logits, gamma_pos, gamma_neg, options),
+                ROWS=tile_rows,
+                COLUMNS=columns,
+            )
+        if elementwise:
+            scale.fill_(1)
+        else:
+            finish(partial, reduction, loss, scale)
+    return loss, scale
+
+
+def multilabel_loss_backward(
+    grad_loss: Tensor,  # (T,), () or (N, T), as the reduction
+    scale: Tensor,  # (T,)
+    logits: Tensor,  # (N, T)
+    targets: Tensor,  # (N, T)
+    weight: Tensor | None,  # (N, T)
+    gamma_pos: Tensor | None,  # (T,)
+    gamma_neg: Tensor | None,  # (T,)
+    pos_weight: Tensor | None,  # (T,)
+    neg_weight: Tensor | None,  # (T,)
+    shift: Tensor | None,  # (T,)
+    options: Sequence[float],  # MultilabelOptions
+    detach_focus: bool,
+    reduction: str,
+) -> Tensor:
+    rows, tasks = logits.shape
+    grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    tile_rows, columns = _tile(tasks)
+    upstream = grad_loss.expand(rows, tasks)
+    of_tasks = (gamma_pos, gamma_neg, pos_weight, neg_weight, shift)
+    if rows and tasks:
+        with device_of(logits):
+            _backward[triton.cdiv(rows, tile_rows), triton.cdiv(tasks, columns)](
+                *_arguments(logits, targets, weight, of_tasks, options),
+                upstream,
+                *upstream.stride(),
+                scale,
+                grad_logits,
+                **_constants(logits, gamma_pos, gamma_neg, options),
+                DETACH=detach_focus,
+                ROWS=tile_rows,
+                COLUMNS=columns,
+            )
+    return grad_logits
+
+
+def _tile(tasks: int) -> tuple[int, int]:
+    """Rows and columns of a tile."""
+    columns = min(triton.next_power_of_2(max(tasks, 1)), 256)
+    return _TILE // columns, columns
+
+
+def _arguments(
+    logits: Tensor,
+    targets: Tensor,
+    weight: Tensor | None,
+    of_tasks: tuple[Tensor | None, ...],
+    options: Sequence[float],
+) -> tuple[Tensor | int | float | None, ...]:
+    """What both kernels begin with."""
+    targets = bytes_of(targets)
+    return (
+        *(logits, *logits.stride()),
+        *(targets, *targets.stride()),
+        *((None, 0, 0) if weight is None else (bytes_of(weight), *weight.stride())),
+        *logits.shape,
+        *(None if tensor is None else tensor.contiguous() for tensor in of_tasks),
+        *(half for option in options for half in halves(option)),
+    )
+
+
+def _constants(
+    logits: Tensor, gamma_pos: Tensor | None, gamma_neg: Tensor | None, options: Sequence[float]
+) -> dict[str, Any]:
+    """What both kernels are compiled for."""
+    powers = MultilabelOptions(*options)[:2]
+    whole = gamma_pos is None and gamma_neg is None
+    whole = whole and all(power in range(MOST_WHOLE + 1) for power in powers)
+    pos, neg = map(int, powers) if whole else (-1, -1)
+    clipped = MultilabelOptions(*options).clip > 0
+    return {"REAL": real(logits), "CLIPPED": clipped, "POS": pos, "NEG": neg}
+
+
+@triton.jit
+def _load(matrix, row_stride, column_stride, row, column, inside):
+    offset = row[:, None] * row_stride + column[None, :] * column_stride
+    return tl.load(matrix + offset, inside, 0)
+
+
+@triton.jit
+def _numbers(values, high, low, column, tasks, REAL: tl.constexpr):
+    """A number of every column, (1, COLUMNS)."""
+    if values is not None:
+        number = tl.load(values + column, column < tasks, 1.0).to(REAL)
+    else:
+        number = tl.zeros(column.shape, REAL) + joined(high, low, REAL)
+    return number[None, :]
+
+
+@triton.jit
+def _labels(
+    targets,
+    y_row,
+    y_column,
+    weight,
+    w_row,
+    w_column,
+    row,
+    column,
+    inside,
+    smoothing,
+    REAL: tl.constexpr,
+):
+    """Labels, whether they are present, and the elements' weights."""
+    y = _load(targets, y_row, y_column, row, column, inside).to(REAL)
+    present = inside & (y == y)
+    share = y * 0 + 1
+    if weight is not None:
+        share = _load(weight, w_row, w_column, row, column, inside).to(REAL)
+        present = present & (share != 0)
+    return y + smoothing * (0.5 - y), present, share
+
+
+@triton.jit
+def _power(gamma):
+    """NaN below 0, which has no loss."""
+    return tl.where(gamma >= 0, gamma, float("nan"))
+
+
+@triton.jit
+def _forward(
+    logits,  # (N, T)
+    z_row,
+    z_column,
+    targets,  # (N, T)
+    y_row,
+    y_column,
+    weight,  # (N, T) or None
+    w_row,
+    w_column,
+    rows,
+    tasks,
+    gamma_pos,  # (T,) or None, as the next four
+    gamma_neg,
+    pos_weight,
+    neg_weight,
+    shift,
+    gamma_pos_high,
+    gamma_pos_low,
+    gamma_neg_high,
+    gamma_neg_low,
+    pos_weight_high,
+    pos_weight_low,
+    neg_weight_high,
+    neg_weight_low,
+    shift_high,
+    shift_low,
+    clip_high,
+    clip_low,
+    poly_high,
+    poly_low,
+    smoothing_high,
+    smoothing_low,
+    neg_scale_high,
+    neg_scale_low,
+    loss,  # (N, T), or None: reduced
+    partial,  # (programs, 2, T)
+    REAL: tl.constexpr,
+    CLIPPED: tl.constexpr,
+    POS: tl.constexpr,
+    NEG: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    clip, poly = joined(clip_high, clip_low, REAL), joined(poly_high, poly_low, REAL)
+    smoothing = joined(smoothing_high, smoothing_low, REAL)
+    neg_scale = joined(neg_scale_high, neg_scale_low, REAL)
+    column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    pos_power = _power(_numbers(gamma_pos, gamma_pos_high, gamma_pos_low, column, tasks, REAL))
+    neg_power = _power(_numbers(gamma_neg, gamma_neg_high, gamma_neg_low, column, tasks, REAL))
+    pos_factor = _numbers(pos_weight, pos_weight_high, pos_weight_low, column, tasks, REAL)
+    neg_factor = _numbers(neg_weight, neg_weight_high, neg_weight_low, column, tasks, REAL)
+    moved = _numbers(shift, shift_high, shift_low, column, tasks, REAL)
+    sums = tl.zeros((ROWS, COLUMNS), REAL)
+    counts = tl.zeros((ROWS, COLUMNS), tl.int32)
+    step = tl.num_programs(0) * ROWS
+    for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
+        row = first + tl.arange(0, ROWS).to(tl.int64)
+        inside = (row < rows)[:, None] & (column < tasks)[None, :]
+        z = _load(logits, z_row, z_column, row, column, inside).to(REAL) + moved
+        y, present, share = _labels(
+            targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
+        )
+        positive = y > 0
+        gamma = tl.where(positive, pos_power, neg_power)
+        factor = share * tl.where(positive, y * pos_factor, neg_factor)
+        value = factor * multilabel(z, positive, gamma, clip, poly, neg_scale, CLIPPED, POS, NEG)
+        soft = present & positive & (y < 1)
+        if tl.max(soft.to(tl.int32)) > 0:
+            rest = (
+                share
+                * (1 - y)
+                * neg_factor
+                * multilabel(z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG)
+            )
+            value += tl.where(soft, rest, 0.0)
+        value = tl.where((y >= 0) & (y <= 1), value, float("nan"))
+        value = tl.where(present, value, 0.0)
+        if loss is not None:
+            tl.store(loss + row[:, None] * tasks + column[None, :], value, inside)
+        sums += value
+        counts += present.to(tl.int32)
+    if loss is None:
+        out = partial + 2 * tl.program_id(0).to(tl.int64) * tasks + column
+        tl.store(out, tl.sum(sums, 0).to(tl.float64), column < tasks)
+        tl.store(out + tasks, tl.sum(counts, 0).to(tl.float64), column < tasks)
+
+
+@triton.jit
+def _backward(
+    logits,  # (N, T)
+    z_row,
+    z_column,
+    targets,  # (N, T)
+    y_row,
+    y_column,
+    weight,  # (N, T) or None
+    w_row,
+    w_column,
+    rows,
+    tasks,
+    gamma_pos,  # (T,) or None, as the next four
+    gamma_neg,
+    pos_weight,
+    neg_weight,
+    shift,
+    gamma_pos_high,
+    gamma_pos_low,
+    gamma_neg_high,
+    gamma_neg_low,
+    pos_weight_high,
+    pos_weight_low,
+    neg_weight_high,
+    neg_weight_low,
+    shift_high,
+    shift_low,
+    clip_high,
+    clip_low,
+    poly_high,
+    poly_low,
+    smoothing_high,
+    smoothing_low,
+    neg_scale_high,
+    neg_scale_low,
+    upstream,  # (N, T)
+    g_row,
+    g_column,
+    scale,  # (T,)
+    grad_logits,  # (N, T)
+    REAL: tl.constexpr,
+    CLIPPED: tl.constexpr,
+    POS: tl.constexpr,
+    NEG: tl.constexpr,
+    DETACH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    clip, poly = joined(clip_high, clip_low, REAL), joined(poly_high, poly_low, REAL)
+    smoothing = joined(smoothing_high, smoothing_low, REAL)
+    neg_scale = joined(neg_scale_high, neg_scale_low, REAL)
+    column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = (row < rows)[:, None] & (column < tasks)[None, :]
+    pos_power = _power(_numbers(gamma_pos, gamma_pos_high, gamma_pos_low, column, tasks, REAL))
+    neg_power = _power(_numbers(gamma_neg, gamma_neg_high, gamma_neg_low, column, tasks, REAL))
+    pos_factor = _numbers(pos_weight, pos_weight_high, pos_weight_low, column, tasks, REAL)
+    neg_factor = _numbers(neg_weight, neg_weight_high, neg_weight_low, column, tasks, REAL)
+    moved = _numbers(shift, shift_high, shift_low, column, tasks, REAL)
+    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * _load(
+        upstream, g_row, g_column, row, column, inside
+    )
+    z = _load(logits, z_row, z_column, row, column, inside).to(REAL) + moved
+    y, present, share = _labels(
+        targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
+    )
+    share *= coefficient
+    positive = y > 0
+    gamma = tl.where(positive, pos_power, neg_power)
+    factor = share * tl.where(positive, y * pos_factor, neg_factor)
+    slope = factor * multilabel_slope(
+        z, positive, gamma, clip, poly, neg_scale, CLIPPED, POS, NEG, DETACH
+    )
+    soft = present & positive & (y < 1)
+    if tl.max(soft.to(tl.int32)) > 0:
+        rest = (
+            share
+            * (1 - y)
+            * neg_factor
+            * multilabel_slope(
+                z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG, DETACH
+            )
+        )
+        slope += tl.where(soft, rest, 0.0)
+    slope = tl.where((y >= 0) & (y <= 1), slope, float("nan"))
+    slope = tl.where(present, slope, 0.0)
+    out = grad_logits + row[:, None] * tasks + column[None, :]
+    tl.store(out, slope.to(grad_logits.dtype.element_ty), inside)
