@@ -103,6 +103,21 @@ def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
         kernels.backward(grad, scale, logits, mask, None, None, gamma, reduction)
 
 
+@two_ways("reduction", "task", "none")
+def test_multilabel_loss(dtype: torch.dtype, reduction: str) -> None:
+    kernels = load("triton", "multilabel_loss")
+    for rows, tasks in SHAPES:
+        logits, scale = torch.zeros(rows, tasks, dtype=dtype), torch.zeros(tasks)
+        grad, one = torch.zeros((rows, tasks) if reduction == "none" else ()), scale + 1
+        weight, numbers = torch.ones(rows, tasks), [one, one, one, one, scale]
+        if reduction == "task":  # whole powers, a margin, numbers of all tasks
+            weight, numbers = None, [None] * 5
+        options = [1.0, 4.0, 1.0, 1.0, 0.0, 0.05 if weight is None else 0.0, 0.5, 0.1, 2.0]
+        arguments = (logits, logits, weight, *numbers, options, weight is not None, reduction)
+        kernels.forward(*arguments)
+        kernels.backward(grad, scale, *arguments)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_reductions_to_one_number(dtype: torch.dtype, reduction: str) -> None:
     # One program, more than one, and a number of them that 16 divides.
