@@ -25,8 +25,8 @@ RESULT = "result.json"
 # What makes a run, and may not differ between the runs of one directory.
 _FIXED = ("table", "data", "test", "xml", "modalities", "folds", "options")
 # These define a system, a run, or the data: not the user's to set for all rows at once.
-_RESERVED = ("model", "balancer", "gamma", "imbalance_penalty", "interaction", "seed", "data",
-             "test", "xml", "modalities", "device", "threads")  # fmt: skip
+_RESERVED = ("model", "balancer", "loss", "gamma", "imbalance_penalty", "interaction", "seed",
+             "data", "test", "xml", "modalities", "device", "threads")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -219,4 +219,4 @@ def _has_effect(option: str, system: System) -> bool:
     if option not in ONLY_FOR:
         return True
     kind, users = ONLY_FOR[option]
-    return system.options[kind] in users
+    return system.options.get(kind, getattr(TrainConfig, kind)) in users

@@ -16,7 +16,14 @@ from fastmtl.nn.balance_at import BALANCE_AT
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
 from fastmtl.training.precision import PRECISIONS
-from fastmtl.training.recipes import BALANCERS, FUSION_MODELS, MODELS, ONLY_FOR, SEQUENCE_MODELS
+from fastmtl.training.recipes import (
+    BALANCERS,
+    FUSION_MODELS,
+    LOSSES,
+    MODELS,
+    ONLY_FOR,
+    SEQUENCE_MODELS,
+)
 from fastmtl.training.thresholds import THRESHOLDS
 
 # OpenMP ends the process where the system cannot start as many as it was asked for.
@@ -27,7 +34,7 @@ MOST_THREADS = 1024
 class TrainConfig:
     """The options of a training run.
 
-    AdamW minimises the tasks' focal losses as the balancer weighs them; training stops after
+    AdamW minimises the tasks' losses as the balancer weighs them; training stops after
     `patience` epochs without a better one by `monitor` on the validation split: "loss" is the mean
     of the unweighted task losses, "map" and "micro_f1" are figures of `multilabel_metrics`. None
     stands for what the default in words says.
@@ -98,7 +105,24 @@ class TrainConfig:
     prior_bias: bool = option(
         False, "Start the logits at the labels' frequencies in training.", "Training"
     )
-    gamma: float = option(2.0, "Focusing parameter of the focal loss.", "Training", minimum=0)
+    loss: str = option(
+        "focal",
+        f"What the tasks minimise: {', '.join(LOSSES)}.",
+        "Training",
+        choices=tuple(LOSSES),
+    )
+    gamma: float = option(2.0, "Focusing parameter of the loss.", "Training", minimum=0)
+    gamma_pos: float = option(1.0, "Focusing parameter of positives.", "Training", minimum=0)
+    gamma_neg: float = option(4.0, "Focusing parameter of negatives.", "Training", minimum=0)
+    clip: float = option(
+        0.05, "Probability up to which a negative costs nothing.", "Training", minimum=0, below=1
+    )
+    poly: float = option(
+        1.0, "What is added to the coefficient of the loss's first term, 1.", "Training", minimum=0
+    )
+    smoothing: float = option(
+        0.0, "How far labels are moved towards 1/2.", "Training", minimum=0, below=1
+    )
     patience: int = option(
         10, "Epochs without a better one before stopping.", "Training", minimum=1
     )
@@ -207,7 +231,7 @@ def option_help(name: str) -> str:
 
 
 def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
-    """Raise if an option that a user gave has no effect on the model or balancer.
+    """Raise if an option that a user gave has no effect on the model, balancer or loss.
 
     Args:
         config: the options of the run.

@@ -1,4 +1,5 @@
-"""The models and balancers that a run can name: how each is built, and from which options."""
+"""The models, balancers and losses that a run can name: how each is built, and from which
+options."""
 
 from __future__ import annotations
 
@@ -38,7 +39,14 @@ from fastmtl.balancing import (
 )
 from fastmtl.data import MultiTaskData
 from fastmtl.models import CMLC, HGFN, MTMLAN, FusionBaseline
-from fastmtl.nn import SharedLinear
+from fastmtl.nn import (
+    AsymmetricLoss,
+    DistributionBalancedLoss,
+    FocalLoss,
+    MultilabelLoss,
+    SharedLinear,
+    class_balanced_weights,
+)
 
 _Built = TypeVar("_Built", bound=nn.Module)
 
@@ -148,6 +156,28 @@ def _dynamic(
     )
 
 
+def _focal_loss(data: MultiTaskData, *, gamma: float, **options: Any) -> nn.Module:
+    if not any(options.values()):
+        return FocalLoss(gamma=gamma)
+    return MultilabelLoss(gamma_pos=gamma, gamma_neg=gamma, **options)
+
+
+def _asymmetric_loss(data: MultiTaskData, **options: Any) -> nn.Module:
+    return AsymmetricLoss(**options)
+
+
+def _class_balanced_loss(data: MultiTaskData, *, gamma: float, smoothing: float) -> nn.Module:
+    pos, neg = class_balanced_weights(data.positives("train"), len(data.indices("train")))
+    return MultilabelLoss(
+        gamma_pos=gamma, gamma_neg=gamma, pos_weight=pos, neg_weight=neg, smoothing=smoothing
+    )
+
+
+def _distribution_balanced_loss(data: MultiTaskData, *, gamma: float) -> nn.Module:
+    positives, samples = data.positives("train"), len(data.indices("train"))
+    return DistributionBalancedLoss(positives, samples, gamma=gamma)
+
+
 _SEQUENCE = ("hidden_size", "num_layers", "dropout")
 _FUSION = (*_SEQUENCE, "attention_size", "head_size", "interaction")
 _GRAPH = ("theta", "max_level", "similarity_norm", "level_norm", "residual")
@@ -212,6 +242,13 @@ BALANCERS: dict[str, Recipe[Balancer]] = {
     "config": _combining("config", ConFIG),
     "dbmtl": _combining("dbmtl", DBMTL),
 }
+LOSSES: dict[str, Recipe[nn.Module]] = {
+    "focal": Recipe(_focal_loss, ("gamma", "smoothing")),
+    "asymmetric": Recipe(_asymmetric_loss, ("gamma_pos", "gamma_neg", "clip", "smoothing")),
+    "poly1": Recipe(_focal_loss, ("gamma", "poly", "smoothing")),
+    "class-balanced": Recipe(_class_balanced_loss, ("gamma", "smoothing")),
+    "distribution-balanced": Recipe(_distribution_balanced_loss, ("gamma",)),
+}
 
 
 def _read_by_some(
@@ -224,8 +261,13 @@ def _read_by_some(
     return {name: (kind, found) for name, found in users.items() if len(found) < len(recipes)}
 
 
-# The options that mean nothing to some models or balancers, and those they mean something to.
-ONLY_FOR = {**_read_by_some("model", MODELS), **_read_by_some("balancer", BALANCERS)}
+# The options that mean nothing to some models, balancers or losses, and those they mean something
+# to.
+ONLY_FOR = {
+    **_read_by_some("model", MODELS),
+    **_read_by_some("balancer", BALANCERS),
+    **_read_by_some("loss", LOSSES),
+}
 # The options by which data is found and cut: arrays that are given have none of them.
 OF_DATA = frozenset({"data", "test", "xml", "modalities", "memory"})
 # The options that only make something: what is given as it is was not made by them.

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fastmtl.balancing import Balancer
 from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.data.samples import Samples, as_data
-from fastmtl.nn import FocalLoss
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
 from fastmtl.training.config import TrainConfig
@@ -28,7 +27,7 @@ from fastmtl.training.optimizer import make_optimizer
 from fastmtl.training.parts import InParts
 from fastmtl.training.precision import Precision
 from fastmtl.training.ranks import current_ranks
-from fastmtl.training.recipes import MAKING, OF_DATA, model_name
+from fastmtl.training.recipes import LOSSES, MAKING, OF_DATA, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import threads
 from fastmtl.training.results import write_results
@@ -45,7 +44,7 @@ CHECKPOINT_SECONDS = 10.0
 class Trainer:
     """Trains a multi-task model with a balancer, and keeps the run in a directory.
 
-    AdamW minimises the focal losses of the tasks as the balancer weighs them; after every epoch the
+    AdamW minimises the losses of the tasks as the balancer weighs them; after every epoch the
     validation split is measured, and training stops when `config.monitor` has not become better for
     `config.patience` epochs. The weights of the best epoch are kept, and the threshold of its
     decisions.
@@ -120,7 +119,7 @@ class Trainer:
         if config.standardize:
             self.standardizer = Standardizer().fit(data)
             data = self.standardizer.transform(data)
-        self.loss = FocalLoss(gamma=config.gamma).to(self.device)
+        self.loss = LOSSES[config.loss].build(config, data).to(self.device)
         self.batches = Batches(data, self.device)
         optimizer = make_optimizer(model, balancer, config, self.device)
         precision = Precision(config.precision, self.device)

@@ -11,7 +11,7 @@ import torch
 from fastmtl.training import TrainConfig
 from fastmtl.training.config import check_effect, option_help, resolve_device
 from fastmtl.training.options import declared
-from fastmtl.training.recipes import BALANCERS, MODELS, ONLY_FOR
+from fastmtl.training.recipes import BALANCERS, LOSSES, MODELS, ONLY_FOR
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_device_names():
 @pytest.mark.parametrize("name", ONLY_FOR)
 def test_an_option_without_effect_is_refused(name):
     kind, users = ONLY_FOR[name]
-    others = {"model": tuple(MODELS), "balancer": tuple(BALANCERS)}[kind]
+    others = {"model": MODELS, "balancer": BALANCERS, "loss": LOSSES}[kind]
     for chosen in others:
         config = TrainConfig(**{kind: chosen})
         if chosen in users:
