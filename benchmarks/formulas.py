@@ -25,6 +25,23 @@ def torchvision_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return (loss * (1 - p_t) ** 2).mean(0)
 
 
+def asymmetric_loss(
+    logits: Tensor,  # (N, T)
+    targets: Tensor,  # (N, T)
+    gamma_pos: float = 1.0,
+    gamma_neg: float = 4.0,
+    clip: float = 0.05,
+) -> Tensor:
+    """The terms of the asymmetric loss as its authors write them, averaged by task, (T,)."""
+    p = torch.sigmoid(logits)
+    q = (1 - p + clip).clamp(max=1)
+    eps = torch.finfo(p.dtype).tiny
+    loss = targets * p.clamp(min=eps).log() + (1 - targets) * q.clamp(min=eps).log()
+    wrong = 1 - (p * targets + q * (1 - targets))
+    power = gamma_pos * targets + gamma_neg * (1 - targets)
+    return -(loss * wrong**power).mean(0)
+
+
 def fusion_edge_weights(
     vertices: Tensor,  # (B, P, D)
     importance: Tensor,  # (B, P)

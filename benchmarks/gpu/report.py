@@ -25,6 +25,7 @@ PAGE = ROOT / "docs" / "gpu.md"
 # The ops with GPU kernels: their tests in tests/gpu/test_parity.py, and what figures call them.
 TESTS = {
     "focal_loss": "test_focal_loss",
+    "multilabel_loss": "test_multilabel_loss",
     "grouped_focal_loss": "test_grouped_focal_loss",
     "task_grad_norms": "test_task_grads",
     "task_grad_gramian": "test_task_grads",

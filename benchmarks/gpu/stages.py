@@ -15,6 +15,7 @@ from benchmarks.gpu.runner import Part, Stage
 # earlier one takes. An illegal access ends the process of one op alone.
 OPS = {
     "grouped_focal_loss": "grouped",
+    "multilabel_loss": "multilabel",
     "focal_loss": "focal or extreme or not_a_number or aligned",
     "task_gru": "gru",
     "graph_fusion": "fusion or edge",
