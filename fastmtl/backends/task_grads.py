@@ -117,10 +117,16 @@ def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
 
 
 def _gram_is_cheaper(x: Tensor, d: Tensor, products: int) -> bool:
-    """Compare the multiplications of both forms; `products` pairs of gradients a task."""
     tasks, samples, outputs = d.shape
-    features = x.shape[-1]
     kernels = 1 if x.dim() == 2 else tasks
+    return gram_is_cheaper(kernels, tasks, samples, x.shape[-1], outputs, products)
+
+
+def gram_is_cheaper(
+    kernels: int, tasks: int, samples: int, features: int, outputs: int, products: int
+) -> bool:
+    """Compare the multiplications of both forms; `kernels` matrices x x^T, `products` pairs of
+    gradients a task."""
     pairs = tasks * products
     gram = samples * (
         kernels * samples * features + tasks * samples * outputs // 2 + pairs * outputs

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from fastmtl._checks import need_number
+from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.gramian_method import GramianMethod
 from fastmtl.balancing.solvers import UnitGramian, is_settled
 from fastmtl.ops import least_norm_weights
@@ -36,7 +38,7 @@ class CAGrad(GramianMethod):
     Args:
         model: as in GramianBalancer.
         c: how far d may be from the mean gradient, in [0, 1): 0 is the mean gradient.
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a c out of
@@ -53,11 +55,11 @@ class CAGrad(GramianMethod):
         tensor([2.0614, 2.7485])
     """
 
-    def __init__(self, model: Any, c: float = 0.5, *, balance_at: str | None = None) -> None:
+    def __init__(self, model: Any, c: float = 0.5, **place: Unpack[Place]) -> None:
         need_number("c", c)
         if c >= 1:
             raise ValueError(f"c: expected a number in [0, 1), got {c}")
-        super().__init__(model, balance_at=balance_at)
+        super().__init__(model, **place)
         self.c = c
 
     def extra_repr(self) -> str:

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
+from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.gramian_method import GramianMethod
 from fastmtl.balancing.running import RunningMeans
 from fastmtl.balancing.solvers import UnitGramian
@@ -31,7 +33,7 @@ class DBMTL(GramianMethod):
     Args:
         model: as in GramianBalancer.
         momentum: in [0, 1).
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a momentum out
@@ -52,9 +54,13 @@ class DBMTL(GramianMethod):
     adds: ClassVar[str] = "Gramian"
 
     def __init__(
-        self, model: Any, *, momentum: float = 0.99, balance_at: str | None = None
+        self,
+        model: Any,
+        *,
+        momentum: float = 0.99,
+        **place: Unpack[Place],
     ) -> None:
-        super().__init__(model, balance_at=balance_at)
+        super().__init__(model, **place)
         self.running = RunningMeans(self.weights, momentum)
 
     def _prepare(self, values: Tensor, present: Tensor | None) -> None:

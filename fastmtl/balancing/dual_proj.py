@@ -20,7 +20,7 @@ class DualProj(GramianMethod):
 
     Args:
         model: as in GramianBalancer.
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl._checks import need_flag
 from fastmtl._deprecation import takes_old_arguments
@@ -61,6 +61,7 @@ class DynamicMultiTask(TaskDynamicBalancing):
         floor: float = 1e-3,
         normalize: bool = True,
         initial: Tensor | None = None,
+        scope: str | Sequence[nn.Module | str] = "layer",
         cycle_reset: bool = True,
     ) -> None:
         self.cycle_reset = need_flag("cycle_reset", cycle_reset)
@@ -75,6 +76,7 @@ class DynamicMultiTask(TaskDynamicBalancing):
             floor=floor,
             normalize=normalize,
             initial=initial,
+            scope=scope,
         )
 
     @torch.no_grad()

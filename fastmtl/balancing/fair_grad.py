@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from fastmtl._checks import need_number
+from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.gramian_method import GramianMethod
 from fastmtl.balancing.solvers import UnitGramian, bargain
 
@@ -27,7 +29,7 @@ class FairGrad(GramianMethod):
     Args:
         model: as in GramianBalancer.
         alpha: the kind of fairness.
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or an alpha that is
@@ -45,9 +47,9 @@ class FairGrad(GramianMethod):
         tensor([0.5000, 0.2500])
     """
 
-    def __init__(self, model: Any, alpha: float = 1.0, *, balance_at: str | None = None) -> None:
+    def __init__(self, model: Any, alpha: float = 1.0, **place: Unpack[Place]) -> None:
         need_number("alpha", alpha, above=0.0)
-        super().__init__(model, balance_at=balance_at)
+        super().__init__(model, **place)
         self.alpha = alpha
 
     def extra_repr(self) -> str:

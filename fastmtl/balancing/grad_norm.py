@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl._checks import need_floating, need_number, need_shape
 from fastmtl._deprecation import takes_old_arguments
@@ -49,6 +50,10 @@ class GradNorm(GradientBalancer[GradientTarget]):
             as it stands.
         initial: L_j(0) as a (T,) tensor, log(number of classes) for instance, in place of the first
             losses.
+        scope: at a SharedLinear or TaskFork, what the norms are of: "layer" its weight or its
+            representation, "trunk" all parameters that the tasks share, or a list of modules, or of
+            their names in the model, those of the parameters in them. See `SharedLinear.scope` for
+            what it costs.
 
     Raises:
         TypeError or ValueError: for a model without such a place, one whose gradients a
@@ -81,13 +86,14 @@ class GradNorm(GradientBalancer[GradientTarget]):
         floor: float = 1e-3,
         normalize: bool = True,
         initial: Tensor | None = None,
+        scope: str | Sequence[nn.Module | str] = "layer",
     ) -> None:
         need_number("alpha", alpha)
         need_number("lr", lr, above=0.0)
         need_number("floor", floor, above=0.0)
         if floor >= 1:
             raise ValueError(f"floor: expected less than the mean weight, 1, got {floor}")
-        target = resolve(model, balance_at)
+        target = resolve(model, balance_at, scope)
         if isinstance(target, ForkTarget) and target.layer.weighting is not None:
             raise ValueError(
                 "model: its shared layer combines gradients by a weighting, that of a "
@@ -110,7 +116,7 @@ class GradNorm(GradientBalancer[GradientTarget]):
 
     def _attach(self) -> None:
         if isinstance(self._target, ForkTarget):
-            self._target.layer.watch_for(self)
+            self._target.attach(self)
 
     def _register_state(self) -> None:
         """Register what the method keeps besides the weights."""

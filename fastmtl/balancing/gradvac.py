@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from fastmtl._checks import need_number
+from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.gramian_method import GramianMethod
 from fastmtl.balancing.solvers import UnitGramian, operate
 
@@ -29,7 +31,7 @@ class GradVac(GramianMethod):
     Args:
         model: as in GramianBalancer.
         beta: how fast the running means follow, in (0, 1].
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a beta out of
@@ -48,11 +50,11 @@ class GradVac(GramianMethod):
 
     phihat: Tensor
 
-    def __init__(self, model: Any, beta: float = 0.01, *, balance_at: str | None = None) -> None:
+    def __init__(self, model: Any, beta: float = 0.01, **place: Unpack[Place]) -> None:
         need_number("beta", beta, above=0.0)
         if beta > 1:
             raise ValueError(f"beta: expected a number in (0, 1], got {beta}")
-        super().__init__(model, balance_at=balance_at)
+        super().__init__(model, **place)
         self.beta = beta
         self.register_buffer("phihat", self.weights.new_zeros(self.num_tasks, self.num_tasks))
 

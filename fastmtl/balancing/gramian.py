@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl._checks import need_shape
 from fastmtl._deprecation import takes_old_arguments
@@ -14,6 +15,13 @@ from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.balancing.weightings import need_gramian_weighting
 from fastmtl.nn._fork import Fork, Weighting
+
+
+class Place(TypedDict, total=False):
+    """Where a GramianBalancer takes the Gramian, and of what: its arguments of these names."""
+
+    balance_at: str | None
+    scope: str | Sequence[nn.Module | str]
 
 
 class GramianBalancer(GradientBalancer[ForkTarget]):
@@ -40,6 +48,11 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
             random, as PCGrad's does: of several ranks, all take what the first one's gave.
         balance_at: for a model with `task_weight`, "shared", the only place with a Gramian, which
             None takes too.
+        scope: what the gradients are of: "layer" the weight of a SharedLinear, or the
+            representation at a TaskFork; "trunk" all parameters that the tasks share; or a list of
+            modules, or of their names in the model, the parameters in them. They are combined for
+            everything before and including the layer in any case. See `SharedLinear.scope` for what
+            it costs.
 
     Raises:
         TypeError or ValueError: for a model without such a layer or with one that another balancer
@@ -61,9 +74,16 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
     adds: ClassVar[str] = "Gramian, a solver on (T, T)"
 
     @takes_old_arguments(where="balance_at")
-    def __init__(self, model: Any, weighting: Weighting, *, balance_at: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        weighting: Weighting,
+        *,
+        balance_at: str | None = None,
+        scope: str | Sequence[nn.Module | str] = "layer",
+    ) -> None:
         need_gramian_weighting(weighting)
-        target = resolve(model, balance_at)
+        target = resolve(model, balance_at, scope)
         if not isinstance(target, ForkTarget):
             raise ValueError(
                 "model: a Gramian is taken at a SharedLinear or TaskFork, got a model without"
@@ -77,6 +97,7 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
         self._attach()
 
     def _attach(self) -> None:
+        self._target.attach()
         self._target.layer.combine_by(self._weigh)
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from fastmtl.balancing.gramian import GramianBalancer
+from fastmtl.balancing.gramian import GramianBalancer, Place
 from fastmtl.balancing.solvers import UnitGramian
 
 
@@ -18,8 +19,8 @@ class GramianMethod(GramianBalancer):
     is at its minimum: its weight is 0, and it is not counted among the P tasks.
     """
 
-    def __init__(self, model: Any, *, balance_at: str | None = None) -> None:
-        super().__init__(model, self._of_gramian, balance_at=balance_at)
+    def __init__(self, model: Any, **place: Unpack[Place]) -> None:
+        super().__init__(model, self._of_gramian, **place)
 
     def _of_gramian(self, gramian: Tensor) -> Tensor:
         finite = gramian.isfinite().all()

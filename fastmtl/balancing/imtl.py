@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.imtl_g import IMTLG
 from fastmtl.balancing.learned import learned_total
 
@@ -23,7 +25,7 @@ class IMTL(IMTLG):
 
     Args:
         model: as in GramianBalancer.
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
@@ -41,8 +43,8 @@ class IMTL(IMTLG):
 
     needs: ClassVar[str] = "losses, Gramian"
 
-    def __init__(self, model: Any, *, balance_at: str | None = None) -> None:
-        super().__init__(model, balance_at=balance_at)
+    def __init__(self, model: Any, **place: Unpack[Place]) -> None:
+        super().__init__(model, **place)
         self.log_scales = nn.Parameter(torch.zeros_like(self.weights))
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from fastmtl._checks import need_size
 from fastmtl._deprecation import takes_old_arguments
-from fastmtl.balancing.gramian import GramianBalancer
+from fastmtl.balancing.gramian import GramianBalancer, Place
 from fastmtl.ops import least_norm_weights
 
 
@@ -35,7 +36,7 @@ class MGDA(GramianBalancer):
             small, those of rare labels for instance, get nearly all the weight, and the shared part
             hardly learns the others. That no loss rises is then promised for
             sum_j c_j g_j / ||g_j|| alone.
-        balance_at: as in GramianBalancer.
+        place: `balance_at` and `scope`, as in GramianBalancer.
 
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or `iterations`
@@ -60,12 +61,12 @@ class MGDA(GramianBalancer):
         *,
         iterations: int | None = None,
         normalize: bool = False,
-        balance_at: str | None = None,
+        **place: Unpack[Place],
     ) -> None:
         if iterations is not None:
             need_size("iterations", iterations)
         solve = _least_norm_of_normalized if normalize else least_norm_weights
-        super().__init__(model, partial(solve, iterations=iterations), balance_at=balance_at)
+        super().__init__(model, partial(solve, iterations=iterations), **place)
 
 
 def _least_norm_of_normalized(gramian: Tensor, iterations: int | None) -> Tensor:

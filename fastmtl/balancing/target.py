@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fastmtl import ops
 from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.nn.balance_at import need_balance_at
+from fastmtl.nn.scope import Scope, need_scope
 from fastmtl.nn.shared import SharedLinear, TaskFork, is_shared_weight
 
 _AT_FORK = (
@@ -37,13 +38,21 @@ class GradientTarget(Protocol):
 
 
 class ForkTarget:
-    """The weight of a SharedLinear, or the representation at a TaskFork."""
+    """The weight of a SharedLinear, or the representation at a TaskFork, or a scope below it."""
 
-    def __init__(self, layer: SharedLinear | TaskFork) -> None:
+    def __init__(self, layer: SharedLinear | TaskFork, scope: Scope = "layer") -> None:
         self.layer = layer
+        self.scope = scope
         self.num_tasks = layer.num_tasks
         self.device = layer.weight.device if isinstance(layer, SharedLinear) else None
         layer.watch_for()
+
+    def attach(self, balancer: nn.Module | None = None) -> None:
+        """Have the layer measure in the scope, for a balancer that looks at its norms."""
+        if self.layer.scope != self.scope:
+            self.layer.measure_over(self.scope)
+        if balancer is not None:
+            self.layer.watch_for(balancer)
 
     @property
     def group(self) -> distributed.ProcessGroup | None:
@@ -128,8 +137,32 @@ class ParameterTarget:
             )
 
 
-def resolve(model: Any, balance_at: str | None) -> GradientTarget:
-    """The target that `model` and `balance_at` name; see GradNorm."""
+def resolve(model: Any, balance_at: str | None, scope: Any = "layer") -> GradientTarget:
+    """The target that `model`, `balance_at` and `scope` name; see GradNorm."""
+    target = _resolve(model, balance_at)
+    _, inner = unwrap(model)
+    scope = need_scope(scope, inner if isinstance(inner, nn.Module) else None)
+    if isinstance(target, ForkTarget):
+        _need_same_scope(target.layer, scope)
+        target.scope = scope
+    elif scope != "layer":
+        raise ValueError(
+            'scope: expected "layer" for weights that belong to one task each, got '
+            f"{scope if isinstance(scope, str) else 'modules'}; others need a SharedLinear or "
+            "TaskFork"
+        )
+    return target
+
+
+def _need_same_scope(layer: SharedLinear | TaskFork, scope: Scope) -> None:
+    if layer.watchers and layer.scope != scope:
+        raise ValueError(
+            f"scope: {' and '.join(layer.watchers)} looks at the same layer in another scope; "
+            "delete that balancer first, or give both the same"
+        )
+
+
+def _resolve(model: Any, balance_at: str | None) -> GradientTarget:
     if balance_at is not None:
         need_balance_at(balance_at)
     _, inner = unwrap(model)

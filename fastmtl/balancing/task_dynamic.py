@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl._checks import need_shape, need_size
 from fastmtl._deprecation import takes_old_arguments
@@ -37,6 +37,7 @@ class TaskDynamicBalancing(GradNorm):
             the losses, any rarity of the concepts, and with or without the penalty. False for the
             equation as it stands.
         initial: L_j(0) as a (T,) tensor, in place of the first losses.
+        scope: what the norms are of at a shared layer, as in GradNorm.
 
     Raises:
         TypeError or ValueError: for positives outside [0, samples] or not one for each task, and
@@ -69,6 +70,7 @@ class TaskDynamicBalancing(GradNorm):
         floor: float = 1e-3,
         normalize: bool = True,
         initial: Tensor | None = None,
+        scope: str | Sequence[nn.Module | str] = "layer",
     ) -> None:
         super().__init__(
             model,
@@ -78,6 +80,7 @@ class TaskDynamicBalancing(GradNorm):
             floor=floor,
             normalize=normalize,
             initial=initial,
+            scope=scope,
         )
         need_size("samples", samples)
         counts = torch.as_tensor(positives, dtype=torch.float64, device="cpu")

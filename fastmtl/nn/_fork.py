@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.autograd.graph import GradientEdge
 
 from fastmtl import ops
 from fastmtl._checks import need_shape, need_size
 from fastmtl.nn._module import Layer, call
+from fastmtl.nn._trunk import task_products
+from fastmtl.nn.scope import Scope, need_scope, wanted_by
 from fastmtl.ops._autograd import once_differentiable
 
 Watch = Literal["norms", "gramian"]
@@ -65,7 +68,7 @@ class _WatchedSplit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        return ctx.layer._receive(x, grads), None, None
+        return ctx.layer._receive(x, grads, ctx.next_functions[0]), None, None
 
 
 class Fork(Layer):
@@ -82,12 +85,14 @@ class Fork(Layer):
         super().__init__()
         self.num_tasks = need_size("num_tasks", num_tasks)
         self._watch: Watch | None = None
+        self._scope: Scope = "layer"
         self.weighting = None
         self.process_group = None
         # Those that look at its norms, and what one combines its gradients by.
         self._watchers: WeakSet[nn.Module] = WeakSet()
         self._lent_weighting: Weighting | None = None
         self._lent_watch = False
+        self._lent_scope = False
         # The uses that a backward pass could go through.
         self._graphs: set[int] = set()
         self.forget()
@@ -101,7 +106,9 @@ class Fork(Layer):
             state["weighting"] = None
         if self._lent_watch:
             state["_watch"] = None
-        return {**state, "_lent_weighting": None, "_lent_watch": False}
+        if self._lent_scope:
+            state["_scope"] = "layer"
+        return {**state, "_lent_weighting": None, "_lent_watch": False, "_lent_scope": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -119,10 +126,20 @@ class Fork(Layer):
         """Set `weighting`, as long as this is no copy."""
         self.weighting = self._lent_weighting = weighting
 
+    def measure_over(self, scope: Scope) -> None:
+        """Set `scope`, as long as this is no copy."""
+        self.scope = scope
+        self._lent_scope = scope != "layer"
+
     @property
     def watchers(self) -> list[str]:
         """The names of the balancers that look at its norms."""
         return sorted(type(balancer).__name__ for balancer in self._watchers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scope" and isinstance(value, nn.Module):
+            need_scope(value)  # raises, where a module would become a part of this one
+        super().__setattr__(name, value)
 
     def forget(self) -> None:
         """Drop what was recorded of the last backward pass."""
@@ -151,6 +168,29 @@ class Fork(Layer):
             raise ValueError(f'watch: expected "norms", "gramian" or None, got {value!r}')
         self._watch = value
         self._lent_watch = False
+        self.forget()
+
+    @property
+    def scope(self) -> Scope:
+        """Whose gradients norms and Gramian are of: "layer", the default, is what the class says,
+        "trunk" all parameters that what the tasks have views of depends on, and a sequence of
+        modules the parameters in these, as far as it depends on them.
+
+        Set it before the forward pass. Beyond the layer, the backward pass sends the gradients of
+        all tasks together through the layers in between: T times the work of the part of a plain
+        one that is for activations, and inner products. They are exact for any layers, and take
+        the least operations and memory for linear layers, convolutions and embeddings, whose
+        gradients are not computed. The layer can then be used once in a backward pass.
+
+        Raises:
+            TypeError, ValueError: for another value.
+        """
+        return self._scope
+
+    @scope.setter
+    def scope(self, value: Scope | Sequence[nn.Module]) -> None:
+        self._scope = need_scope(value)
+        self._lent_scope = False
         self.forget()
 
     def task_grad_norms(self) -> Tensor:
@@ -211,32 +251,50 @@ class Fork(Layer):
         """The same, and what the gradients are measured with besides their own."""
         raise NotImplementedError
 
-    def _receive(self, x: Tensor | None, grads: Tensor) -> Tensor:
-        """Record one use's gradients (T, ...) and return the combined one (...)."""
+    def _receive(self, x: Tensor | None, grads: Tensor, below: Any) -> Tensor:
+        """Record one use's gradients (T, ...) and return the combined one (...), for the edge
+        `below` of the graph."""
         backward_id = torch._C._current_graph_task_id()
         if backward_id != self._backward_id:
             self.forget()
             self._backward_id = backward_id
-        elif self.weighting is not None:
+        elif self.weighting is not None or self._scope != "layer":
+            what = "weighting" if self._scope == "layer" else "scope beyond the layer"
             raise RuntimeError(
-                f"{type(self).__name__}: with a weighting it can be used once in a backward pass, "
-                "because the weights need the gradients of all its uses"
+                f"{type(self).__name__}: with a {what} it can be used once in a backward pass, "
+                "because it needs the gradients of all its uses"
             )
         # The dtype the matrix product of the forward pass ran in, under autocast too.
         use = (None if x is None else x.to(grads.dtype), grads)
         # Autocast may be on in a backward pass, and would round norms and weights to half.
         with torch.autocast(grads.device.type, enabled=False):
+            if self._scope != "layer":
+                self._measure_below(grads, GradientEdge(*below))
+            elif self.weighting is not None:
+                self._gramian = self._gramian_of([use])
             if self.weighting is None:
+                if self._scope != "layer":
+                    return grads.sum(0)
                 self._uses.append(use)
                 # The only use is measured while its gradients are in the cache, and they are freed.
                 # Ranks pass through here in any order, and would wait for each other.
                 if len(self._graphs) == 1 and self.process_group is None:
                     self._measure()
                 return grads.sum(0)
-            self._gramian = self._gramian_of([use])
+            assert self._gramian is not None
             weights = self.weighting(self._gramian)
             need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
             return call(torch.tensordot, weights.to(grads.dtype), grads, 1)
+
+    def _measure_below(self, grads: Tensor, edge: GradientEdge) -> None:
+        """Measure while the graph below is there, in the order in which all ranks come by."""
+        norms = self.weighting is None and self._watch == "norms"
+        wanted = wanted_by(self._scope)
+        products = task_products(edge, grads, wanted, norms=norms, group=self.process_group)
+        if norms:
+            self._norms = products.clamp(min=0).sqrt()
+        else:
+            self._gramian = products
 
     def _measure(self) -> None:
         if not self._uses:

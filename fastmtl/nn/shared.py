@@ -110,7 +110,9 @@ class SharedLinear(Fork):
     def _output(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
-    def _watched_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _watched_output(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.scope != "layer":
+            return self._output(x), None
         return F.linear(x, self._sole_use.lend(self.weight), self.bias), x.detach()
 
     def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:

@@ -108,6 +108,9 @@ METHODS: dict[str, Callable[..., Balancer]] = {
     "cagrad": CAGrad,
     "fork upgrad": lambda model: UPGrad(at_fork(model)),
     "nashmtl": NashMTL,
+    "trunk": lambda model: GramianBalancer(model, softmin, scope="trunk"),
+    "trunk norms": lambda model: GradNorm(model, scope="trunk"),
+    "fork trunk": lambda model: UPGrad(at_fork(model), scope="trunk"),
 }
 
 
