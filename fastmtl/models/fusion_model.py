@@ -27,10 +27,13 @@ class FusionModel(MultiTaskModel):
 
     Each modality becomes a vector V_m of `hidden_size` h: a vector by a linear layer, a sequence by
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
-    linear layer; then LeakyReLU. `make_fusion(M, h, device=, dtype=)` gives the module that fuses
-    (B, M, h) to (B, `out_features`). Dropout, a `SharedLinear` to h, and for each task a linear
+    linear layer; then LeakyReLU and dropout. `make_fusion(M, h, device=, dtype=)` gives the module
+    that fuses (B, M, h) to (B, `out_features`). A `SharedLinear` to h, and for each task a linear
     layer to `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks
     exchange features (`TaskInteraction`) before the last layer.
+
+    Dropout comes before the fusion: behind it, every fused vector would hand on what has been
+    dropped from the others.
     """
 
     shared: SharedLinear
@@ -90,8 +93,8 @@ class FusionModel(MultiTaskModel):
         self.columns = None if columns is None else Indices(columns, device)
 
     def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
-        fused = self.fusion(self._encode(x, lengths))
-        hidden = F.leaky_relu(self.head(self.shared(self.drop(fused))))
+        fused = self.fusion(self.drop(self._encode(x, lengths)))
+        hidden = F.leaky_relu(self.head(self.shared(fused)))
         if self.interaction is not None:
             hidden = self.interaction(hidden)
         logits = self.output(hidden).transpose(0, 1).flatten(1)  # (B, T * C)

@@ -20,8 +20,8 @@ class HGFN(FusionModel):
 
     Each modality becomes a vector V_m of `hidden_size` h: a vector by a linear layer, a sequence by
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
-    linear layer; then LeakyReLU. `HierarchicalGraphFusion` fuses them to F, levels * h. Dropout, a
-    `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear
+    linear layer; then LeakyReLU and dropout. `HierarchicalGraphFusion` fuses them to F, levels * h.
+    A `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear
     layer give the logits.
 
     Args:
@@ -38,7 +38,7 @@ class HGFN(FusionModel):
         attention_size: rows of the first matrix of its attention.
         interaction: whether the tasks exchange features before the last layer (`TaskInteraction`,
             a baseline's unit).
-        dropout: probability of zeroing an entry of F and between a GRU's layers.
+        dropout: probability of zeroing an entry of the V_m and between a GRU's layers.
         device: where the parameters are.
         dtype: that of the parameters.
 

@@ -130,8 +130,8 @@ class TorchFusionModel(nn.Module):
             own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
             sequence = name in self.sequence_modalities
             vectors.append(encoder(x[name], own) if sequence else encoder(x[name]))
-        fused = self.fusion(F.leaky_relu(torch.stack(vectors, 1)))
-        shared = self.shared(self.drop(fused))
+        fused = self.fusion(self.drop(F.leaky_relu(torch.stack(vectors, 1))))
+        shared = self.shared(fused)
         hidden = [F.leaky_relu(head(shared)) for head in self.heads]
         if self.interaction is not None:
             hidden = self.interaction(hidden)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastmtl.models import HGFN
+from fastmtl.models import HGFN, FusionBaseline
 from fastmtl.nn import GroupedFocalLoss, fusion_levels
 from tests.tolerances import assert_close
 
@@ -71,6 +71,20 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not hgfn(x).equal(hgfn(x))
     hgfn.eval()
     assert hgfn(x).equal(hgfn(x))
+
+
+@pytest.mark.parametrize("kind", ["hgfn", "cfc", "matf", "gfn"])
+def test_nothing_hands_on_what_dropout_takes_from_a_modality(kind: str) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 64, "dropout": 0.5}
+    network: Any = HGFN(FEATURES, 3, residual=True, similarity_norm=True, **sizes)
+    if kind != "hgfn":
+        network = FusionBaseline(FEATURES, 3, fusion=kind, **sizes)
+    vectors: list[Tensor] = []
+    for encoder in network.encoders:
+        encoder.register_forward_hook(lambda module, inputs, output: vectors.append(output))
+    logits = network({name: torch.randn(16, size) for name, size in FEATURES.items()})
+    for grad in torch.autograd.grad(logits.square().sum(), vectors):
+        assert 0.4 < float(grad.eq(0).float().mean()) < 0.6
 
 
 @pytest.mark.parametrize(
