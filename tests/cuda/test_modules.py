@@ -101,8 +101,8 @@ def test_memory_that_runs_out() -> None:
     address, huge = memory.data_ptr(), 1 << 22
     with pytest.raises(MemoryError):
         module.least_norm_weights(1, 1, address, huge, 1, address)
-    starts = torch.arange(2)
-    sizes = (address, starts.data_ptr(), torch.ones(2, dtype=torch.int64).data_ptr(), 2, 1, 2, 2)
+    starts, lengths = torch.arange(2), torch.ones(2, dtype=torch.int64)
+    sizes = (address, starts.data_ptr(), lengths.data_ptr(), 2, 1, 2, 2)
     for threads in (1, 2):
         with pytest.raises(MemoryError):
             module.task_gru_forward(threads, 0, *sizes, huge, 0, 0, *(address,) * 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import fastmtl
 from tests.conftest import running_on
+from tests.cuda.guarded import Guarded
 from tests.fuzz.cases import Case
 from tests.ops.contract import TRANSFORMS, Calls, of_leaves
 from tests.problems import (
@@ -45,7 +47,14 @@ def _exact(case: Case, problem: Problem) -> None:
     if case.op == "least_norm_weights":
         return  # of tasks that depend on each other there are several
     seeds = seeds_for(problem)
-    _assert_all_near(solve(problem, seeds), exact(problem, seeds))
+    wanted = exact(problem, seeds)
+    with _guarded(case):
+        _assert_all_near(solve(problem.changed(torch.clone), seeds), wanted)
+
+
+def _guarded(case: Case) -> AbstractContextManager[object]:
+    """Memory of which kernels that tell what they touch may touch no byte more, aligned or not."""
+    return Guarded(case.place % 2 == 0) if case.where == "native-cuda" else nullcontext()
 
 
 def _assert_all_near(actual: list[Tensor], wanted: list[Tensor]) -> None:

@@ -33,6 +33,7 @@ enum cudaError_t {
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidDevice = 101,
   cudaErrorInvalidResourceHandle = 400,
+  cudaErrorIllegalAddress = 700,
   cudaErrorMisalignedAddress = 716,
   cudaErrorLaunchFailure = 719,
 };
@@ -62,6 +63,8 @@ namespace host_shim {
 
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
                 const std::function<void()>& thread);
+// Ends the launch with an error.
+void fail(cudaError_t error, const char* what);
 void barrier();
 // Waits for the lanes of `mask`; afterwards `exchanged` has what each of them gave.
 void meet(unsigned mask, const void* value, std::size_t bytes);

@@ -6,7 +6,7 @@
 // therefore comes out wrong; races.cpp finds it even where the result is right. Shared memory
 // starts as NaN in every block and has a guard behind it; a barrier or exchange that not all
 // threads reach ends the launch with an error, and so does a misaligned access (the kernels are
-// compiled with -fsanitize=alignment).
+// compiled with -fsanitize=alignment) and one beyond its memory (bounds.cpp).
 #include <ucontext.h>
 
 #include <cstdio>
@@ -17,6 +17,7 @@
 #include <random>
 #include <vector>
 
+#include "bounds.h"
 #include "cuda_runtime.h"
 #include "races.h"
 
@@ -66,12 +67,6 @@ struct Device {
 Device& device() {
   static Device device;
   return device;
-}
-
-void fail(cudaError_t error, const char* what) {
-  if (device().error == cudaSuccess)
-    std::fprintf(stderr, "host_shim: %s in block (%u, %u)\n", what, blockIdx.x, blockIdx.y);
-  device().error = error;
 }
 
 void yield(State state) {
@@ -169,6 +164,12 @@ void run_block(unsigned count) {
 
 }  // namespace
 
+void fail(cudaError_t error, const char* what) {
+  if (device().error == cudaSuccess)
+    std::fprintf(stderr, "host_shim: %s in block (%u, %u)\n", what, blockIdx.x, blockIdx.y);
+  device().error = error;
+}
+
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
                 const std::function<void()>& thread) {
   Device& d = device();
@@ -187,6 +188,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
   d.body = &thread;
   gridDim = config.gridDim;
   blockDim = config.blockDim;
+  bounds::begin_launch(fastmtl::shared_memory, sizeof(fastmtl::shared_memory), bytes);
   races::begin_launch(fastmtl::shared_memory, sizeof(fastmtl::shared_memory));
   std::vector<unsigned> blocks(std::size_t(gridDim.x) * gridDim.y);
   std::iota(blocks.begin(), blocks.end(), 0u);
@@ -261,6 +263,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
       return "invalid resource handle";
+    case cudaErrorIllegalAddress:
+      return "an illegal memory access was encountered";
     case cudaErrorMisalignedAddress:
       return "misaligned address";
     default:

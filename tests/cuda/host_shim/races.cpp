@@ -1,6 +1,4 @@
-// Looks for races between the threads of a launch, where the kernels are compiled with
-// -fsanitize=thread: every access of memory then calls a function of ThreadSanitizer's, which
-// stands here in place of its library.
+// Looks for races between the threads of a launch, where FASTMTL_RACES is set.
 //
 // Two accesses of the same memory, of which one writes, race unless a barrier of their block or an
 // exchange of all lanes of their warp lies between them. Threads of two blocks never meet; what
@@ -13,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <unordered_map>
 
@@ -58,6 +57,7 @@ struct Watch {
 };
 
 Watch watch;
+const bool wanted = std::getenv("FASTMTL_RACES") != nullptr;
 
 void report(const Access& earlier, std::uintptr_t address, const void* code) {
   Dl_info info = {};
@@ -70,6 +70,21 @@ void report(const Access& earlier, std::uintptr_t address, const void* code) {
                unsigned(earlier.thread), int(earlier.block), info.dli_fname ? info.dli_fname : "?",
                static_cast<const char*>(code) - static_cast<const char*>(info.dli_fbase));
   watch.found = true;
+}
+
+}  // namespace
+
+void begin_launch(const void* shared, std::size_t shared_bytes) {
+  watch.pages.clear();
+  watch.shared = reinterpret_cast<std::uintptr_t>(shared);
+  watch.shared_end = watch.shared + shared_bytes;
+  watch.found = false;
+}
+
+void begin_block(unsigned block) {
+  watch.now.block = std::int32_t(block);
+  for (std::uintptr_t a = watch.shared; a < watch.shared_end; a += page_bytes)
+    watch.pages.erase(a / page_bytes);
 }
 
 void access(const void* memory, std::size_t bytes, bool writes, const void* code) {
@@ -91,27 +106,12 @@ void access(const void* memory, std::size_t bytes, bool writes, const void* code
   }
 }
 
-}  // namespace
-
-void begin_launch(const void* shared, std::size_t shared_bytes) {
-  watch.pages.clear();
-  watch.shared = reinterpret_cast<std::uintptr_t>(shared);
-  watch.shared_end = watch.shared + shared_bytes;
-  watch.found = false;
-}
-
-void begin_block(unsigned block) {
-  watch.now.block = std::int32_t(block);
-  for (std::uintptr_t a = watch.shared; a < watch.shared_end; a += page_bytes)
-    watch.pages.erase(a / page_bytes);
-}
-
 void resume(unsigned thread, const void* stack, std::size_t stack_bytes) {
   watch.now.thread = std::uint16_t(thread);
   watch.now.exchange = watch.exchanges[thread / warp_size];
   watch.stack = reinterpret_cast<std::uintptr_t>(stack);
   watch.stack_end = watch.stack + stack_bytes;
-  watch.running = true;
+  watch.running = wanted;
 }
 
 void suspend() { watch.running = false; }
@@ -121,41 +121,3 @@ bool found() { return watch.found; }
 
 }  // namespace races
 }  // namespace host_shim
-
-// What the compiler calls.
-extern "C" {
-#define FASTMTL_ACCESS(name, bytes, writes)                                   \
-  void __tsan_##name(void* at) {                                              \
-    host_shim::races::access(at, bytes, writes, __builtin_return_address(0)); \
-  }
-#define FASTMTL_ACCESSES(bytes)                       \
-  FASTMTL_ACCESS(read##bytes, bytes, false)           \
-  FASTMTL_ACCESS(write##bytes, bytes, true)           \
-  FASTMTL_ACCESS(unaligned_read##bytes, bytes, false) \
-  FASTMTL_ACCESS(unaligned_write##bytes, bytes, true)
-FASTMTL_ACCESSES(1)
-FASTMTL_ACCESSES(2)
-FASTMTL_ACCESSES(4)
-FASTMTL_ACCESSES(8)
-FASTMTL_ACCESSES(16)
-void __tsan_read_range(void* at, std::size_t bytes) {
-  host_shim::races::access(at, bytes, false, __builtin_return_address(0));
-}
-void __tsan_write_range(void* at, std::size_t bytes) {
-  host_shim::races::access(at, bytes, true, __builtin_return_address(0));
-}
-void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void**, void*) {}
-// Of the host's code between launches.
-std::uint8_t __tsan_atomic8_load(const std::uint8_t* at, int) {
-  return __atomic_load_n(at, __ATOMIC_SEQ_CST);
-}
-std::uint32_t __tsan_atomic32_load(const std::uint32_t* at, int) {
-  return __atomic_load_n(at, __ATOMIC_SEQ_CST);
-}
-void __tsan_atomic32_store(std::uint32_t* at, std::uint32_t value, int) {
-  __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
-}
-}

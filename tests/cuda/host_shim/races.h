@@ -16,6 +16,8 @@ void suspend();
 // All threads of the block have met, or all lanes of a warp.
 void meet_block();
 void meet_warp(unsigned warp);
+// The thread that runs reads or writes, by an instruction at `code`.
+void access(const void* memory, std::size_t bytes, bool writes, const void* code);
 // Whether there has been a race in this launch.
 bool found();
 
