@@ -37,7 +37,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PYTEST)
 ifeq ($(shell uname -s),Linux)
-	TRITON_INTERPRET=1 $(PYTEST) tests/gpu/test_parity.py -k triton
+	TRITON_INTERPRET=1 $(PYTEST) tests/gpu/test_parity.py tests/fuzz/test_corpus.py -k triton
 endif
 
 test-slow: $(STAMP)
@@ -59,9 +59,10 @@ fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.files --cases 2000 --seconds $(SECONDS_OF_FUZZING)
 
 # The native kernels and the CUDA kernels on the host under AddressSanitizer and
-# UndefinedBehaviorSanitizer, whose runtime has to be loaded before Python's; then the CUDA kernels
-# under the search for races of tests/cuda/host_shim/races.cpp. Without -O3, which would take long to
-# compile. `SANITIZED=tests/ops/test_task_gru.py` runs fewer tests.
+# UndefinedBehaviorSanitizer, whose runtime has to be loaded before Python's, and whose word pytest
+# may not capture, since it is the last; then the CUDA kernels under the search for races of
+# tests/cuda/host_shim/races.cpp. Without -O3, which would take long to compile.
+# `SANITIZED=tests/ops/test_task_gru.py` runs fewer tests.
 SANITIZED ?= tests/ops tests/backends tests/cuda tests/gpu/test_parity.py
 SANITIZERS := address,undefined
 SANITIZED_BUILD := build/sanitized
@@ -73,9 +74,9 @@ sanitize: $(STAMP)
 	$(TOOLS) cmake --build $(SANITIZED_BUILD) --target _cpu
 	LD_PRELOAD="$(RUNTIME)" FASTMTL_SANITIZE=$(SANITIZERS) FASTMTL_SANITIZED=$(SANITIZED_BUILD) \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=2 \
-	  $(BIN)/python -m pytest -q -p tests.sanitized $(SANITIZED)
-	FASTMTL_SANITIZE=thread $(PYTEST) tests/cuda tests/gpu/test_parity.py -k "not triton"
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
+	  $(BIN)/python -m pytest -q --capture=sys -p tests.sanitized $(SANITIZED)
+	FASTMTL_RACES=1 $(PYTEST) tests/cuda tests/gpu/test_parity.py -k "not triton"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -53,8 +53,9 @@ def norms(
             elif gram_squares is not None:
                 gram_squares(x, d, squares)
             else:
-                x = x.to(dtype)
+                x, scale = _scaled(x.to(dtype))
                 _gram_squares(x @ x.mT, d.to(dtype), squares, row_dots)
+                squares *= scale.to(squares.dtype).square().flatten()
     # Rounding can leave a little less than 0 where all terms cancel; -inf is an overflow.
     return squares.abs_().sqrt_().to(dtype)
 
@@ -99,14 +100,24 @@ def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) ->
 def _gram_pairs(x: Tensor, d: Tensor) -> Tensor:
     tasks, samples, outputs = d.shape
     dtype = accumulation_dtype(x.dtype)
-    x, d = x.to(dtype), d.to(dtype)
+    (x, scale), d = _scaled(x.to(dtype)), d.to(dtype)
     half_kernel = x @ x.mT
     half_kernel.tril_().diagonal().mul_(0.5)
+    half_kernel *= scale
     result = d.new_zeros(tasks, tasks)
     for rows in _blocks(d, samples, tasks * outputs, least=64, most=128):
         product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
-        result.addmm_(d[:, rows].flatten(1), product.flatten(1).T)
+        result.addmm_((d[:, rows] * scale).flatten(1), product.flatten(1).T)
     return result
+
+
+def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices divided by a power of 2, (1, 1) or (T, 1, 1), and that: their products neither
+    overflow nor vanish where gradients do not."""
+    largest = torch.linalg.vector_norm(x, torch.inf, (-2, -1), keepdim=True)
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    scale = torch.where((largest > 0) & (largest < torch.inf), power, 1)
+    return x / scale, scale
 
 
 def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
