@@ -37,7 +37,7 @@ def focal_loss_forward(
     tile_rows, columns = _tile(tasks)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, tasks)
-    with device_of(logits):
+    with device_of(logits, targets, mask, pos_weight):
         if tasks:
             _forward[programs, triton.cdiv(tasks, columns)](
                 *_arguments(logits, targets, mask, pos_weight, gamma),
@@ -70,7 +70,7 @@ def focal_loss_backward(
     tile_rows, columns = _tile(tasks)
     upstream = grad_loss.expand(rows, tasks)
     if rows and tasks:
-        with device_of(logits):
+        with device_of(logits, targets, mask, pos_weight):
             _backward[triton.cdiv(rows, tile_rows), triton.cdiv(tasks, columns)](
                 *_arguments(logits, targets, mask, pos_weight, gamma),
                 upstream,

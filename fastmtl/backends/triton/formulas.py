@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastmtl.backends.native.memory import address
+
 # How q^gamma is computed: the common exponents need no exp.
 ANY_GAMMA = 3
 
@@ -30,8 +32,15 @@ def real(tensor: Tensor) -> tl.dtype:
     return tl.float64 if tensor.dtype == torch.float64 else tl.float32
 
 
-def device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Makes a tensor's device the current one, on which Triton launches."""
+def device_of(tensor: Tensor, *others: Tensor | None) -> AbstractContextManager[object]:
+    """Makes a tensor's device the current one, on which Triton launches; it and the others are what
+    a caller gave, which Triton would read at address 0 where they have no memory.
+
+    Raises:
+        ValueError: for a tensor of zeros without memory.
+    """
+    for given in (tensor, *others):
+        address(given)
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 

@@ -82,7 +82,7 @@ def _forward(
         padded = triton.next_power_of_2(max(count, 1))
         block = min(_at_most(features), max(_PRODUCTS // padded**2, 1))
         padded_edges = triton.next_power_of_2(max(len(edges), 1))
-        with device_of(vertices):
+        with device_of(vertices, importance, edge_vertices):
             _multiply_pairs[batch,](
                 *(vertices.contiguous(), pairs, stats, count, features, len(edges)),
                 *(real(vertices), padded, block),
@@ -120,7 +120,7 @@ def _backward(
         padded_edges = triton.next_power_of_2(max(len(edges), 1))
         block = min(_at_most(features), max(_PRODUCTS // padded, 1))
         edges = _on_device(edges, vertices.device)
-        with device_of(vertices):
+        with device_of(vertices, importance, edge_vertices):
             _edge_gradient[batch,](
                 *(importance, edges, stats, edge_vertices, grad_fused),
                 None if grad_weights is None else grad_weights.contiguous(),

@@ -41,7 +41,7 @@ def grouped_focal_loss_forward(
     classes, tile_rows = _tile(group_sizes)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, groups)
-    with device_of(logits):
+    with device_of(logits, targets, weight):
         _forward[programs, groups](
             *_arguments(logits, targets, weight, group_sizes, ignore_index, gamma),
             loss if elementwise else None,
@@ -74,7 +74,7 @@ def grouped_focal_loss_backward(
     classes, tile_rows = _tile(group_sizes)
     upstream = grad_loss.expand(rows, groups)
     if rows:
-        with device_of(logits):
+        with device_of(logits, targets, weight):
             _backward[triton.cdiv(rows, tile_rows), groups](
                 *_arguments(logits, targets, weight, group_sizes, ignore_index, gamma),
                 upstream,

@@ -57,7 +57,7 @@ def row_dots(
         return
     chunks = max(triton.cdiv(columns, _CHUNK), 1)
     partial = a.new_empty(rows, chunks, dtype=torch.float64)
-    with device_of(a):
+    with device_of(a, b):
         _dots[rows * chunks,](
             *(a, a.stride(0), b, b.stride(0), partial, columns, chunks),
             *(real(a), _BLOCK, _CHUNK),
