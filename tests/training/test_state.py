@@ -37,6 +37,13 @@ def test_best_by_a_metric_is_the_first_highest(monitor):
     assert progress.best_epoch == 3
 
 
+def test_of_epochs_with_the_same_metric_the_loss_decides():
+    progress = Progress(monitor="map")
+    for epoch, loss in enumerate([0.5, 0.3, 0.4], 1):
+        progress.add(EpochRecord(epoch, 0.1, [loss], [loss], [1.0], 0.5, 0.1, 1.0))
+    assert progress.best_epoch == 2
+
+
 def test_a_run_that_has_not_begun_is_not_finished():
     assert not Progress().finished(epochs=1, patience=1)
 
