@@ -119,7 +119,7 @@ Without a GPU, in every run of the tests: the CUDA kernels are compiled as C++ a
 block by block, every thread on its own stack, in orders that change from barrier to barrier, with
 shared memory that starts as NaN, checks of alignment, of the stream and of the device of a launch,
 and the special-function instructions that device code uses for `exp` and `1/x` wrong by as much as
-they may be (`tests/cuda/host_shim`), on tensors between pages that nothing may touch; the Triton
+they may be (`tests/cuda/host_shim`), on tensors of which they may touch no byte more; the Triton
 kernels run in Triton's interpreter (`TRITON_INTERPRET=1 pytest tests/gpu`) and are compiled to
 machine code for 8.0 and 9.0, as the launches themselves would be. What depends on a real device is
 only seen on one.

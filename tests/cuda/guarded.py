@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from tests.cuda import host
 
 _PAGE, _NOTHING = mmap.PAGESIZE, 0  # PROT_NONE
+_SLACK = 16  # bytes, so that what goes wrong by an element is told before a page ends the process
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
@@ -38,13 +39,13 @@ def empty(size: int, dtype: torch.dtype, aligned: bool = True) -> Tensor:
     if not size:
         return torch.empty(0, dtype=dtype)
     used = size * dtype.itemsize
-    pages = -(-(used + 16) // _PAGE)
+    pages = -(-(used + 4 * _SLACK) // _PAGE)
     memory = mmap.mmap(-1, (pages + 2) * _PAGE)
     first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + _PAGE
     for page in (first - _PAGE, first + pages * _PAGE):
         if _libc.mprotect(page, _PAGE, _NOTHING):
             raise OSError(ctypes.get_errno(), "mprotect")
-    offset = (pages + 1) * _PAGE - used
+    offset = (pages + 1) * _PAGE - used - _SLACK
     if aligned:
         offset -= offset % 16
     elif offset % 16 == 0:

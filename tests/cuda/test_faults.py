@@ -68,6 +68,22 @@ def test_no_access_beyond_a_tensor(name: str, aligned: bool) -> None:
         assert_close(one, other.double(), one.dtype)
 
 
+@pytest.mark.skipif(bool(host.SANITIZE), reason="ends the process there")
+@pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "misaligned"])
+@pytest.mark.parametrize(("before", "behind"), [(0, 1), (1, 0)])
+def test_one_element_too_many_is_told(before: int, behind: int, aligned: bool) -> None:
+    rows, out = guarded.empty(5, F32, aligned), torch.empty(1, dtype=torch.float64)
+
+    def square(first: int, count: int) -> None:
+        matrix = (rows.data_ptr() + 4 * first, 0, count, 1)
+        here = (host.DEVICE, host.STREAM, 0)
+        host.kernels().row_dots(here, matrix, matrix, 1, count, False, out.data_ptr())
+
+    square(0, 5)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        square(-before, 5 + before + behind)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
     ("name", "argument"),

@@ -162,7 +162,20 @@ CUDA = [
         "      if (read == Real(-12345)) to[v] = read;\n"
         "    }",
         CUDA_FAULTS,
-        "the 16 bytes of an aligned access do not reach beyond the page that a tensor ends in",
+    ),
+    Fault(
+        "a-column-too-many-is-read",
+        "csrc/cuda/focal_loss.cu",
+        "column < tiles.columns ? values",
+        "column <= tiles.columns ? values",
+        CUDA_FAULTS,
+    ),
+    Fault(
+        "a-weight-too-many-is-read",
+        "csrc/cuda/task_gru_weights.cuh",
+        "if (count > 3) part[3] = from[3];",
+        "if (count > 2) part[3] = from[3] * Real(count > 3);",
+        CUDA_FAULTS,
     ),
     Fault(
         "targets-taken-for-aligned",
