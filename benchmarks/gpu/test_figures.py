@@ -52,6 +52,18 @@ def test_ops_and_their_peers(figures: timing.Figures) -> None:
     assert {row["peer"] for row in taken(figures)} >= {"eager", "autograd.grad per task"}
 
 
+def test_a_rehearsal_leaves_out_what_a_device_alone_has(
+    figures: timing.Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("copy_bandwidth", "gemm_rate"):
+        monkeypatch.setattr(figures_of_ops, name, lambda **options: 1.0)
+    figures_of_ops.limits(figures.journal)
+    assert taken(figures) == []
+    assert heads.graphs not in figures_of_ops.measures()
+    monkeypatch.setattr(figures_of_ops, "DEVICE", "cuda")
+    assert figures_of_ops.measures()[-1] is heads.graphs
+
+
 def test_fastmtl_before_its_peers_and_the_compiler_last() -> None:
     peers = ["torch.compile", "eager", "fastmtl triton", "fastmtl native"]
     order = [(phase.first, peer) for phase in PHASES for peer in peers if phase.takes(peer)]
