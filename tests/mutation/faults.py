@@ -164,13 +164,6 @@ CUDA = [
         CUDA_FAULTS,
     ),
     Fault(
-        "a-column-too-many-is-read",
-        "csrc/cuda/focal_loss.cu",
-        "column < tiles.columns ? values",
-        "column <= tiles.columns ? values",
-        CUDA_FAULTS,
-    ),
-    Fault(
         "a-weight-too-many-is-read",
         "csrc/cuda/task_gru_weights.cuh",
         "if (count > 3) part[3] = from[3];",
