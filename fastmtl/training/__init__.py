@@ -9,6 +9,7 @@ from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.finite import DivergedError
 from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, load_data
+from fastmtl.training.logs import StepRecord
 from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.plots import plot_losses, plot_weights
 from fastmtl.training.predictor import Predictor
@@ -30,6 +31,7 @@ __all__ = [
     "Predictor",
     "Reporter",
     "RunError",
+    "StepRecord",
     "TrainConfig",
     "Trainer",
     "arrange",

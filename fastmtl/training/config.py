@@ -26,6 +26,8 @@ from fastmtl.training.recipes import (
 )
 from fastmtl.training.thresholds import THRESHOLDS
 
+# What can be written of every step.
+LOGS = ("csv", "tensorboard")
 # OpenMP ends the process where the system cannot start as many as it was asked for.
 MOST_THREADS = 1024
 
@@ -95,6 +97,13 @@ class TrainConfig:
     warmup: int = option(
         50, "Steps over which the learning rate rises to lr.", "Training", minimum=0
     )
+    lr_schedule: str = option(
+        "decay",
+        "How the learning rate falls: decay (by lr_decay), constant, cosine (to 0 at the last "
+        "epoch), plateau (by half after 3 epochs without a better one).",
+        "Training",
+        choices=("decay", "constant", "cosine", "plateau"),
+    )
     lr_decay: float = option(
         0.95, "Factor of the learning rate after each epoch.", "Training", above=0, maximum=1
     )
@@ -134,6 +143,14 @@ class TrainConfig:
     )
     clip_grad_norm: float | None = option(
         None, "Bound of the global gradient norm.", "Training", above=0, unset="no bound"
+    )
+    ema: float | None = option(
+        None,
+        "Decay per step of a moving average of the weights, measured and kept in their place.",
+        "Training",
+        minimum=0,
+        below=1,
+        unset="none",
     )
     threshold: str = option(
         "half",
@@ -193,6 +210,14 @@ class TrainConfig:
         None, "CPU threads.", "Run", minimum=1, maximum=MOST_THREADS, unset="torch's choice"
     )
 
+    log: str | None = option(
+        None,
+        "Write losses and task weights of every step: csv, or tensorboard.",
+        "Run",
+        choices=LOGS,
+        unset="none",
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
 
@@ -246,6 +271,10 @@ def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
         if chosen not in users:
             raise ValueError(
                 f"{name}: expected only with {kind} {' or '.join(users)}, got it with {chosen}"
+            )
+        if name == "lr_decay" and config.lr_schedule != "decay":
+            raise ValueError(
+                f"lr_decay: expected only with lr_schedule decay, got it with {config.lr_schedule}"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.json"
 HISTORY = "history.csv"
+LOG = "log.csv"
+TENSORBOARD = "tensorboard"
 LOSSES = "losses.png"
 WEIGHTS = "weights.png"
 
-STATE = (CONFIG, MODEL, CHECKPOINT)
+STATE = (CONFIG, MODEL, CHECKPOINT, LOG)
 RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
 
 
@@ -79,6 +82,8 @@ def clear(path: Path, *, keep_state: bool) -> None:
     remove_temporaries(path, STATE + RESULTS)
     for name in RESULTS if keep_state else RESULTS + STATE:
         (path / name).unlink(missing_ok=True)
+    if not keep_state:
+        shutil.rmtree(path / TENSORBOARD, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,11 @@ def resumed_config(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Tr
             raise RunError(
                 f"{name}: expected {getattr(stored, name)!r} as in the run to resume, got {value!r}"
             )
+    if stored.lr_schedule == "cosine" and given.get("epochs", stored.epochs) != stored.epochs:
+        raise RunError(
+            f"epochs: expected {stored.epochs} as in the run to resume, whose learning rate falls "
+            f"to 0 over them (lr_schedule cosine), got {given['epochs']}"
+        )
     return dataclasses.replace(stored, **given)
 
 

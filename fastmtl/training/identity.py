@@ -13,7 +13,7 @@ from typing import Any
 from fastmtl.training.checkpoint import RunError, digest
 
 # What a resumed run may change, so that it does not define the run.
-CHANGEABLE = ("epochs", "device", "threads", "data", "test", "xml", "memory")
+CHANGEABLE = ("epochs", "device", "threads", "data", "test", "xml", "memory", "log")
 
 
 @dataclass(frozen=True)

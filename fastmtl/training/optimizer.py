@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from fastmtl.training.config import TrainConfig
 
 # How the names of parameters begin that scale or shift, and are not pulled towards 0.
 _UNDECAYED = ("bias", "gain")
+# Epochs without a better one after which the schedule "plateau" halves the learning rate.
+PLATEAU_EPOCHS = 3
 
 
 def make_optimizer(
@@ -39,17 +43,47 @@ def make_optimizer(
     )
 
 
-def learning_rate(config: TrainConfig, epoch: int, step: int, steps: int) -> float:
+def learning_rate(
+    config: TrainConfig, epoch: int, step: int, steps: int, plateaus: int = 0
+) -> float:
     """That of step `step` (from 0) of the `steps` of an epoch (from 1).
 
-        lr min(1, s / warmup) lr_decay^(epoch - 1),   s the steps so far, this one included
+        lr min(1, s / warmup) f,   s the steps so far, this one included
 
-    It depends on nothing else, so that a run that is resumed, or given more epochs, goes on as one
-    that was never interrupted.
+        decay      f = lr_decay^(epoch - 1)
+        constant   f = 1
+        cosine     f = (1 + cos(pi (s - 1) / (epochs steps))) / 2  (Loshchilov and Hutter 2017)
+        plateau    f = 2^-plateaus
+
+    It depends on nothing else, so that a run that is resumed goes on as one that was never
+    interrupted; but for cosine, one that is given more epochs too.
     """
     taken = (epoch - 1) * steps + step + 1
     rising = min(1.0, taken / config.warmup) if config.warmup else 1.0
-    return config.lr * rising * config.lr_decay ** (epoch - 1)
+    if config.lr_schedule == "cosine":
+        falling = (1 + math.cos(math.pi * (taken - 1) / (config.epochs * steps))) / 2
+    elif config.lr_schedule == "plateau":
+        falling = 0.5**plateaus
+    else:
+        decay = config.lr_decay if config.lr_schedule == "decay" else 1.0
+        falling = decay ** (epoch - 1)
+    return config.lr * rising * falling
+
+
+def count_plateaus(scores: Iterable[float]) -> int:
+    """How often `PLATEAU_EPOCHS` passed without a better one, by the score of every epoch so far.
+
+    Example:
+        >>> count_plateaus([0.1, 0.5, 0.4, 0.5, 0.3, 0.6, 0.6])
+        1
+    """
+    best, waited, plateaus = -math.inf, 0, 0
+    for score in scores:
+        waited = 0 if score > best else waited + 1
+        best = max(best, score)
+        if waited == PLATEAU_EPOCHS:
+            plateaus, waited = plateaus + 1, 0
+    return plateaus
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

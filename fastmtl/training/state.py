@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastmtl.data import Standardizer
 from fastmtl.training.checkpoint import take_prefix, with_prefix
+from fastmtl.training.ema import Ema
 from fastmtl.training.history import EpochRecord
 from fastmtl.training.thresholds import HALF
 
@@ -78,11 +79,12 @@ class RunState:
     standardizer: Standardizer | None
     progress: Progress
     scaler: torch.amp.GradScaler | None = None
+    ema: Ema | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def keep_best(self) -> None:
-        """Let the model as it is be the best."""
-        self.best = _copies(self.model.state_dict())
+        """Let the model as it is, or the average of its weights, be the best."""
+        self.best = _copies(self.model.state_dict() if self.ema is None else self.ema.tensors)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of everything that a continuation needs and that changes."""
@@ -91,6 +93,8 @@ class RunState:
             **with_prefix("balancer", self.balancer.state_dict()),
             **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
         }
+        if self.ema is not None:
+            tensors |= with_prefix("ema", self.ema.tensors)
         return {**_copies(tensors), **with_prefix("best", self.best)}
 
     def model_tensors(self, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,12 +125,18 @@ class RunState:
         expect("best", best, own if progress.epoch else ())
         for name, value in best.items():
             _expect_shape(f"best.{name}", value, own[name])
+        averages = take_prefix("ema", tensors)
+        expect("ema", averages, own if self.ema is not None else ())
+        for name, value in averages.items():
+            _expect_shape(f"ema.{name}", value, own[name])
         optimized = [f"{index}.{key}" for index in values["optimized"] for key in _ADAM]
         optimizer = take_prefix("optimizer", tensors)
         expect("optimizer", optimizer, optimized)
         self.model.load_state_dict(take_prefix("model", tensors))
         self.balancer.load_state_dict(take_prefix("balancer", tensors))
         load_optimizer(self.optimizer, optimizer)
+        if self.ema is not None:
+            self.ema.load(averages)
         if self.scaler is not None:
             self.scaler.load_state_dict(values["scaler"])
         self.best = {name: value.to(device) for name, value in best.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from fastmtl.data.samples import Samples, as_data
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
 from fastmtl.training.config import TrainConfig
+from fastmtl.training.ema import Ema
 from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.finite import check_losses, probabilities
 from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import locked
-from fastmtl.training.optimizer import make_optimizer
+from fastmtl.training.logs import Log, StepRecord, need_log, open_log
+from fastmtl.training.optimizer import count_plateaus, make_optimizer
 from fastmtl.training.parts import InParts
 from fastmtl.training.precision import Precision
 from fastmtl.training.ranks import current_ranks
@@ -65,6 +68,10 @@ class Trainer:
             state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is
             replaced as a whole, so that none is ever half written.
         reporter: is told what happens; by default nobody is.
+        on_step: called with a `StepRecord` after every step, for logging of one's own. Reading its
+            tensors waits for the device.
+        on_epoch: called with the `EpochRecord` of every epoch. Of several processes the first alone
+            calls either.
 
     Raises:
         DataError: if a split to train or validate on is empty, or has no label.
@@ -92,6 +99,8 @@ class Trainer:
         out_dir: str | os.PathLike[str],
         *,
         reporter: Reporter | None = None,
+        on_step: Callable[[StepRecord], object] | None = None,
+        on_epoch: Callable[[EpochRecord], object] | None = None,
     ) -> None:
         data = as_data(data, config.seed, config.memory)
         for split in ("train", "val"):
@@ -108,6 +117,8 @@ class Trainer:
         self.out_dir = Path(out_dir)
         self.ranks = current_ranks()
         self.reporter = reporter if reporter and self.ranks.first else Reporter()
+        self.on_step, self.on_epoch = on_step, on_epoch
+        need_log(config.log)
         self.device = self.ranks.device(config.device)
         self.model = model.to(self.device)
         self.balancer = balancer.to(self.device)
@@ -123,6 +134,7 @@ class Trainer:
         self.batches = Batches(data, self.device)
         optimizer = make_optimizer(model, balancer, config, self.device)
         precision = Precision(config.precision, self.device)
+        ema = None if config.ema is None else Ema(model, config.ema)
         self.steps = Steps(
             InParts(model, config.accumulate) if config.accumulate > 1 else model,
             self.loss,
@@ -133,6 +145,7 @@ class Trainer:
             self.rows["train"],
             config,
             self.ranks,
+            ema,
         )
         self.evaluation = Evaluation(
             model, self.loss, self.batches, self.rows, self.label_names, config, self.ranks
@@ -144,6 +157,7 @@ class Trainer:
             self.standardizer,
             Progress(monitor=config.monitor),
             precision.scaler,
+            ema,
         )
 
     @classmethod
@@ -154,6 +168,8 @@ class Trainer:
         data: MultiTaskData | Samples | None = None,
         *,
         reporter: Reporter | None = None,
+        on_step: Callable[[StepRecord], object] | None = None,
+        on_epoch: Callable[[EpochRecord], object] | None = None,
     ) -> Trainer:
         """The trainer of the model and balancer that a configuration names.
 
@@ -163,6 +179,8 @@ class Trainer:
             data: a data set, or samples as for `fastmtl.data.from_samples`; by default what
                 `config.data` names.
             reporter: is told what happens.
+            on_step: as for a trainer.
+            on_epoch: as for a trainer.
 
         Raises:
             DataError: for data that cannot be used.
@@ -176,7 +194,16 @@ class Trainer:
             made = {name: value for name, value in made.items() if name not in OF_DATA}
         model = build_model(config, data)
         balancer = build_balancer(config, model, data)
-        trainer = cls(model, balancer, data, config, out_dir, reporter=reporter)
+        trainer = cls(
+            model,
+            balancer,
+            data,
+            config,
+            out_dir,
+            reporter=reporter,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
         trainer.options = made
         return trainer
 
@@ -262,12 +289,18 @@ class Trainer:
                 return metrics
         if store is not None:
             store.open(keep_state=resume)
-        self._train(store, stop)
+        with closing(self._log(store)) as log:
+            self._train(store, log, stop)
         metrics = self._metrics(stop)
         self.ranks.together(lambda: self._conclude(store, metrics))
         return metrics
 
-    def _train(self, store: RunStore | None, stop: StopRequest) -> None:
+    def _log(self, store: RunStore | None) -> Log:
+        name = None if store is None else self.config.log
+        done = self.progress.epoch
+        return open_log(name, self.out_dir, self.label_names, done, done * self.steps.per_epoch)
+
+    def _train(self, store: RunStore | None, log: Log, stop: StopRequest) -> None:
         pending = None if store is None or store.has_checkpoint() else self._snapshot()
         saved = -math.inf
         try:
@@ -278,23 +311,36 @@ class Trainer:
                     if store is not None and due is not None:
                         store.save(self.state, due)
                     saved = time.monotonic()
-                record = self._epoch(self.progress.epoch + 1, stop)
+                record = self._epoch(self.progress.epoch + 1, log, stop)
                 if self.progress.add(record):
                     self.state.keep_best()
                 self.balancer.end_cycle()
                 self.reporter.epoch_ended(record, self.progress.best_epoch)
                 pending = None if store is None else self._snapshot()
+                log.epoch(record)
+                if self.on_epoch is not None and self.ranks.first:
+                    self.on_epoch(record)
         finally:
             if store is not None and pending is not None:
                 store.save(self.state, pending)
 
-    def _epoch(self, epoch: int, stop: StopRequest) -> EpochRecord:
+    def _epoch(self, epoch: int, log: Log, stop: StopRequest) -> EpochRecord:
+        def tell(record: StepRecord) -> None:
+            log.step(record)
+            if self.on_step is not None:
+                self.on_step(record)
+
+        told = self.ranks.first and (self.on_step is not None or self.config.log is not None)
+        plateaus = count_plateaus(each.score(self.config.monitor) for each in self.progress.history)
         start = time.perf_counter()
-        losses = self.steps.run(epoch, self.reporter, stop)
+        losses = self.steps.run(
+            epoch, self.reporter, stop, plateaus=plateaus, on_step=tell if told else None
+        )
         weights = self.balancer.weights.tolist()
         seconds = time.perf_counter() - start
         self.ranks.of_first(lambda: check_losses(epoch, "training", losses))
-        val = self.evaluation.validate(epoch, stop)
+        with nullcontext() if self.state.ema is None else self.state.ema.applied():
+            val = self.evaluation.validate(epoch, stop)
         return EpochRecord(
             epoch,
             self.ranks.of_first(lambda: seconds),

@@ -49,6 +49,10 @@ from fastmtl.training.recipes import BALANCERS, LOSSES, MODELS, ONLY_FOR
         {"warmup": 2.5},
         {"lr_decay": 0},
         {"lr_decay": 1.1},
+        {"lr_schedule": "steps"},
+        {"accumulate": 0},
+        {"ema": 1.0},
+        {"log": "wandb"},
         {"weight_decay": -0.1},
         {"prior_bias": 1},
         {"threshold": "best"},
@@ -90,6 +94,12 @@ def test_an_option_without_effect_is_refused(name):
         else:
             with pytest.raises(ValueError, match=f"^{name}: expected only with {kind}"):
                 check_effect(config, [name])
+
+
+def test_a_factor_that_the_schedule_does_not_take_is_refused():
+    check_effect(TrainConfig(lr_decay=0.9), ["lr_decay"])
+    with pytest.raises(ValueError, match="lr_decay: expected only with lr_schedule decay, got it"):
+        check_effect(TrainConfig(lr_schedule="cosine", lr_decay=0.9), ["lr_decay"])
 
 
 def test_every_option_is_checked_described_and_typed():

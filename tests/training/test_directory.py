@@ -72,6 +72,13 @@ def test_a_resumed_run_keeps_its_options(tmp_path):
         run_directory.resumed_config(tmp_path, {"lr": 0.1})
 
 
+def test_a_rate_that_falls_over_all_epochs_fixes_them(tmp_path):
+    write_config(tmp_path, lr_schedule="cosine", epochs=5)
+    assert run_directory.resumed_config(tmp_path, {"epochs": 5}).epochs == 5
+    with pytest.raises(RunError, match=r"^epochs: expected 5 as in the run .*cosine\), got 9"):
+        run_directory.resumed_config(tmp_path, {"epochs": 9})
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"train": {"lr": 0}}'])
 def test_a_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from fastmtl.balancing import Equal, UncertaintyWeighting
 from fastmtl.models import MTMLAN
 from fastmtl.training import TrainConfig
-from fastmtl.training.optimizer import learning_rate, make_optimizer, set_lr
+from fastmtl.training.optimizer import count_plateaus, learning_rate, make_optimizer, set_lr
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,24 @@ def test_the_rate_rises_and_decays():
     assert rates == pytest.approx(expected)
     constant = TrainConfig(lr=0.1, warmup=0, lr_decay=1.0)
     assert learning_rate(constant, 7, 2, 3) == 0.1
+
+
+def test_the_rate_stays_or_falls_by_its_schedule():
+    def rates(schedule, plateaus=0, **options):
+        config = TrainConfig(lr=0.1, warmup=2, lr_schedule=schedule, epochs=2, **options)
+        return [
+            learning_rate(config, epoch, step, 2, plateaus) for epoch in (1, 2) for step in (0, 1)
+        ]
+
+    assert rates("constant") == pytest.approx([0.05, 0.1, 0.1, 0.1])
+    falling = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert rates("cosine") == pytest.approx([0.05 * falling[0], *(0.1 * f for f in falling[1:])])
+    assert rates("plateau", plateaus=2) == pytest.approx([0.0125, 0.025, 0.025, 0.025])
+
+
+def test_plateaus_are_counted_anew_after_each():
+    assert [count_plateaus([1.0] * epochs) for epochs in (0, 1, 3, 4, 6, 7)] == [0, 0, 0, 1, 1, 2]
+    assert count_plateaus([1, 0, 0, 2, 0, 0, 0, 3, 1]) == 1
 
 
 def test_the_rate_is_that_of_the_next_step():

@@ -161,11 +161,18 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, make_config, model, ba
 SCHEDULE = {"warmup": 5, "lr_decay": 0.8, "weight_decay": 0.1, "prior_bias": True}
 
 
-@pytest.mark.parametrize("options", [SCHEDULE, {"threshold": "micro_f1", "monitor": "micro_f1"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        SCHEDULE,
+        {"threshold": "micro_f1", "monitor": "micro_f1"},
+        {"lr_schedule": "plateau", "lr": 0.2, "epochs": 8},
+    ],
+)
 def test_a_resumed_run_with_a_schedule_or_threshold_is_the_uninterrupted_one(
     tmp_path, make_config, options
 ):
-    config = make_config("hgfn", epochs=4, **options)
+    config = make_config("hgfn", **{"epochs": 4, **options})
     Trainer.from_config(config, tmp_path / "whole").fit()
     with pytest.raises(Interrupted):
         Trainer.from_config(config, tmp_path / "part", reporter=StopAt(3)).fit()
