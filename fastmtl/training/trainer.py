@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,15 @@ from fastmtl.training import directory
 from fastmtl.training.batches import Batches
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.ema import Ema
+from fastmtl.training.epochs import Epochs
 from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.factory import build_balancer, build_model
-from fastmtl.training.finite import check_losses, probabilities
+from fastmtl.training.finite import probabilities
 from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import locked
 from fastmtl.training.logs import Log, StepRecord, need_log, open_log
-from fastmtl.training.optimizer import count_plateaus, make_optimizer
+from fastmtl.training.optimizer import make_optimizer
 from fastmtl.training.parts import InParts
 from fastmtl.training.precision import Precision
 from fastmtl.training.ranks import current_ranks
@@ -37,11 +36,7 @@ from fastmtl.training.results import write_results
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, RunState
 from fastmtl.training.steps import Steps
-from fastmtl.training.store import RunStore, Snapshot, describe_run
-
-# Between two checkpoints at least this long, so that runs of short epochs do not wait for the disk;
-# the last completed epoch is written whenever training ends, whatever ends it but a kill.
-CHECKPOINT_SECONDS = 10.0
+from fastmtl.training.store import RunStore, describe_run
 
 
 class Trainer:
@@ -117,7 +112,6 @@ class Trainer:
         self.out_dir = Path(out_dir)
         self.ranks = current_ranks()
         self.reporter = reporter if reporter and self.ranks.first else Reporter()
-        self.on_step, self.on_epoch = on_step, on_epoch
         need_log(config.log)
         self.device = self.ranks.device(config.device)
         self.model = model.to(self.device)
@@ -158,6 +152,17 @@ class Trainer:
             Progress(monitor=config.monitor),
             precision.scaler,
             ema,
+        )
+        self.epochs = Epochs(
+            self.steps,
+            self.evaluation,
+            self.state,
+            balancer,
+            config,
+            self.ranks,
+            self.reporter,
+            on_step,
+            on_epoch,
         )
 
     @classmethod
@@ -249,9 +254,6 @@ class Trainer:
         """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
         return probabilities(self.evaluation.logits(split))
 
-    def _finished(self) -> bool:
-        return self.progress.finished(self.config.epochs, self.config.patience)
-
     def _open(self, held: ExitStack, resume: bool, overwrite: bool) -> RunStore | None:
         """Where the run is kept, and its lock in `held`; None where another process keeps it.
 
@@ -275,13 +277,13 @@ class Trainer:
         """Bring every process to where the first one is."""
         if self.ranks.size == 1:
             return
-        tensors, values = self.ranks.of_first(self._snapshot)
+        tensors, values = self.ranks.of_first(self.epochs.snapshot)
         if not self.ranks.first:
             self.state.load(tensors, values, self.device)
         self.steps.model = self.ranks.replicate(self.steps.model)
 
     def _run(self, store: RunStore | None, stop: StopRequest, resume: bool) -> dict[str, Any]:
-        if self._finished():
+        if self.epochs.finished:
             metrics = self._metrics(stop)
             # Of what a run stores the figures alone have no checksum.
             if self.ranks.of_first(lambda: metrics == directory.stored_metrics(self.out_dir)):
@@ -290,7 +292,7 @@ class Trainer:
         if store is not None:
             store.open(keep_state=resume)
         with closing(self._log(store)) as log:
-            self._train(store, log, stop)
+            self.epochs.train(store, log, stop)
         metrics = self._metrics(stop)
         self.ranks.together(lambda: self._conclude(store, metrics))
         return metrics
@@ -299,59 +301,6 @@ class Trainer:
         name = None if store is None else self.config.log
         done = self.progress.epoch
         return open_log(name, self.out_dir, self.label_names, done, done * self.steps.per_epoch)
-
-    def _train(self, store: RunStore | None, log: Log, stop: StopRequest) -> None:
-        pending = None if store is None or store.has_checkpoint() else self._snapshot()
-        saved = -math.inf
-        try:
-            while not self._finished():
-                if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                    # Cleared first: a write that fails is not tried again on the way out.
-                    due, pending = pending, None
-                    if store is not None and due is not None:
-                        store.save(self.state, due)
-                    saved = time.monotonic()
-                record = self._epoch(self.progress.epoch + 1, log, stop)
-                if self.progress.add(record):
-                    self.state.keep_best()
-                self.balancer.end_cycle()
-                self.reporter.epoch_ended(record, self.progress.best_epoch)
-                pending = None if store is None else self._snapshot()
-                log.epoch(record)
-                if self.on_epoch is not None and self.ranks.first:
-                    self.on_epoch(record)
-        finally:
-            if store is not None and pending is not None:
-                store.save(self.state, pending)
-
-    def _epoch(self, epoch: int, log: Log, stop: StopRequest) -> EpochRecord:
-        def tell(record: StepRecord) -> None:
-            log.step(record)
-            if self.on_step is not None:
-                self.on_step(record)
-
-        told = self.ranks.first and (self.on_step is not None or self.config.log is not None)
-        plateaus = count_plateaus(each.score(self.config.monitor) for each in self.progress.history)
-        start = time.perf_counter()
-        losses = self.steps.run(
-            epoch, self.reporter, stop, plateaus=plateaus, on_step=tell if told else None
-        )
-        weights = self.balancer.weights.tolist()
-        seconds = time.perf_counter() - start
-        self.ranks.of_first(lambda: check_losses(epoch, "training", losses))
-        with nullcontext() if self.state.ema is None else self.state.ema.applied():
-            val = self.evaluation.validate(epoch, stop)
-        return EpochRecord(
-            epoch,
-            self.ranks.of_first(lambda: seconds),
-            losses,
-            val.losses,
-            weights,
-            val.figures["micro_f1"],
-            val.figures["hamming_loss"],
-            val.figures["map"],
-            val.threshold,
-        )
 
     def _metrics(self, stop: StopRequest) -> dict[str, Any]:
         """Load the best weights and evaluate them: what metrics.json is to hold."""
@@ -375,10 +324,3 @@ class Trainer:
         if store is not None:
             store.lock.check()
             write_results(self.out_dir, metrics, self.progress, self.label_names)
-
-    def _snapshot(self) -> Snapshot:
-        tensors, values = self.state.tensors(), self.state.values()
-        if self.ranks.size > 1:
-            # To be stored even where a GPU waits for a process that is gone.
-            tensors = {name: value.cpu() for name, value in tensors.items()}
-        return tensors, values

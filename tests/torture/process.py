@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastmtl import cli
 from fastmtl.reproduce import report
-from fastmtl.training import results, trainer
+from fastmtl.training import epochs, results
 
 CODES = (0, 1, 2, 130)
 SECONDS = 30  # after which a command hangs
@@ -48,7 +48,7 @@ def warm_up(arguments: list[str]) -> None:
     """
     for module, plot in PLOTS:
         setattr(module, plot, lambda *arguments: b"not drawn")
-    trainer.CHECKPOINT_SECONDS = 0.0
+    epochs.CHECKPOINT_SECONDS = 0.0
     call_here(arguments)
     # What no process collects none has to copy.
     gc.collect()

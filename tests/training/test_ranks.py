@@ -86,7 +86,9 @@ class At(Reporter):
 def interrupted(rank: int, path: Path) -> str:
     """A signal to one process, not the first, stops all after the same epoch."""
     run = Trainer.from_config(config(epochs=4), path / "part")
-    run.reporter = At(2, lambda: os.kill(os.getpid(), signal.SIGINT)) if rank == 1 else Reporter()
+    run.epochs.reporter = (
+        At(2, lambda: os.kill(os.getpid(), signal.SIGINT)) if rank == 1 else Reporter()
+    )
     with pytest.raises(Interrupted) as caught:
         run.fit()
     assert run.progress.epoch == 1

@@ -24,8 +24,8 @@ from fastmtl.training import (
     Trainer,
     arrange,
     build_model,
+    epochs,
     load_data,
-    trainer,
 )
 from fastmtl.training.checkpoint import (
     digest,
@@ -411,7 +411,7 @@ def test_gradient_clipping_is_applied(tmp_path, make_config):
 
 
 def test_a_full_disk_keeps_what_is_whole(tmp_path, make_config, monkeypatch):
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
     real = os.fsync
     calls = []
 
