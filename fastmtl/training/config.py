@@ -99,8 +99,7 @@ class TrainConfig:
     )
     lr_schedule: str = option(
         "decay",
-        "How the learning rate falls: decay (by lr_decay), constant, cosine (to 0 at the last "
-        "epoch), plateau (by half after 3 epochs without a better one).",
+        "Fall of the learning rate: decay (lr_decay), constant, cosine (to 0), plateau (by half).",
         "Training",
         choices=("decay", "constant", "cosine", "plateau"),
     )
