@@ -12,7 +12,10 @@ import numpy as np
 from fastmtl.data.checks import check_strings
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
+from fastmtl.data.placement import place
+from fastmtl.data.ragged import RaggedRows, check_offsets, pad
 from fastmtl.data.rows import Array, JoinedRows, Rows
+from fastmtl.data.splits import IntArray
 
 Values = Array | Rows
 _Values = TypeVar("_Values", Array, Values)
@@ -79,10 +82,11 @@ def gather(
     source: str,
     names: Iterable[str],
     read: Callable[[str], Array],
-    read_features: Callable[[list[str]], Mapping[str, Values]],
+    rows: Callable[[str], Rows | str],
+    memory: str,
 ) -> Fields:
     """The fields of a file that holds the arrays `names`, each fetched by `read`, and the features
-    together by `read_features`."""
+    by `place`."""
     names = list(names)
     modalities = [n for n in names if n.startswith("x_") and len(n) > 2]
     if "x" in names and modalities:
@@ -92,20 +96,64 @@ def gather(
         got = "the fields " + (", ".join(names) or "(none)")
         raise DataError.at(source, "x", "features in x or x_<modality>", got)
     of_one = [n for n in names if n.startswith(_OF_ONE)]
-    if "lengths" in names and of_one:
-        got = f"both lengths and {of_one[0]}"
-        raise DataError.at(source, "lengths", "either lengths or lengths_<modality>", got)
-    unknown = [n for n in names if n not in _KNOWN and n not in (*modalities, *of_one)]
+    ragged = [n for n in names if n == "offsets" or n.startswith("offsets_")]
+    if "lengths" in names and (others := of_one + ragged):
+        expected = "only one of lengths, lengths_<modality> and offsets"
+        raise DataError.at(source, "lengths", expected, f"both lengths and {others[0]}")
+    unknown = [n for n in names if n not in _KNOWN and n not in (*modalities, *of_one, *ragged)]
     fields: dict[str, Any] = {n: read(n) for n in _KNOWN[1:] if n in names}
     if of_one:
         fields["lengths"] = {n.removeprefix(_OF_ONE): read(n) for n in of_one}
-    x = read_features(modalities or ["x"])
+    offsets = {"x" + n.removeprefix("offsets"): check_offsets(source, n, read(n)) for n in ragged}
+    if offsets:
+        fields["lengths"] = _ragged_lengths(source, offsets, names, fields.get("lengths", {}))
+    x = _features(source, modalities or ["x"], read, rows, memory, offsets)
     return Fields(
         source=source,
         x={n[2:]: x[n] for n in modalities} if modalities else x["x"],
         warnings=tuple(f"{source}: the field {n!r} is unknown and was not read" for n in unknown),
         **fields,
     )
+
+
+def _features(
+    source: str,
+    names: list[str],
+    read: Callable[[str], Array],
+    rows: Callable[[str], Rows | str],
+    memory: str,
+    offsets: Mapping[str, IntArray],
+) -> dict[str, Values]:
+    """The features in memory or in their file, those with offsets as sequences."""
+
+    def read_whole(name: str) -> Array:
+        array = read(name)
+        return pad(source, name, array, offsets[name]) if name in offsets else array
+
+    def read_rows(name: str) -> Rows | str:
+        found = rows(name)
+        if name not in offsets or isinstance(found, str):
+            return found
+        return RaggedRows(found, offsets[name])
+
+    return place(source, memory, names, read_whole, read_rows)
+
+
+def _ragged_lengths(
+    source: str, offsets: Mapping[str, IntArray], names: list[str], given: dict[str, Array]
+) -> Array | dict[str, Array]:
+    """The lengths of sequences with offsets, beside those that are given of others."""
+    for name in offsets:
+        field, modality = f"offsets{name[1:]}", name[2:]
+        if name not in names:
+            there = ", ".join(n for n in names if n == "x" or n.startswith("x_"))
+            raise DataError.at(source, field, f"those of one of {there}", f"those of {name}")
+        if modality in given:
+            got = f"both {field} and {_OF_ONE}{modality}"
+            raise DataError.at(source, field, "either offsets or lengths of a modality", got)
+    if "x" in offsets:
+        return np.diff(offsets["x"])
+    return {**given, **{name[2:]: np.diff(each) for name, each in offsets.items()}}
 
 
 def append_test(train: Fields, test: Fields) -> Fields:

@@ -16,7 +16,6 @@ from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
 from fastmtl.data.hdf5_rows import reading, rows_of, slow_chunks
 from fastmtl.data.heaps import check_heaps
-from fastmtl.data.placement import place
 from fastmtl.data.rows import Array, Rows
 
 _MOST_HOPS = 16
@@ -85,9 +84,7 @@ def read_hdf5(path: str | Path, memory: str = "load") -> Fields:
             return rows_of(path, _find(file, name), name)
 
     with file:
-        fields = gather(
-            str(path), names, read, lambda names: place(str(path), memory, names, read, rows)
-        )
+        fields = gather(str(path), names, read, rows, memory)
     features = fields.x.values() if isinstance(fields.x, dict) else [fields.x]
     slow = [slow_chunks(x) for x in features if isinstance(x, Rows)]
     return replace(fields, warnings=fields.warnings + tuple(filter(None, slow)))

@@ -14,7 +14,6 @@ from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
-from fastmtl.data.placement import place
 from fastmtl.data.rows import Array, FileRows, Rows
 
 # Of the versions of the format, numpy writes the third for structured arrays alone.
@@ -128,4 +127,4 @@ def read_npy(path: str | Path, memory: str = "load") -> Fields:
     def rows(name: str) -> Rows | str:
         return rows_of(files[name], 0, source, name, header_of(name))
 
-    return gather(source, files, read, lambda names: place(source, memory, names, read, rows))
+    return gather(source, files, read, rows, memory)

@@ -16,7 +16,6 @@ from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import Fields, append_test, gather, require_file
 from fastmtl.data.npy import Header, read_header, rows_of
-from fastmtl.data.placement import place
 from fastmtl.data.rows import Array, Rows
 
 # A member's own header: 26 bytes, and how long the name and what else stands before its values are.
@@ -94,9 +93,7 @@ def read_npz(path: str | Path, memory: str = "load") -> Fields:
 
     with archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        return gather(
-            str(path), members, read, lambda names: place(str(path), memory, names, read, rows)
-        )
+        return gather(str(path), members, read, rows, memory)
 
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str, name: str) -> Header:

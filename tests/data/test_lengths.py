@@ -116,6 +116,6 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     refuses(tmp_path, "lengths_video: expected 20 rows", lengths_video=ones[:-1])
     refuses(tmp_path, "lengths_video: expected integers of shape", lengths_video=ones + 0.5)
     with pytest.raises(
-        DataError, match="lengths_x: expected lengths of a sequence .* of which there is none"
+        DataError, match=r"lengths_x: expected lengths of a sequence .* of which there is none"
     ):
         MultiTaskData.from_arrays(np.ones((N, 3, 2)), arrays()["y"], lengths={"x": ones})
