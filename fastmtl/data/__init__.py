@@ -13,6 +13,7 @@ from fastmtl.data.npz import load_npz
 from fastmtl.data.samples import from_samples
 from fastmtl.data.standardize import Standardizer
 from fastmtl.data.stored import StoredFeatures
+from fastmtl.data.table import load_table
 
 __all__ = [
     "DataError",
@@ -25,5 +26,6 @@ __all__ = [
     "load_hdf5",
     "load_npy",
     "load_npz",
+    "load_table",
     "synthetic",
 ]

@@ -17,6 +17,7 @@ from fastmtl.data.hdf5 import load_hdf5
 from fastmtl.data.npy import load_npy
 from fastmtl.data.npz import load_npz
 from fastmtl.data.placement import refuse_stream
+from fastmtl.data.table import load_table
 
 _SYNTHETIC: dict[str, Callable[..., MultiTaskData]] = {
     "disaster": synthetic.disaster,
@@ -45,9 +46,9 @@ def load(
     """Load a data set from a file, or draw a synthetic one.
 
     Args:
-        spec: a path that ends in .npz, .h5, .hdf5 or .arff, a directory of .npy files, or
-            `synthetic:disaster` or `synthetic:disaster-multimodal`, with the options of these
-            functions after a question mark: `synthetic:disaster?clips=200&seed=3`.
+        spec: a path that ends in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy
+            files, or `synthetic:disaster` or `synthetic:disaster-multimodal`, with the options of
+            these functions after a question mark: `synthetic:disaster?clips=200&seed=3`.
         seed: draws the split of data that has none.
         test: a second file of the same kind, whose samples are the test split.
         xml: for an .arff, the list of labels. Without it X.xml is taken, and X-train.arff finds
@@ -96,9 +97,15 @@ def _load(
         return _load_mulan(path, seed, test, xml, for_training)
     if xml is not None:
         raise DataError.at(str(path), "xml", f"none for a {suffix} file", str(xml))
+    if suffix in (".csv", ".parquet") and not path.is_dir():
+        refuse_stream(str(path), memory, "a table")
+        return load_table(path, test=test, seed=seed, for_training=for_training)
     if load_file := load_npy if path.is_dir() else _BY_ROW.get(suffix):
         return load_file(path, test=test, seed=seed, for_training=for_training, memory=memory)
-    expected = "a name in .npz, .h5, .hdf5 or .arff, a directory of .npy, or synthetic:NAME"
+    expected = (
+        "a name in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy, or "
+        "synthetic:NAME"
+    )
     raise DataError.at(str(path), "file", expected, f"the ending {suffix!r}" if suffix else "none")
 
 

@@ -68,7 +68,7 @@ class TrainConfig:
     )
     data: str = option(
         "synthetic:disaster",
-        "A .npz, .h5 or .arff file, or synthetic:NAME[?option=value].",
+        "A .npz, .h5, .csv, .parquet or .arff file, a directory of .npy, or synthetic:NAME[?...].",
         "Data",
     )
     test: str | None = option(None, "A second file, the test split.", "Data")
@@ -78,7 +78,7 @@ class TrainConfig:
     )
     memory: str = option(
         "auto",
-        "load features into memory, stream them from the file, or auto: stream large ones.",
+        "Features: load them, stream them from the file, or auto (stream large ones).",
         "Data",
         choices=MEMORY,
     )
