@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,3 +187,24 @@ def test_labels_without_names_serve(call, tmp_path):
     code, _, err = call("evaluate", run, "--data", more, *CPU)
     assert (code, err.count("\n")) == (2, 1)
     assert "y: expected 2 columns as in the training data, got 3" in err
+
+
+def test_features_in_a_file_go_through_every_command(call, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.integers(-9, 9, (40, 5)), "y": rng.integers(0, 2, (40, 2))}
+    for name, value in arrays.items():
+        np.save(tmp_path / f"{name}.npy", value.astype("i1"))
+    found = []
+    for memory in ("load", "stream"):
+        run, out = tmp_path / memory, tmp_path / f"{memory}.csv"
+        data = ["--data", tmp_path, "--memory", memory]
+        small = ["--epochs", 1, "--hidden-size", 4, "--attention-size", 3]
+        assert call("train", *data, "--out", run, *small, *CPU)[0] == 0
+        code, figures, _ = call("evaluate", run, *data, "--json", *CPU)
+        assert code == 0
+        assert call("predict", run, *data, "--out", out, *CPU)[0] == 0
+        found.append((figures, out.read_text()))
+    assert found[0] == found[1]
+    code, _, told = call("evaluate", run, "--data", FLAT, "--memory", "stream", *CPU)
+    assert code == 2
+    assert "memory: expected auto or load" in told
