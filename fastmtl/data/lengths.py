@@ -23,8 +23,8 @@ def of_modality(lengths: Lengths, name: str) -> Tensor | None:
     return lengths.get(name) if isinstance(lengths, Mapping) else lengths
 
 
-def lengths_at(lengths: Lengths, rows: Tensor) -> Lengths:
-    """The lengths of some rows (n,)."""
+def lengths_at(lengths: Lengths, rows: Tensor | slice) -> Lengths:
+    """The lengths of some rows, (n,) indices or a slice."""
     if isinstance(lengths, dict):
         return {name: each[rows] for name, each in lengths.items()}
     return None if lengths is None else lengths[rows]

@@ -95,7 +95,11 @@ class StoredFeatures:
 
         Raises:
             DataError: for rows that cannot be read, and for features that are NaN or infinite.
+            IndexError: for rows that there are not.
         """
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
+            got = f"{int(rows.min())} to {int(rows.max())}"
+            raise IndexError(f"rows: expected from 0 to {len(self) - 1}, got {got}")
         base = rows if self._index is None else self._index[rows]
         # numpy, which leaves the processors to the thread that trains.
         like = torch.from_numpy(np.empty(0, self.rows.dtype))
@@ -129,9 +133,9 @@ class StoredFeatures:
 
     def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> Tensor:
         chosen = torch.arange(len(self))[rows] if isinstance(rows, slice) else torch.as_tensor(rows)
+        part = self.read(chosen)
         base = chosen if self._index is None else self._index[chosen]
-        lengths = None if self._lengths is None else self._lengths[base]
-        return self.finish(self.read(chosen), lengths)
+        return self.finish(part, None if self._lengths is None else self._lengths[base])
 
     def parts(self) -> Iterator[Tensor]:
         """All of it, in order, some rows at a time."""

@@ -173,6 +173,14 @@ def test_a_value_that_is_no_number_is_told_when_it_is_read(tmp_path: Path, write
         x[torch.tensor([3, 20])]
 
 
+@pytest.mark.parametrize("row", [-1, N])
+def test_rows_that_are_not_there(tmp_path: Path, row: int) -> None:
+    _, streamed = both(write_npz(tmp_path, fields()))
+    for data, last in [(streamed, N - 1), (streamed.subset("val"), 11)]:
+        with pytest.raises(IndexError, match=rf"rows: expected from 0 to {last}, got"):
+            data.features()["text"][torch.tensor([0, row])]
+
+
 def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
     path = write_npy(tmp_path, fields())
     x = fastmtl.data.load(path, memory="stream").features()["text"]

@@ -68,6 +68,23 @@ def test_a_run_with_lengths_by_modality(tmp_path, folder, make_config):
     assert Trainer.from_config(config, tmp_path / "unpadded").fit()["val"] != found[0]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_of_memory(folder, window):
+    device = torch.device("cuda")
+    order = torch.randperm(60)[:53]
+    made = []
+    for memory in ("load", "stream"):
+        data = fastmtl.data.load(folder, memory=memory)
+        data = fastmtl.data.Standardizer().fit(data).transform(data)
+        made.append(list(Batches(data, device)(order, 8)))
+    for ours, theirs in zip(*made, strict=True):
+        for name, value in ours.x.items():
+            assert theirs.x[name].device.type == "cuda"
+            torch.testing.assert_close(theirs.x[name], value)
+        assert torch.equal(ours.lengths, theirs.lengths)
+
+
 @pytest.mark.parametrize(("model", "modalities"), [("hgfn", None), ("mtmlan", "video"),
                                                    ("mtmlan", "text")])  # fmt: skip
 @pytest.mark.parametrize("standardize", [True, False])
