@@ -11,7 +11,8 @@ from fastmtl.data.arff_table import Attribute, Table, read_table
 from fastmtl.data.checks import repeated
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import Fields, append_test, require_file
+from fastmtl.data.fields import Fields, require_file
+from fastmtl.data.joining import append_test
 
 
 def load_arff(

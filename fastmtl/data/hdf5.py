@@ -13,9 +13,10 @@ import numpy as np
 from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import Fields, append_test, gather, require_file
+from fastmtl.data.fields import Fields, gather, require_file
 from fastmtl.data.hdf5_rows import reading, rows_of, slow_chunks
 from fastmtl.data.heaps import check_heaps
+from fastmtl.data.joining import append_test
 from fastmtl.data.rows import Array, Rows
 
 _MOST_HOPS = 16

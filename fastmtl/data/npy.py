@@ -13,7 +13,8 @@ from numpy.lib import format as npy
 from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import Fields, append_test, gather, require_file
+from fastmtl.data.fields import Fields, gather, require_file
+from fastmtl.data.joining import append_test
 from fastmtl.data.rows import Array, FileRows, Rows
 
 # Of the versions of the format, numpy writes the third for structured arrays alone.

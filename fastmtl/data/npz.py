@@ -14,7 +14,8 @@ from numpy.lib import format as npy
 from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import Fields, append_test, gather, require_file
+from fastmtl.data.fields import Fields, gather, require_file
+from fastmtl.data.joining import append_test
 from fastmtl.data.npy import Header, read_header, rows_of
 from fastmtl.data.rows import Array, Rows
 

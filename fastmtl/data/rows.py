@@ -162,19 +162,19 @@ class FileRows(SpanRows):
 
 
 class JoinedRows(Rows):
-    """The rows of one array, and those of another of the same shape behind them.
+    """The rows of one array, and those of another behind them.
 
     Args:
-        first: an array, or rows in a file.
-        second: the same; at least one of both is in a file.
+        first: (N, D) or (N, L, D), an array or rows in a file.
+        second: the same but for N; where L differs, the steps beyond are 0.
     """
 
     def __init__(self, first: Rows | Array, second: Rows | Array) -> None:
-        lead = first if isinstance(first, Rows) else second
-        assert isinstance(lead, Rows)
-        shape = (len(first) + len(second), *first.shape[1:])
+        named = next((each for each in (first, second) if isinstance(each, Rows)), None)
+        source, field = ("", "") if named is None else (named.source, named.field)
+        most = (max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True))
         dtype = first.dtype if first.dtype == second.dtype else np.dtype(np.float32)
-        super().__init__(lead.source, lead.field, shape, dtype)
+        super().__init__(source, field, (len(first) + len(second), *most), dtype)
         self.parts = (first, second)
 
     def read(self, rows: NDArray[np.int64], out: Array) -> None:
@@ -184,9 +184,11 @@ class JoinedRows(Rows):
         ):
             there = np.flatnonzero(mine)
             if isinstance(part, Rows):
-                found = np.empty((len(there), *self.shape[1:]), part.dtype)
+                found = np.empty((len(there), *part.shape[1:]), part.dtype)
                 part.read(rows[there] - start, found)
             else:
                 found = part[rows[there] - start]
+            if found.ndim == 3 and found.shape[1] < self.shape[1]:
+                out[there, found.shape[1] :] = 0
             with np.errstate(over="ignore"):
-                out[there] = found
+                out[(there, slice(part.shape[1]))] = found

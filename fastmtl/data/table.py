@@ -16,7 +16,8 @@ from fastmtl.data.budget import Budget
 from fastmtl.data.checks import repeated
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import Fields, append_test, require_file
+from fastmtl.data.fields import Fields, require_file
+from fastmtl.data.joining import append_test
 from fastmtl.data.rows import Array
 
 _LABEL, _OTHERS = "y_", ("split", "group")

@@ -106,7 +106,9 @@ def test_a_test_file_has_them_too(tmp_path: Path) -> None:
 def test_what_cannot_be(tmp_path: Path) -> None:
     ones = np.ones(N, np.int64)
     refuses(
-        tmp_path, "lengths: expected either lengths or lengths_<modality>, got both", lengths=ones
+        tmp_path,
+        "lengths: expected only one of .* got both lengths and lengths_audio",
+        lengths=ones,
     )
     refuses(tmp_path, "lengths_text: expected lengths of a sequence .*, audio or video, "
             "got 'text'", lengths_text=ones)  # fmt: skip

@@ -93,3 +93,20 @@ def test_padding_that_does_not_fit_is_refused(
         load_npz(tmp_path / "a.npz")
     load_npz(tmp_path / "a.npz", memory="stream")
     load_npz(tmp_path / "a.npz", memory="auto")
+
+
+def test_a_test_file_may_have_longer_ones(tmp_path: Path) -> None:
+    longer = np.full(N, 6)
+    other = arrays(x=np.ones((6 * N, 3), "f2"), offsets=np.cumsum([0, *longer]))
+    np.savez(tmp_path / "a.npz", **arrays())
+    np.savez(tmp_path / "b.npz", **other)
+    for first, second in [("a.npz", "b.npz"), ("b.npz", "a.npz")]:
+        data = load(tmp_path / first, test=tmp_path / second)
+        assert data.modalities == {"x": (6, 3)}
+        expected = {"a.npz": LENGTHS, "b.npz": longer}
+        assert isinstance(data.lengths, torch.Tensor)
+        assert data.lengths.tolist() == [*expected[first], *expected[second]]
+        same(load(tmp_path / first, test=tmp_path / second, memory="stream"), data)
+    np.savez(tmp_path / "b.npz", **arrays(x=np.ones((50, 4))))
+    with pytest.raises(DataError, match=r"x: expected 3 features as in .*, got 4"):
+        load(tmp_path / "a.npz", test=tmp_path / "b.npz")
