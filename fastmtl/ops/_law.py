@@ -52,6 +52,12 @@ class Law:
         return self.gradients == 1 and not self.listed
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether there are one output, one tensor that is kept, and the gradient of one tensor."""
+        one = self.outputs == self.kept == 1 and self.results == 2
+        return one and self.alone and not self.takes_none
+
+    @cached_property
     def last(self) -> slice:
         """Of the results, those that backward reads."""
         return slice(self.results - self.kept, None)

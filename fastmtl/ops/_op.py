@@ -157,10 +157,35 @@ class FusedOp(Generic[P, R]):
             return None, *differentiate(kernels.backward, ctx, grads, 1)
 
         once = once_differentiable(backward)
+        if choose is None and law.plain:
+            forward, backward = self._plain_pair(backward)
         name = "".join(part.capitalize() for part in self.name.split("_"))
         body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         meta: Any = type(torch.autograd.Function)
         return meta(name, (torch.autograd.Function,), body)
+
+    def _plain_pair(self, general: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+        """The same where one output, one tensor that is kept and one gradient are all there is, in
+        as few steps as a small input can wait for; `general` sees to what is not usual."""
+        tensors, without = self._law.tensors, self._law.without
+        settings = slice(1 + len(without) - self._law.settings, None)
+
+        def forward(ctx: Any, kernels: backends.Kernels, *flat: Any) -> Any:
+            output, kept = kernels.forward(*flat)
+            ctx.save_for_backward(kept, *flat[tensors])
+            ctx.settings = flat[settings]
+            ctx.kernels = kernels
+            return output
+
+        def backward(ctx: Any, grad: Tensor) -> Any:
+            if torch.is_grad_enabled() or forward_ad._current_level >= 0 or grad.is_neg():
+                return general(ctx, grad)
+            try:
+                return None, ctx.kernels.backward(grad, *ctx.saved_tensors, *ctx.settings), *without
+            except RuntimeError:
+                return general(ctx, grad)
+
+        return forward, backward
 
     def _register(
         self,
