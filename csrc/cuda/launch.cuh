@@ -58,6 +58,23 @@ inline int most_shared_bytes() {
   return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 1);
 }
 
+// How many blocks of a kernel a multiprocessor of the current device holds at once. Asked for once.
+template <auto kernel>
+int resident_blocks(const char* name, int threads, std::int64_t shared_bytes) {
+  constexpr int most_devices = 64;
+  static std::atomic<int> known[most_devices];
+  int device = 0, blocks = 0;
+  check(name, cudaGetDevice(&device));
+  std::atomic<int>& cached = known[device % most_devices];
+  if ((blocks = cached.load(std::memory_order_relaxed)) == 0) {
+    check(name, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads,
+                                                              std::size_t(shared_bytes)));
+    blocks = std::max(blocks, 1);
+    cached.store(blocks, std::memory_order_relaxed);
+  }
+  return blocks;
+}
+
 template <class... Parameters, class... Args>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads,
             std::int64_t shared_bytes, void* stream, const Args&... args) {

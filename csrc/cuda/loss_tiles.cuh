@@ -30,7 +30,6 @@ struct LossTiles {
   LossTiles(std::int64_t rows, std::int64_t columns, int positions, int vector)
       : rows(rows), columns(columns) {
     constexpr int tiles_a_block = 4;  // fewer are not worth a block's share of the second stage
-    constexpr int blocks_a_multiprocessor = 8;
     column_blocks = int(std::max<std::int64_t>(divide_up(columns, positions), 1));
     width = int(std::max<std::int64_t>(divide_up(columns, column_blocks), 1));
     if (column_blocks > 1) {
@@ -41,8 +40,14 @@ struct LossTiles {
       tile_rows -= tile_rows % (vector / std::gcd(width, vector));
     }
     tiles = tile_rows ? divide_up(rows, tile_rows) : 0;
-    const std::int64_t most = divide_up(blocks_a_multiprocessor * multiprocessors(), column_blocks);
-    row_blocks = int(std::max<std::int64_t>(std::min(divide_up(tiles, tiles_a_block), most), 1));
+    row_blocks = int(std::max<std::int64_t>(
+        std::min(divide_up(tiles, tiles_a_block), most_row_blocks(blocks_a_multiprocessor)), 1));
+  }
+
+  // Takes no more blocks than there is room for at once, by how many a multiprocessor holds.
+  void fit(int resident_blocks) {
+    const std::int64_t most = std::max<std::int64_t>(most_row_blocks(resident_blocks), 1);
+    row_blocks = int(std::min<std::int64_t>(row_blocks, most));
   }
 
   dim3 grid() const { return dim3(unsigned(row_blocks), unsigned(column_blocks)); }
@@ -51,6 +56,13 @@ struct LossTiles {
   std::int64_t workspace() const {
     const bool several = row_blocks * std::int64_t(column_blocks) > 1;
     return several ? std::int64_t(row_blocks) * columns * 2 * sizeof(double) : 0;
+  }
+
+ private:
+  static constexpr int blocks_a_multiprocessor = 8;  // at most
+
+  std::int64_t most_row_blocks(int resident_blocks) const {
+    return divide_up(std::int64_t(resident_blocks) * multiprocessors(), column_blocks);
   }
 };
 

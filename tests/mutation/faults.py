@@ -24,6 +24,7 @@ class Fault:
 
 FOCAL = ("tests/ops/test_focal_loss.py",)
 GROUPED = ("tests/ops/test_grouped_focal_loss.py",)
+MULTILABEL = ("tests/ops/test_multilabel_loss.py",)
 FUSION = ("tests/ops/test_graph_fusion.py",)
 GRADS = ("tests/backends/test_task_grads.py", "tests/ops/test_task_grads.py")
 NORMS = ("tests/ops/test_stacked_norms.py",)
@@ -49,6 +50,27 @@ KERNELS = [
         "const Real weighed = positive ? slope * factor : -slope;",
         "const Real weighed = positive ? slope * factor : slope;",
         FOCAL,
+    ),
+    Fault(
+        "margin-of-positives-clipped",
+        "csrc/multilabel.h",
+        "positive ? s.q : v,",
+        "positive ? v : v,",
+        MULTILABEL,
+    ),
+    Fault(
+        "slope-of-the-focus-in-spite-of-detach",
+        "csrc/multilabel.h",
+        "args.detach_focus ? Real(0) : Real(1)",
+        "args.detach_focus ? Real(1) : Real(1)",
+        MULTILABEL,
+    ),
+    Fault(
+        "soft-labels-taken-for-positives",
+        "csrc/cpu/multilabel_loss.cpp",
+        "if (!soft) return;",
+        "if (!soft || soft) return;",
+        MULTILABEL,
     ),
     Fault(
         "mean-over-all-labels",
@@ -173,9 +195,9 @@ CUDA = [
     Fault(
         "targets-taken-for-aligned",
         "csrc/cuda/focal_loss.cu",
-        "dense(args.targets, args.tasks) && dense(args.mask, args.tasks))",
+        "dense(args.targets, args.tasks) && dense(args.mask, args.tasks);",
         "args.targets.row_stride == args.tasks && args.targets.column_stride == 1 &&\n"
-        "        dense(args.mask, args.tasks))",
+        "        dense(args.mask, args.tasks);",
         CUDA_FAULTS,
     ),
     Fault(
