@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -160,19 +160,24 @@ def test_is_the_asymmetric_loss_of_its_authors(backend: str) -> None:
             assert_close(one, other, scale=10)
 
 
-@pytest.mark.skipif(not find_spec("timm"), reason="timm is not installed")
 def test_is_the_asymmetric_loss_of_timm() -> None:
-    from timm.loss import AsymmetricLossMultiLabel
-
+    kind = pytest.importorskip("timm.loss").AsymmetricLossMultiLabel
+    # Of its versions some sum, and some divide by the number of samples unless they are told to.
+    total = {"reduction": "sum"} if "reduction" in signature(kind).parameters else {}
     for seed in range(2000):
-        logits, targets = random_batch(seed)
-        theirs = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05, eps=0)
+        # Some compute in float32, where 1 - p cancels: by the size of the largest of many.
+        logits = 4 * torch.randn(16, 8, dtype=F64)
+        targets, detach = torch.randint(2, (16, 8)).double(), seed % 2 == 0
+        theirs = kind(4, 1, 0.05, disable_torch_grad_focal_loss=detach, **total)
         wanted = both(lambda z, y=targets, f=theirs: f(z, y), logits)
         actual = both(
-            lambda z, y=targets: multilabel_loss(z, y, **ASYMMETRIC, reduction="sum"), logits
+            lambda z, y=targets, d=detach: multilabel_loss(
+                z, y, **ASYMMETRIC, detach_focus=d, reduction="sum"
+            ),
+            logits,
         )
         for one, other in zip(actual, wanted, strict=True):
-            assert_close(one, other, scale=10)
+            assert_close(one, other, torch.float32, scale=10)
 
 
 def weighed_focal(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -201,8 +206,6 @@ def test_is_the_focal_loss_with_alpha(peer: str) -> None:
     for seed in range(2000):
         logits, targets = random_batch(seed)
         alpha, gamma = 0.1 + 0.8 * (seed % 7) / 7, (0.0, 1.0, 2.0, 2.5, 0.7)[seed % 5]
-        if peer == "kornia":  # which weighs negatives by 1 - alpha since 0.7
-            gamma = max(gamma, 0.5)
         wanted = both(lambda z, y=targets, a=alpha, g=gamma: focal(z, y, a, g), logits)
         actual = both(
             lambda z, y=targets, a=alpha, g=gamma: multilabel_loss(
