@@ -57,7 +57,7 @@ struct Tiles {
 
 // Fills a tile by repeating one row.
 template <class Real, class Value>
-inline void repeat(Real* tile, std::int64_t rows, std::int64_t columns, const Value& value) {
+void repeat(Real* tile, std::int64_t rows, std::int64_t columns, const Value& value) {
   for (std::int64_t j = 0; j < columns; ++j) tile[j] = value(j);
   for (std::int64_t i = columns; i < rows * columns; ++i) tile[i] = tile[i - columns];
 }
