@@ -5,13 +5,14 @@ taken layer by layer as they arrive: of a weight that one layer uses once, from 
 and d_j (see `fastmtl.ops.task_grad_gramian`), of all other parameters from their gradients.
 
 The gradients on their way take T times the memory of the largest output. Where those of the
-parameters are smaller, the tasks go in groups instead, and what products are taken of is kept.
+parameters are smaller, the tasks go in groups or one by one instead, and what products are taken of
+is kept.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ Receive = Callable[[LayerUse | None, Tensor], None]
 
 # Elements of these that are no reason to form groups.
 _SMALL = 1 << 22
-# Elements of the largest output in a group at least, or else the time goes to the calls.
+# Elements of the largest output that a group has: with fewer the time goes to the calls, and with
+# more to the memory.
 _LEAST = 1 << 19
 _CUDA_LEAST = 1 << 24
 # Columns of gradients that are multiplied at once.
@@ -74,9 +76,6 @@ def _products(root: GradientEdge, grads: Tensor, uses: Uses, total: _Total) -> T
             "scope: expected layers below the shared one, with parameters that are trained, got "
             "none that its input depends on"
         )
-    if not uses.together:
-        total.add_rows(_one_by_one(root, grads, uses.others))
-        return total.mean()
     size = _group_size(uses, tasks, grads.is_cuda)
     if size == tasks:
         _send(root, grads, uses, total.add)
@@ -94,10 +93,11 @@ def _group_size(uses: Uses, tasks: int, cuda: bool) -> int:
     kept = sum(min(use.rows, use.features) * use.outputs for use in uses.layers)
     kept += sum(parameter.numel() for parameter in uses.others)
     passing = _ALIVE * max(uses.largest, 1)
+    if not uses.together:
+        return 1
     if tasks * passing < _SMALL or 2 * kept > passing:
         return tasks
-    least = max(1, (_CUDA_LEAST if cuda else _LEAST) // max(uses.largest, 1))
-    return min(tasks, max(least, tasks * kept // (4 * passing)))
+    return min(tasks, max(1, (_CUDA_LEAST if cuda else _LEAST) // max(uses.largest, 1)))
 
 
 class _Kept:
@@ -179,22 +179,12 @@ class _Total:
         return total if self._norms else (total + total.T) / 2
 
 
-def _one_by_one(root: GradientEdge, grads: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Gradients (T, P), by a backward pass for each task."""
-    rows = []
-    for grad in grads:
-        found = torch.autograd.grad(
-            [root], parameters, [grad], retain_graph=True, materialize_grads=True
-        )
-        rows.append(torch.cat([each.flatten() for each in found]))
-    return torch.stack(rows)
-
-
 class _Stacked(torch.autograd.Function):
-    """Shows the gradients of all tasks where torch.vmap shows one."""
+    """Shows the gradients of all tasks where torch.vmap shows one, and of one without it."""
 
     @staticmethod
     def forward(grad: Tensor, see: Callable[[Tensor], None]) -> Tensor:
+        see(grad.unsqueeze(0))
         return grad.new_empty(0)
 
     @staticmethod
@@ -226,10 +216,10 @@ def _send(
 
     handles = [_watch(use, receive) for use in uses.layers if use.node not in uses.last]
     try:
-        with warnings.catch_warnings():
-            # Some layers take one task at a time, as they would without this.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            found = iter(torch.func.vmap(pull, randomness="same")(grads))
+        if len(grads) == 1:
+            found = iter([each.unsqueeze(0) for each in pull(grads[0])])
+        else:
+            found = iter(_together(pull, grads))
     finally:
         for handle in handles:
             handle.remove()
@@ -240,6 +230,14 @@ def _send(
     rows = [each.flatten(1) for each in there[len(captured) :] if each is not None]
     if rows:
         receive(None, torch.cat(rows, 1))
+
+
+def _together(pull: Callable[[Tensor], tuple[Tensor, ...]], grads: Tensor) -> tuple[Tensor, ...]:
+    with warnings.catch_warnings():
+        # Some layers take one task at a time, as they would without this.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        found: tuple[Tensor, ...] = torch.func.vmap(pull, randomness="same")(grads)
+    return found
 
 
 def _watch(use: LayerUse, receive: Receive) -> RemovableHandle:

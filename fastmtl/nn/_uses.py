@@ -92,7 +92,7 @@ def find_uses(
     uses = Uses(together=not any(_takes_one(node) for node in nodes))
     taken = set()
     for node in nodes:
-        weight = _weight_of(node, arrivals) if uses.together else None
+        weight = _weight_of(node, arrivals)
         if by_inputs is not None and weight is not None and wanted(weight):
             layer = _layer_use(node, by_inputs)
             if layer is not None:

@@ -13,6 +13,7 @@ import torch
 from fastmtl._checks import did_you_mean
 from fastmtl.data.placement import MEMORY
 from fastmtl.nn.balance_at import BALANCE_AT
+from fastmtl.nn.scope import SCOPES
 from fastmtl.training.history import MONITORS
 from fastmtl.training.options import check_options, declared, option
 from fastmtl.training.precision import PRECISIONS
@@ -166,6 +167,12 @@ class TrainConfig:
         "Balancing",
         choices=BALANCE_AT,
         unset="shared, else first",
+    )
+    balance_scope: str = option(
+        "layer",
+        "What shared gradients are of: the shared layer, or the trunk, all that tasks share.",
+        "Balancing",
+        choices=SCOPES,
     )
     imbalance_penalty: bool = option(
         True, "Weigh tasks by the inverse of their share of positives.", "Balancing"

@@ -113,17 +113,17 @@ def _famo(model: nn.Module, data: MultiTaskData, *, balance_lr: float) -> Balanc
 def _combining(name: str, kind: type[Balancer], **options: Any) -> Recipe[Balancer]:
     """A balancer that combines the tasks' gradients at the layer that they share."""
 
-    def make(model: nn.Module, data: MultiTaskData) -> Balancer:
+    def make(model: nn.Module, data: MultiTaskData, *, balance_scope: str) -> Balancer:
         if not any(isinstance(module, SharedLinear) for module in model.modules()):
             raise ValueError(
                 f"balancer: {name} needs a layer that the tasks share, got "
                 f"{class_name(model)} without shared_features"
             )
         built: Any = kind
-        balancer: Balancer = built(model, balance_at="shared", **options)
+        balancer: Balancer = built(model, balance_at="shared", scope=balance_scope, **options)
         return balancer
 
-    return Recipe(make, kind=kind)
+    return Recipe(make, ("balance_scope",), kind)
 
 
 def _grad_norm(
@@ -133,8 +133,9 @@ def _grad_norm(
     alpha: float,
     balance_lr: float,
     balance_at: str | None,
+    balance_scope: str,
 ) -> Balancer:
-    return GradNorm(model, alpha, lr=balance_lr, balance_at=balance_at)
+    return GradNorm(model, alpha, lr=balance_lr, balance_at=balance_at, scope=balance_scope)
 
 
 def _dynamic(
@@ -144,6 +145,7 @@ def _dynamic(
     *,
     balance_lr: float,
     balance_at: str | None,
+    balance_scope: str,
     **options: Any,
 ) -> Balancer:
     return kind(
@@ -152,6 +154,7 @@ def _dynamic(
         samples=len(data.indices("train")),
         lr=balance_lr,
         balance_at=balance_at,
+        scope=balance_scope,
         **options,
     )
 
@@ -181,7 +184,7 @@ def _distribution_balanced_loss(data: MultiTaskData, *, gamma: float) -> nn.Modu
 _SEQUENCE = ("hidden_size", "num_layers", "dropout")
 _FUSION = (*_SEQUENCE, "attention_size", "head_size", "interaction")
 _GRAPH = ("theta", "max_level", "similarity_norm", "level_norm", "residual")
-_NORMS = ("alpha", "balance_lr", "balance_at")
+_NORMS = ("alpha", "balance_lr", "balance_at", "balance_scope")
 _DYNAMIC = (*_NORMS, "imbalance_penalty")
 
 

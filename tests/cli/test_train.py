@@ -22,7 +22,11 @@ from tests.cli.cases import CPU, FLAT, MODALITIES, SMALL, npz
 @pytest.mark.parametrize(
     ("model", "data", "options"),
     [
-        ("mtmlan", FLAT, ["--shared-features", "5", "--balance-at", "shared", "--alpha", "0.5"]),
+        (
+            "mtmlan",
+            FLAT,
+            ["--shared-features", "5", "--balance-at", "shared", "--balance-scope", "trunk"],
+        ),
         ("hgfn", MODALITIES, ["--theta", "1", "--max-level", "2", "--head-size", "5"]),
         ("hgfn", FLAT, ["--modalities", "left=0:2,right=2:6"]),
         ("hgfn", FLAT, []),

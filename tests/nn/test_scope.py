@@ -142,11 +142,11 @@ def same(actual: Tensor, wanted: Tensor, tolerance: float = 1e-12) -> None:
     assert (actual.double() - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-@pytest.fixture(params=["together", "in groups"])
+@pytest.fixture(params=["together", "in groups", "one by one"])
 def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param == "in groups":
-        monkeypatch.setattr(_trunk, "_group_size", lambda *_: 2)
-    return bool(request.param == "in groups")
+    size = {"together": T, "in groups": 2, "one by one": 1}[request.param]
+    monkeypatch.setattr(_trunk, "_group_size", lambda uses, *_: size if uses.together else 1)
+    return size < T
 
 
 @every_trunk
