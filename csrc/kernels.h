@@ -164,6 +164,15 @@ struct LeastNormWeights : Execution {
   void* out;  // (T,)
 };
 
+// The v >= 0 that makes v^T matrix v / 2 + linear[b]^T v least, of a positive definite matrix with
+// a diagonal of 1.
+struct NonnegativeQP : Execution {
+  const double* matrix;  // (T, T)
+  const double* linear;  // (B, T)
+  std::int64_t tasks, problems;
+  double* out;  // (B, T)
+};
+
 struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)

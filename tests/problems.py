@@ -23,6 +23,7 @@ from fastmtl.ops import (
     grouped_focal_loss,
     least_norm_weights,
     multilabel_loss,
+    nonnegative_qp,
     stacked_norms,
     task_grad_gramian,
     task_grad_norms,
@@ -276,6 +277,16 @@ def least_norm_problem(
     return Problem(least_norm_weights, {"gramian": gramian}, {"iterations": iterations})
 
 
+def nonnegative_qp_problem(
+    tasks: int, problems: int, dtype: torch.dtype = torch.float32
+) -> Problem:
+    grads = torch.randn(tasks, 40, dtype=torch.float64) + 0.1
+    matrix = grads @ grads.T + torch.eye(tasks, dtype=torch.float64)
+    linear = 5 * torch.randn(problems, tasks, dtype=torch.float64)
+    leaves = {"matrix": matrix.to(dtype), "linear": linear.to(dtype)}
+    return Problem(nonnegative_qp, leaves, {})
+
+
 RAGGED = [3, 6, 1, 4]
 # An entry an op, or more where it takes ways of its own; each makes its problem in a dtype.
 PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
@@ -311,10 +322,11 @@ PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
         task_gru_problem, 3, 2, 4, RAGGED, shared=False, recompute=True
     ),
     "least_norm_weights": lambda dtype: least_norm_problem(7, _single_or_double(dtype)),
+    "nonnegative_qp": lambda dtype: nonnegative_qp_problem(6, 4, _single_or_double(dtype)),
 }
-NOT_DIFFERENTIABLE = frozenset({"least_norm_weights"})
+NOT_DIFFERENTIABLE = frozenset({"least_norm_weights", "nonnegative_qp"})
 # Ops that Triton has no kernel for.
-CUDA_ALONE = {"task_gru_layer"}
+CUDA_ALONE = {"task_gru_layer", "nonnegative_qp"}
 
 
 def _single_or_double(dtype: torch.dtype) -> torch.dtype:

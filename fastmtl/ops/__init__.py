@@ -5,6 +5,7 @@ from fastmtl.ops.graph_fusion import fusion_edge_weights, graph_fusion
 from fastmtl.ops.grouped_focal_loss import grouped_focal_loss
 from fastmtl.ops.least_norm import least_norm_weights
 from fastmtl.ops.multilabel_loss import multilabel_loss
+from fastmtl.ops.nonnegative_qp import nonnegative_qp
 from fastmtl.ops.stacked_norms import stacked_norms
 from fastmtl.ops.task_grads import task_grad_gramian, task_grad_norms
 from fastmtl.ops.task_gru import task_gru_layer
@@ -16,6 +17,7 @@ __all__ = [
     "grouped_focal_loss",
     "least_norm_weights",
     "multilabel_loss",
+    "nonnegative_qp",
     "stacked_norms",
     "task_grad_gramian",
     "task_grad_norms",

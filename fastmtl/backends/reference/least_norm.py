@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fastmtl.backends.precision import full_precision
+from fastmtl.backends.reference._iteration import is_over
 
 # By the dtype of the Gramian: above its rounding errors, which would choose between dependent
 # gradients, and for float64 above what the inverse can bear.
@@ -88,18 +89,10 @@ def _solve(gramian: Tensor, ridge: float, iterations: int) -> Tensor:
         free = free & ~leaving
         # What a task would gain that enters and leaves at once is below rounding.
         running = running & ~(entering & leaving).any()
-        if _is_over(running):
+        if is_over(running):
             break
     weights = d * v
     return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-
-
-def _is_over(running: Tensor) -> bool:
-    """Whether nothing changes any more, where that can be told without waiting for a device and
-    without looking into a transform of torch.func."""
-    if running.device.type != "cpu" or torch._C._are_functorch_transforms_active():
-        return False
-    return not bool(running)
 
 
 least_norm_weights_forward = least_norm_weights
