@@ -13,7 +13,7 @@ from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
-from fastmtl.balancing.weightings import need_gramian_weighting
+from fastmtl.balancing.weightings import make_room, need_gramian_weighting
 from fastmtl.nn._fork import Fork, Weighting
 
 
@@ -99,6 +99,11 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
     def _attach(self) -> None:
         self._target.attach()
         self._target.layer.combine_by(self._weigh)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        if isinstance(self.weighting, nn.Module):
+            make_room(self.weighting, state_dict, f"{prefix}weighting")
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _total(self, losses: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
         return losses.sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,6 +42,32 @@ def test_weightings(name: str) -> None:
     balancer.backward(net(x))
     torch.testing.assert_close(net.shared.weight.grad.flatten(), expected, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(balancer.weights @ grads, expected, rtol=1e-6, atol=1e-8)
+
+
+STATEFUL = {
+    "GradVac": lambda: aggregation.GradVacWeighting(),
+    "PCD": lambda: aggregation.PCDWeighting(),
+    "CRMOGM": lambda: aggregation.CRMOGMWeighting(aggregation.GradVacWeighting()),
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_the_state_of_a_weighting_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
+    net = Net()
+    balancer = GramianBalancer(net, STATEFUL[name]()).double()
+    for seed in range(3):
+        balancer.backward(net(batch(seed=seed)))
+    torch.save((net.state_dict(), balancer.state_dict()), tmp_path / "run.pt")
+    twin = Net()
+    restored = GramianBalancer(twin, STATEFUL[name]()).double()
+    for each, state in zip((twin, restored), torch.load(tmp_path / "run.pt"), strict=True):
+        each.load_state_dict(state)
+    weights = []
+    for model, method in ((net, balancer), (twin, restored)):
+        torch.manual_seed(1)
+        method.backward(model(batch(seed=9)))
+        weights.append(method.weights)
+    assert weights[0].equal(weights[1])
 
 
 def test_an_absent_task_has_no_part() -> None:
