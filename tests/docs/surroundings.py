@@ -82,7 +82,7 @@ def _balancing(stack: ExitStack) -> Names:
     store = torch.distributed.FileStore("store", 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     stack.callback(torch.distributed.destroy_process_group)
-    return {**_training(), "loss": fastmtl.nn.FocalLoss(), "net": Net(3)}
+    return {**_training(), "loss": fastmtl.nn.FocalLoss(), "net": Net(3), "Net": Net}
 
 
 def _cli(stack: ExitStack) -> Names:
