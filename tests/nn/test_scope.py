@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fastmtl.nn import SharedLinear, TaskFork, TaskGRU, _trunk
+from tests.balancing.networks import NoHostSync
 from tests.tolerances import assert_close
 
 T = 5
@@ -261,6 +262,16 @@ def test_no_gradient_is_kept_between_steps() -> None:
         first = fork.task_grad_gramian()
     losses_of(fork(trunk(2 * x))).sum().backward()
     assert not fork.task_grad_gramian().equal(first)
+
+
+@pytest.mark.parametrize("name", ["image", "transformer", "tied"])
+def test_nothing_waits_for_the_device(name: str, grouped: bool) -> None:
+    trunk, x = made(name)
+    fork = TaskFork(T)
+    fork.scope, fork.watch = "trunk", "gramian"
+    losses = losses_of(fork(output(trunk, x))).sum()
+    with NoHostSync():
+        losses.backward()
 
 
 def test_a_second_use_is_refused() -> None:
