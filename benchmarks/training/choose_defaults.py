@@ -26,6 +26,11 @@ SETS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "mulan/yeast-train.arff",
         {"modalities": "expression=0:79,phylogeny=79:103"},
     ),
+    "scene, two halves": (
+        "hgfn",
+        "mulan/scene-train.arff",
+        {"modalities": "first=0:147,second=147:294"},
+    ),
     "scene": ("mtmlan", "mulan/scene-train.arff", {}),
     "birds": ("mtmlan", "mulan/birds-train.arff", {}),
 }
@@ -41,6 +46,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "more dropout": ("decay", {"dropout": 0.5}),
     "smaller batch": ("more dropout", {"batch_size": 32}),
     "fast": ("smaller batch", {"lr": 2e-3}),
+    "levels as they are": ("smaller batch", {"level_norm": False}),
     "prior": ("smaller batch", {"prior_bias": True}),
 }
 FIGURES = ("micro_f1", "map")

@@ -194,7 +194,7 @@ class TrainConfig:
     similarity_norm: bool = option(
         True, "Standardise vertices to compare them, so that edge weights differ.", "Model"
     )
-    level_norm: bool = option(True, "Standardise the fused vector of each level.", "Model")
+    level_norm: bool = option(False, "Standardise the fused vector of each level.", "Model")
     residual: bool = option(True, "Put the modalities' vectors beside the fused ones.", "Model")
     head_size: int = option(64, "Width of the task heads.", "Model", minimum=1)
     interaction: bool = option(False, "Let the tasks exchange features, as MTI-Net does.", "Model")
