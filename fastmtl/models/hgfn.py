@@ -30,7 +30,8 @@ class HGFN(FusionModel):
         hidden_size: h.
         theta: as in `HierarchicalGraphFusion`, and so `max_level`, `attention_channels`,
             `pair_channels`, `share_pairs`, and what is not in the paper, `similarity_norm`,
-            `level_norm` and `residual`.
+            `level_norm` and `residual`. With `residual` the weights by which the `SharedLinear`
+            reads the V_m start as if it read nothing else.
         sequence_modalities: the names of those that are sequences.
         group_sizes: for multi-class tasks the number of classes C_g of each; None for binary ones.
         head_size: features between the two layers of a task.
@@ -114,6 +115,8 @@ class HGFN(FusionModel):
             dtype=dtype,
         )
         self._config |= fusion_options
+        if residual:
+            self._start_beside_concatenation()
 
     def fusion_weights(
         self, x: Mapping[str, Tensor], lengths: Lengths = None
@@ -124,6 +127,19 @@ class HGFN(FusionModel):
         are detached from the graph; the arguments and errors are those of a call.
         """
         return self.fusion.fuse(self._encode(x, lengths))[1]
+
+    @torch.no_grad()
+    def _start_beside_concatenation(self) -> None:
+        """Let the shared layer read the vectors as one does that has no levels beside them.
+
+        A layer's weights start the smaller, the more it reads: with the levels beside them the
+        vectors would start at a lower scale than in concatenation.
+        """
+        features = len(self.modalities) * self.hidden_size
+        weight: Any = self.shared.weight
+        bias: Any = self.shared.bias
+        for part in (weight[:, -features:], bias):
+            nn.init.uniform_(part, -(features**-0.5), features**-0.5)
 
     def to_torch(self) -> TorchFusionModel:
         levels: Any = self.fusion.levels

@@ -16,7 +16,7 @@ from fastmtl.nn.fusion_levels import fusion_levels
 from fastmtl.nn.task_linear import TaskLinear
 
 # What the gains of the levels beside the modalities' vectors start at.
-_GAIN = 0.1
+_GAIN = 0.3
 
 
 class HierarchicalGraphFusion(nn.Module):
@@ -45,7 +45,7 @@ class HierarchicalGraphFusion(nn.Module):
       others: then the edge weights hardly depend on the sample. Of independent standard normal
       features S is around 1/e, of equal ones 1.
     - `residual`: the result is [g_1 F_1, g_2 F_2, ..., V_1, ..., V_M], concatenation with the graph
-      beside it, with learned gains g_k that start at 0.1 (as Touvron et al. 2021, equation 6).
+      beside it, with learned gains g_k that start at 0.3 (Touvron et al. 2021, equation 6).
 
     Args:
         num_modalities: M.

@@ -73,6 +73,14 @@ def test_dropout_acts_in_training_alone() -> None:
     assert hgfn(x).equal(hgfn(x))
 
 
+def test_beside_the_levels_the_vectors_are_read_as_by_concatenation() -> None:
+    model = HGFN(FEATURES, 3, residual=True)
+    levels, vectors = model.shared.weight.detach().split([3 * 128, 3 * 128], 1)
+    for weights, read in ((vectors, 3 * 128), (levels, 6 * 128)):
+        assert float(weights.abs().max()) == pytest.approx(read**-0.5, rel=0.01)
+        assert float(weights.std()) == pytest.approx((3 * read) ** -0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("kind", ["hgfn", "cfc", "matf", "gfn"])
 def test_nothing_hands_on_what_dropout_takes_from_a_modality(kind: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "dropout": 0.5}
