@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmtl._checks import need_flag
+from fastmtl._checks import need_flag, need_number
 from fastmtl._deprecation import takes_old_arguments
 from fastmtl.balancing.cycle import CycleMeans
 from fastmtl.balancing.task_dynamic import TaskDynamicBalancing
@@ -26,15 +26,21 @@ class DynamicMultiTask(TaskDynamicBalancing):
     of all cycles pile up, and where one task's loss stays below another's, so that its factor stays
     above the other's, the ratio of their weights grows without bound.
 
+    A task whose loss goes to 0, as that of a few positives does once they are learnt by heart, has
+    a factor without bound, and the weights, whose sum is T, are then its alone. `factor_bound` b
+    takes min(max_k(avg L_k) / avg L_j, b) instead; the paper has none.
+
     A task that was never present, or whose loss was 0 throughout, keeps its weight. Call
     `end_cycle` after each epoch (fastmtl's trainer does), and train with `fastmtl.nn.FocalLoss`,
     the sample-level part. Arguments that are not named here are those of `TaskDynamicBalancing`.
 
     Args:
         cycle_reset: whether a cycle starts from equal weights, u_j = 1.
+        factor_bound: b, above 1; None for the equation as it stands.
 
     Raises:
-        TypeError or ValueError: for a `cycle_reset` that is no bool, and as TaskDynamicBalancing.
+        TypeError or ValueError: for a `cycle_reset` that is no bool, a `factor_bound` of at most 1,
+            and as TaskDynamicBalancing.
 
     Example:
         >>> from fastmtl.nn import SharedLinear
@@ -63,8 +69,12 @@ class DynamicMultiTask(TaskDynamicBalancing):
         initial: Tensor | None = None,
         scope: str | Sequence[nn.Module | str] = "layer",
         cycle_reset: bool = True,
+        factor_bound: float | None = None,
     ) -> None:
         self.cycle_reset = need_flag("cycle_reset", cycle_reset)
+        if factor_bound is not None:
+            need_number("factor_bound", factor_bound, above=1)
+        self.factor_bound = factor_bound
         super().__init__(
             model,
             positives,
@@ -85,6 +95,8 @@ class DynamicMultiTask(TaskDynamicBalancing):
         means, seen = self.cycle.finish()
         largest = torch.where(seen, means, 0).max()
         factors = largest / means
+        if self.factor_bound is not None:
+            factors = factors.clamp(max=self.factor_bound)
         self._set_weights(factors if self.cycle_reset else self.weights * factors, seen)
 
     def _register_state(self) -> None:

@@ -180,6 +180,9 @@ class TrainConfig:
     cycle_reset: bool = option(
         True, "Re-balance each cycle from equal weights, not from the last ones.", "Balancing"
     )
+    factor_bound: float | None = option(
+        2.0, "Bound of the factors that re-balance.", "Balancing", above=1, unset="no bound"
+    )
     hidden_size: int = option(128, "Width of the hidden layers.", "Model", minimum=1)
     attention_size: int = option(64, "Width of the attention over time.", "Model", minimum=1)
     num_layers: int | None = option(

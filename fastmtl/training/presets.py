@@ -21,6 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "monitor": "loss",
         "threshold": "half",
         "dropout": 0.0,
+        "factor_bound": None,
         "similarity_norm": False,
         "level_norm": False,
         "residual": False,

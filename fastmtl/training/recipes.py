@@ -230,7 +230,7 @@ BALANCERS: dict[str, Recipe[Balancer]] = {
     "imtll": _loss_only(IMTLL),
     "gradnorm": Recipe(_grad_norm, _NORMS, GradNorm),
     "tdb": _dynamic_recipe(TaskDynamicBalancing),
-    "dmtl": _dynamic_recipe(DynamicMultiTask, "cycle_reset"),
+    "dmtl": _dynamic_recipe(DynamicMultiTask, "cycle_reset", "factor_bound"),
     "mgda": _combining("mgda", MGDA, normalize=True),
     "pcgrad": _combining("pcgrad", PCGrad),
     "gradvac": _combining("gradvac", GradVac),

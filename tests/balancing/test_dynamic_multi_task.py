@@ -49,6 +49,25 @@ def test_rebalancing_by_the_average_losses_of_the_cycle(cycle_reset: bool) -> No
         assert_close(balancer.weights, T * expected / expected.sum())
 
 
+def test_a_loss_that_vanishes_takes_all_weights_unless_factors_are_bounded() -> None:
+    def largest(bound: float | None) -> float:
+        net = Net()
+        balancer = make(net, factor_bound=bound)
+        balancer.backward(net(batch()) * torch.tensor([1.0, 1e-6, 1.0, 1.0], dtype=F64))
+        balancer.end_cycle()
+        return float(balancer.weights.max())
+
+    assert largest(None) > 0.99 * T
+    # The others have a factor of at least 1.
+    assert largest(4.0) <= T * 4 / (4 + T - 1)
+
+
+@pytest.mark.parametrize(("bound", "error"), [(1, ValueError), ("4", TypeError)])
+def test_a_wrong_bound_is_named(bound: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^factor_bound: expected a "):
+        make(Net(), factor_bound=bound)
+
+
 def test_a_cycle_starts_from_equal_weighted_losses() -> None:
     net = Net()
     balancer = make(net)

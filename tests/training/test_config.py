@@ -57,6 +57,7 @@ from fastmtl.training.recipes import BALANCERS, LOSSES, MODELS, ONLY_FOR
         {"prior_bias": 1},
         {"threshold": "best"},
         {"cycle_reset": None},
+        {"factor_bound": 1},
     ],
 )
 def test_a_bad_option_is_named(options):
