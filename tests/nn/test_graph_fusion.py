@@ -224,3 +224,15 @@ def test_wrong_arguments() -> None:
         HierarchicalGraphFusion(3, 6, pair_kernel_size=2)
     with pytest.raises(ValueError, match=r"^max_level: expected at least 1"):
         HierarchicalGraphFusion(3, 6, max_level=0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_beside_the_vectors_the_levels_start_smaller_but_alive(count: int) -> None:
+    for seed in range(10):
+        torch.manual_seed(seed)
+        fusion = HierarchicalGraphFusion(count, 128, similarity_norm=True, residual=True)
+        vertices = vectors(64, count, 128)
+        *levels, beside = fusion(vertices).split([128] * count + [count * 128], 1)
+        for level in levels:
+            ratio = level.square().mean().sqrt() / beside.square().mean().sqrt()
+            assert 0.01 < ratio < 0.4
