@@ -75,11 +75,11 @@ def test_a_stopped_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
     whole = run_all(own, tmp_path / "whole", say=quiet)
     train_epoch, epochs = Steps.run, []
 
-    def stopping(self, epoch, *arguments):
+    def stopping(self, epoch, *arguments, **options):
         epochs.append(epoch)
         if len(epochs) == 3:
             raise Interrupted("SIGINT")
-        return train_epoch(self, epoch, *arguments)
+        return train_epoch(self, epoch, *arguments, **options)
 
     monkeypatch.setattr(Steps, "run", stopping)
     with pytest.raises(Interrupted):
