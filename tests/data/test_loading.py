@@ -86,7 +86,7 @@ def test_synthetic_specs() -> None:
         ("synthetic:disaster?signal=loud", "signal: expected a number, got 'loud'"),
         ("synthetic:disaster?clips", "options: expected name=value pairs"),
         ("synthetic:disaster?clips=1", "clips: expected at least 5, got 1"),
-        ("data.csv", "file: expected a name in .npz, .*got the ending '.csv'"),
+        ("data.txt", "file: expected a name in .npz, .*got the ending '.txt'"),
         ("data", "file: expected a name in .npz, .*got none"),
         ("gone.npz", "file: expected an existing file"),
         ("gone.h5", "file: expected an existing file"),
