@@ -42,6 +42,7 @@ COMMANDS = {
     "balancers": "balancers",
     "info": "show",
     "doctor": "show",
+    "demo": "demo",
 }
 # Typer brings its own click or uses an installed one; both derive BadParameter from this.
 _UsageError: Any = typer.BadParameter.__mro__[1]

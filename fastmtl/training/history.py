@@ -53,12 +53,13 @@ class EpochRecord:
         """Mean of the unweighted validation losses of the tasks."""
         return mean_present(self.val_loss)
 
-    def score(self, monitor: str) -> tuple[float, float]:
-        """How good the epoch is by one of `MONITORS`, the higher the better; by the loss where that
-        figure is equal, as mAP is at its end of 1, or where there is none.
+    def score(self, monitor: str) -> float:
+        """How good the epoch is by one of `MONITORS`, the higher the better.
+
+        A figure that no epoch can have, as mAP where validation has no positive, leaves the loss.
         """
         figure = None if monitor == "loss" else getattr(self, monitor)
-        return 0.0 if figure is None else float(figure), -self.total_val_loss
+        return -self.total_val_loss if figure is None else float(figure)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary that json can write."""

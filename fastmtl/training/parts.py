@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastmtl.data.lengths import Lengths, lengths_at
 from fastmtl.nn import SharedLinear, TaskFork
 from fastmtl.training.batches import Features
 
@@ -47,19 +48,17 @@ class InParts(nn.Module):
         self.model = model
         self.parts = parts
 
-    def forward(self, x: Features, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Features, lengths: Lengths = None) -> Tensor:
         """Logits (B, T)."""
         *parts, last = _split(x, lengths, self.parts)
         logits = [checkpoint(self.model, *part, use_reentrant=False) for part in parts]
         return torch.cat([*logits, self.model(*last)])
 
 
-def _split(
-    x: Features, lengths: Tensor | None, parts: int
-) -> Iterator[tuple[Features, Tensor | None]]:
+def _split(x: Features, lengths: Lengths, parts: int) -> Iterator[tuple[Features, Lengths]]:
     """Parts of samples that differ by one in size at most."""
     rows = len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
     for index in torch.arange(rows).tensor_split(min(parts, rows)):
         part = slice(int(index[0]), int(index[-1]) + 1)
         taken = x[part] if isinstance(x, Tensor) else {k: value[part] for k, value in x.items()}
-        yield taken, None if lengths is None else lengths[part]
+        yield taken, lengths_at(lengths, part)

@@ -38,14 +38,17 @@ class Progress:
         return self.history[self.best_epoch - 1].threshold if self.best_epoch else HALF
 
     def add(self, record: EpochRecord) -> bool:
-        """Append an epoch; True if it is the best so far."""
+        """Append an epoch; True if it is the best so far, between equal scores by the loss."""
         improved = not self.best_epoch or (
-            record.score(self.monitor) > self.history[self.best_epoch - 1].score(self.monitor)
+            self._rank(record) > self._rank(self.history[self.best_epoch - 1])
         )
         self.history.append(record)
         if improved:
             self.best_epoch = record.epoch
         return improved
+
+    def _rank(self, record: EpochRecord) -> tuple[float, float]:
+        return record.score(self.monitor), -record.total_val_loss
 
     def finished(self, epochs: int, patience: int) -> bool:
         """Whether all epochs are done, or `patience` of them passed without a better one."""
