@@ -31,6 +31,8 @@ from fastmtl.training.thresholds import THRESHOLDS
 LOGS = ("csv", "tensorboard")
 # OpenMP ends the process where the system cannot start as many as it was asked for.
 MOST_THREADS = 1024
+# Models or balancers that the help of an option names.
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,9 @@ def option_help(name: str) -> str:
     text = declared(TrainConfig)[name].option.help
     if name not in ONLY_FOR:
         return text
-    return f"{', '.join(ONLY_FOR[name][1])}: {text[0].lower()}{text[1:]}"
+    kind, users = ONLY_FOR[name]
+    who = ", ".join(users) if len(users) <= _MOST_NAMED else f"{len(users)} {kind}s"
+    return f"{who}: {text[0].lower()}{text[1:]}"
 
 
 def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
