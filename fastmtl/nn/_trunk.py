@@ -28,12 +28,12 @@ from fastmtl.nn import _ranks
 from fastmtl.nn._module import call
 from fastmtl.nn._uses import LayerUse, Uses, find_uses
 
-# Of gradients on their way there are about five at once: out of a layer and into it, beside it, and
-# what the products take.
-_ALIVE = 5
 # Takes gradients (t, M, O) of the output of a layer, or with None rows of gradients (t, P).
 Receive = Callable[[LayerUse | None, Tensor], None]
 
+# Of gradients on their way there are about five at once: out of a layer and into it, beside it, and
+# what the products take.
+_ALIVE = 5
 # Elements of these that are no reason to form groups.
 _SMALL = 1 << 22
 # Elements of the largest output that a group has: with fewer the time goes to the calls, and with
