@@ -27,10 +27,7 @@ $(STAMP): $(SOURCES)
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/fastmtl train --model mtmlan --balancer dmtl --data synthetic:disaster \
-	  --epochs 3 --hidden-size 64 --overwrite --out $(DEMO)/mtmlan
-	$(BIN)/fastmtl train --model hgfn --balancer dmtl --data synthetic:disaster-multimodal \
-	  --epochs 10 --batch-size 32 --lr 5e-4 --dropout 0.5 --overwrite --out $(DEMO)/hgfn
+	$(BIN)/fastmtl demo --out $(DEMO)
 
 # The suite compiles the Triton kernels. Running them takes Triton's interpreter where there is no
 # GPU, and that is on or off for a whole process: hence a second call. Triton is for Linux.
