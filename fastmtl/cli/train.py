@@ -181,9 +181,10 @@ def _description(trainer: Trainer) -> str:
     samples = ", ".join(f"{len(rows[split]):,} {split}" for split in ("train", "val", "test"))
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     device = f"{size} processes on {trainer.device.type}" if size > 1 else trainer.device
+    where = ", read from the file batch by batch" if trainer.batches.stored else ""
     return (
         f"{config.model}, {config.balancer}, {parameters:,} parameters, {device}; "
-        f"{config.data}: {len(trainer.label_names)} labels, samples: {samples}"
+        f"{config.data}: {len(trainer.label_names)} labels, samples: {samples}{where}"
     )
 
 

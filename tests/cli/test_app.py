@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import fastmtl
-from fastmtl.cli.app import COMMANDS, function_of
+from fastmtl.cli.app import COMMANDS, SPINS, function_of, main
 from tests.cli.cases import MODALITIES
 
 
@@ -74,3 +76,19 @@ def test_a_shell_completes(call, monkeypatch, typed, completed):
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
     code, out, err = call()
     assert (code, out.split(), err) == (0, completed, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_soon_sleep_unless_told_otherwise(monkeypatch, environment, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what main sets is taken back
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["fastmtl", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -199,7 +199,8 @@ def test_features_in_a_file_go_through_every_command(call, tmp_path):
         run, out = tmp_path / memory, tmp_path / f"{memory}.csv"
         data = ["--data", tmp_path, "--memory", memory]
         small = ["--epochs", 1, "--hidden-size", 4, "--attention-size", 3]
-        assert call("train", *data, "--out", run, *small, *CPU)[0] == 0
+        code, told, _ = call("train", *data, "--out", run, *small, *CPU)
+        assert (code, "read from the file" in told) == (0, memory == "stream")
         code, figures, _ = call("evaluate", run, *data, "--json", *CPU)
         assert code == 0
         assert call("predict", run, *data, "--out", out, *CPU)[0] == 0
