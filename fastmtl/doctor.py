@@ -45,7 +45,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at every part of the installation.
 
-    Example:
+    Examples:
         >>> [finding.name for finding in examine()][:3]
         ['CPU kernels', 'GPU', 'threads']
     """

@@ -16,7 +16,7 @@ from fastmtl.backends import native
 def versions() -> dict[str, str]:
     """Versions and devices of this machine, by what they are called.
 
-    Example:
+    Examples:
         >>> list(versions())[:3]
         ['fastmtl', 'Python', 'PyTorch']
     """

@@ -210,7 +210,7 @@ def mean_average_precision(scores: Array, y: Array) -> float:
 def grid(**values: tuple[Any, ...]) -> tuple[Setting, ...]:
     """Every combination of some arguments' values.
 
-    Example:
+    Examples:
         >>> grid(a=(1, 2), b=(3,))
         ({'a': 1, 'b': 3}, {'a': 2, 'b': 3})
     """

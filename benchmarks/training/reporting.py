@@ -17,7 +17,7 @@ METRICS = ("micro_f1", "hamming_loss", "map")
 def mean_and_deviation(values: list[float]) -> str:
     """The mean, with the deviation where there is more than one value.
 
-    Example:
+    Examples:
         >>> mean_and_deviation([0.5]), mean_and_deviation([0.5, 0.7])
         ('0.5000', '0.6000 ± 0.1414')
     """

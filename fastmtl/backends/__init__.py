@@ -64,7 +64,7 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: for an unknown name.
         RuntimeError: with the reason, for a backend that is not available.
 
-    Example:
+    Examples:
         >>> import torch, fastmtl
         >>> with fastmtl.use_backend("reference"):
         ...     loss = fastmtl.ops.focal_loss(torch.zeros(4, 2), torch.ones(4, 2))

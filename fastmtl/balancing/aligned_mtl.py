@@ -27,7 +27,7 @@ class AlignedMTL(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = AlignedMTL(fork)

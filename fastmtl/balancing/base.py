@@ -32,7 +32,7 @@ class Balancer(nn.Module):
     Raises:
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Halves(Balancer):
         ...     def _prepare(self, values, present):

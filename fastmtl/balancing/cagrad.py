@@ -44,7 +44,7 @@ class CAGrad(GramianMethod):
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a c out of
             range.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = CAGrad(fork, c=0.5)

@@ -16,7 +16,7 @@ class ConFIG(GramianMethod):
 
         d = (sum_j <g_j, v>) v,    v = U^+ 1 / ||U^+ 1||,    rows u_j = g_j / ||g_j|| of U
 
-    U^+ 1 = U^T K^+ 1 with K_ij = <u_i, u_j>, so the Gramian is all it takes. What the weights sum
+    U^+ 1 = U^T K^+ 1 with K_ij = `<u_i, u_j>`, so the Gramian is all it takes. What the weights sum
     to varies, and they can be negative; absent tasks do not count. Two opposite gradients have
     d = 0.
 
@@ -27,7 +27,7 @@ class ConFIG(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = ConFIG(fork)

@@ -39,7 +39,7 @@ class DBMTL(GramianMethod):
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a momentum out
             of range.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = DBMTL(fork)

@@ -25,7 +25,7 @@ class DualProj(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)

@@ -29,7 +29,7 @@ class DynamicWeightAverage(Balancer):
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or a temperature
             that is no number above 0.
 
-    Example:
+    Examples:
         >>> balancer = DynamicWeightAverage(num_tasks=2)
         >>> for falling in (4.0, 2.0):
         ...     _ = balancer.backward(torch.tensor([falling, 1.0], requires_grad=True))

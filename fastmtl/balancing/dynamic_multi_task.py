@@ -42,7 +42,7 @@ class DynamicMultiTask(TaskDynamicBalancing):
         TypeError or ValueError: for a `cycle_reset` that is no bool, a `factor_bound` of at most 1,
             and as TaskDynamicBalancing.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import SharedLinear
         >>> shared = SharedLinear(4, 3, num_tasks=2)
         >>> balancer = DynamicMultiTask(shared, positives=[20, 300], samples=1000)

@@ -16,7 +16,7 @@ class Equal(Balancer):
     Raises:
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> losses = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> Equal(num_tasks=2).backward(losses)

@@ -35,7 +35,7 @@ class FairGrad(GramianMethod):
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or an alpha that is
             no number above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)

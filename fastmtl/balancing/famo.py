@@ -48,7 +48,7 @@ class FAMO(Balancer):
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or numbers out of
             range.
 
-    Example:
+    Examples:
         >>> balancer = FAMO(num_tasks=2)
         >>> for fast in (1.0, 0.5):
         ...     _ = balancer.backward(torch.tensor([fast, 1.0], requires_grad=True))

@@ -34,7 +34,7 @@ class GeometricMean(Balancer):
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or a momentum out
             of range.
 
-    Example:
+    Examples:
         >>> balancer = GeometricMean(num_tasks=2)
         >>> losses = torch.tensor([1.0, 4.0], requires_grad=True)
         >>> balancer.backward(losses)

@@ -59,7 +59,7 @@ class GradNorm(GradientBalancer[GradientTarget]):
         TypeError or ValueError: for a model without such a place, one whose gradients a
             GramianBalancer combines, or numbers out of range.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import SharedLinear
         >>> shared = SharedLinear(4, 3, num_tasks=2)
         >>> balancer = GradNorm(shared, alpha=0.0)

@@ -37,7 +37,7 @@ class GradVac(GramianMethod):
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or a beta out of
             range.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = GradVac(fork)

@@ -27,7 +27,7 @@ class Place(TypedDict, total=False):
 class GramianBalancer(GradientBalancer[ForkTarget]):
     """Combines the tasks' gradients by any function of their Gramian, in the one backward pass.
 
-    At the shared layer, S_ij = <dL_i/dW, dL_j/dW> (at a TaskFork, of dL/dz) gives the weights
+    At the shared layer, S_ij = `<dL_i/dW, dL_j/dW>` (at a TaskFork, of dL/dz) gives the weights
 
         c = weighting(S),    gradient sent on = sum_j c_j dL_j/dy
 
@@ -59,7 +59,7 @@ class GramianBalancer(GradientBalancer[ForkTarget]):
             looks at, a weighting that cannot be called, or one of TorchJD's that needs more than
             the Gramian.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import SharedLinear
         >>> layer = SharedLinear(4, 3, num_tasks=2)
         >>> inverse_norms = lambda gramian: gramian.diagonal().rsqrt()

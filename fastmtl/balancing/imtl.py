@@ -30,7 +30,7 @@ class IMTL(IMTLG):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = IMTL(fork)

@@ -15,7 +15,7 @@ class IMTLG(GramianMethod):
 
         d = sum_j c_j g_j,    <d, u_j> the same for all j,    sum_j c_j = 1,    u_j = g_j / ||g_j||
 
-    With K_ij = <u_i, u_j> that is c_j = z_j / ||g_j||, K z = 1, scaled to sum 1. Weights can be
+    With K_ij = `<u_i, u_j>` that is c_j = z_j / ||g_j||, K z = 1, scaled to sum 1. Weights can be
     negative, and where the sum before scaling is, which obtuse gradients of very different norms
     can bring about, the step along -d makes all losses rise: so the equation has it. Of dependent
     gradients' weights, those that spread most evenly are taken. Absent tasks do not count.
@@ -27,7 +27,7 @@ class IMTLG(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = IMTLG(fork)

@@ -27,7 +27,7 @@ class IMTLL(Balancer):
     Raises:
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
 
-    Example:
+    Examples:
         >>> balancer = IMTLL(num_tasks=2)
         >>> losses = torch.tensor([1.0, 3.0], requires_grad=True)
         >>> balancer.backward(losses)

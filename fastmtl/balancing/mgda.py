@@ -42,7 +42,7 @@ class MGDA(GramianBalancer):
         TypeError or ValueError: for a model without a SharedLinear or TaskFork, or `iterations`
             that are no int of at least 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)

@@ -29,7 +29,7 @@ class NashMTL(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)

@@ -28,7 +28,7 @@ class PCGrad(GramianMethod):
     Raises:
         TypeError or ValueError: for a model without a SharedLinear or TaskFork.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import TaskFork
         >>> fork = TaskFork(num_tasks=2)
         >>> balancer = PCGrad(fork)

@@ -26,7 +26,7 @@ class RandomLossWeighting(Balancer):
     Raises:
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1.
 
-    Example:
+    Examples:
         >>> _ = torch.manual_seed(0)
         >>> balancer = RandomLossWeighting(num_tasks=3)
         >>> _ = balancer.backward(torch.ones(3, requires_grad=True))

@@ -38,7 +38,7 @@ class STCH(Balancer):
         TypeError or ValueError: for a `num_tasks` or `warmup` that is no int of at least 1, or
             numbers out of range.
 
-    Example:
+    Examples:
         >>> balancer = STCH(num_tasks=2, warmup=1, momentum=0.0)
         >>> for losses in ([1.0, 4.0], [1.0, 2.0]):
         ...     _ = balancer.backward(torch.tensor(losses, requires_grad=True))

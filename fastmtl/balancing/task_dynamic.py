@@ -43,7 +43,7 @@ class TaskDynamicBalancing(GradNorm):
         TypeError or ValueError: for positives outside [0, samples] or not one for each task, and
             as GradNorm.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import FocalLoss, SharedLinear, TaskLinear
         >>> shared, heads = SharedLinear(4, 3, num_tasks=2), TaskLinear(3, 1, num_tasks=2)
         >>> balancer = TaskDynamicBalancing(shared, positives=[20, 300], samples=1000)

@@ -33,7 +33,7 @@ class UncertaintyWeighting(Balancer):
         TypeError or ValueError: for a `num_tasks` that is no int of at least 1, or a `regression`
             that is not T values True or False.
 
-    Example:
+    Examples:
         >>> balancer = UncertaintyWeighting(num_tasks=2)
         >>> losses = torch.tensor([1.0, 3.0], requires_grad=True)
         >>> balancer.backward(losses)

@@ -26,7 +26,7 @@ class Budget:
         source: what the data is called in messages.
         path: the file that it is read from, if any.
 
-    Example:
+    Examples:
         >>> Budget("synthetic:disaster").take("clips", 10**18)
         Traceback (most recent call last):
             ...

@@ -135,7 +135,7 @@ def check_strings(source: str, field: str, value: Any) -> list[str]:
 def repeated(names: Iterable[str]) -> str | None:
     """The first name that was there before, None if all differ.
 
-    Example:
+    Examples:
         >>> repeated(["sea", "sky", "sea"])
         'sea'
     """

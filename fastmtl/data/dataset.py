@@ -83,7 +83,7 @@ class MultiTaskData:
         Raises:
             DataError: for arrays that cannot be used.
 
-        Example:
+        Examples:
             >>> data = MultiTaskData.from_arrays(torch.randn(10, 4), [[0, 1], [1, 0]] * 5)
             >>> data.num_tasks, [len(data.indices(s)) for s in ("train", "val", "test")]
             (2, [6, 2, 2])
@@ -170,7 +170,7 @@ class MultiTaskData:
         Raises:
             ValueError: for another name.
 
-        Example:
+        Examples:
             >>> data = MultiTaskData.from_arrays(torch.eye(3), torch.eye(3), split=["test", "train",
             ...     "val"], for_training=False)
             >>> data.indices("test")
@@ -186,7 +186,7 @@ class MultiTaskData:
         Args:
             rows: the name of a split, or indices, whose order is kept.
 
-        Example:
+        Examples:
             >>> from fastmtl.data import synthetic
             >>> len(synthetic.disaster(50, 4, 8).subset("train"))
             30
@@ -209,7 +209,7 @@ class MultiTaskData:
         Args:
             split: "train", "val" or "test".
 
-        Example:
+        Examples:
             >>> from fastmtl.data import synthetic
             >>> synthetic.disaster(154, 4, 8).positives("train").shape
             torch.Size([7])
@@ -229,7 +229,7 @@ class MultiTaskData:
         Raises:
             DataError: if a name or a column is not there.
 
-        Example:
+        Examples:
             >>> data = MultiTaskData.from_arrays(torch.randn(10, 5), torch.eye(2).repeat(5, 1))
             >>> data.with_modalities({"text": slice(0, 3), "audio": [3, 4]}).modalities
             {'text': (3,), 'audio': (2,)}
@@ -279,7 +279,7 @@ def _rows(values: Values, rows: Tensor) -> Values:
 def default_label_names(count: int) -> list[str]:
     """What tasks without names are called.
 
-    Example:
+    Examples:
         >>> default_label_names(2)
         ['task_0', 'task_1']
     """

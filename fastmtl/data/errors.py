@@ -9,7 +9,7 @@ class DataError(ValueError):
     Every loader raises it, and nothing else, for a file it cannot read or believe, so a program
     can print `str(error)` and stop.
 
-    Example:
+    Examples:
         >>> import fastmtl
         >>> try:
         ...     fastmtl.data.load("nowhere.npz")

@@ -46,7 +46,7 @@ def load_hdf5(
     Raises:
         DataError: for a file that cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile, h5py
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with h5py.File(folder + "/toy.h5", "w") as file:

@@ -64,7 +64,7 @@ def load(
     Raises:
         DataError: for a file or set that cannot be used, and nothing else.
 
-    Example:
+    Examples:
         >>> load("synthetic:disaster?clips=100&frames=5&features=8")
         MultiTaskData('synthetic:disaster', {'x': (5, 8)}, 7 tasks, 60 train, 20 val, 20 test)
     """

@@ -88,7 +88,7 @@ def load_npy(
     Raises:
         DataError: for files that cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(folder + "/x.npy", np.ones((10, 3), np.float16))

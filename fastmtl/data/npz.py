@@ -47,7 +47,7 @@ def load_npz(
     Raises:
         DataError: for an archive that cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(folder + "/toy.npz", x=np.ones((10, 3)), y=np.eye(2)[[0, 1] * 5])

@@ -55,7 +55,7 @@ def from_samples(
     Raises:
         DataError: for samples that cannot be used.
 
-    Example:
+    Examples:
         >>> from torch.utils.data import TensorDataset
         >>> import torch
         >>> from_samples(TensorDataset(torch.randn(10, 4), torch.eye(2).repeat(5, 1)))

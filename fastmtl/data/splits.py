@@ -31,7 +31,7 @@ def partition(groups: IntArray, shares: Sequence[float], seed: int) -> IntArray:
         TypeError: for a seed that is no integer.
         ValueError: for a negative seed.
 
-    Example:
+    Examples:
         >>> parts = partition(np.arange(10), [0.2, 0.2], seed=0)
         >>> np.bincount(parts).tolist()
         [2, 2, 6]

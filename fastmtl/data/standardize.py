@@ -25,7 +25,7 @@ class Standardizer:
     z = (x - mean) / scale for each feature of each modality, over rows and valid steps. `scale` is
     the population standard deviation, and 1 for a feature that is constant. Sums are float64.
 
-    Example:
+    Examples:
         >>> from fastmtl.data import synthetic
         >>> data = synthetic.disaster(100, 5, 8)
         >>> standardizer = Standardizer().fit(data)

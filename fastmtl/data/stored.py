@@ -29,7 +29,7 @@ class StoredFeatures:
         rows: the array in the file.
         lengths: (N,), the valid steps of each sequence; None if all are.
 
-    Example:
+    Examples:
         >>> import tempfile, fastmtl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(folder + "/x.npy", np.arange(20, dtype=np.int8).reshape(10, 2))

@@ -85,7 +85,7 @@ def disaster(
     Raises:
         DataError: for an argument out of range.
 
-    Example:
+    Examples:
         >>> data = disaster(clips=154, frames=8, features=16)
         >>> data.x.shape, data.y.sum(0).int().tolist()
         (torch.Size([154, 8, 16]), [15, 34, 97, 27, 37, 31, 81])
@@ -155,7 +155,7 @@ def disaster_multimodal(
     Raises:
         DataError: for an argument out of range.
 
-    Example:
+    Examples:
         >>> disaster_multimodal(clips=154, frames=8).modalities
         {'text': (100,), 'audio': (73,), 'video': (8, 128)}
     """

@@ -40,7 +40,7 @@ def load_table(
     Raises:
         DataError: for a file that cannot be used, and for a `.parquet` without pyarrow.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     text = "red,blue,y_sea\\n" + "0.1,.9,1\\n.5,.2,0\\n" * 5

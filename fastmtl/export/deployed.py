@@ -29,7 +29,7 @@ class Deployed(nn.Module):
         - lengths: (B,), int64, from 1 to L.
         - Output: probabilities (B, T).
 
-    Example:
+    Examples:
         >>> deployed = Deployed(Predictor.load("runs/disaster"))  # doctest: +SKIP
         >>> deployed(torch.randn(8, 40, 128), torch.full((8,), 40)).shape  # doctest: +SKIP
         torch.Size([8, 7])

@@ -52,7 +52,7 @@ def export(
         RuntimeError: if the file's probabilities are not the model's.
         OSError: if the file cannot be written.
 
-    Example:
+    Examples:
         >>> export(Predictor.load("runs/disaster"), "disaster.onnx")["inputs"]  # doctest: +SKIP
         ['x', 'lengths']
     """

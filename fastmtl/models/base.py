@@ -36,7 +36,7 @@ class MultiTaskModel(Layer):
         It has the same forward, outputs and gradients, and trains on its own; use it to check this
         model or to compare speeds. `fastmtl.models.paired_parameters` pairs the parameters.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from fastmtl.models import MTMLAN
             >>> model, x = MTMLAN(in_features=4, num_tasks=2, hidden_size=3), torch.randn(5, 6, 4)

@@ -51,7 +51,7 @@ class BPMLL(FeedforwardEstimator):
 
     After `fit`: `network_`, `threshold_` (T + 1,) of w and b, `epochs_` trained.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from fastmtl.models import BPMLL
         >>> X = np.linspace(-1, 1, 40)[:, None]
@@ -138,7 +138,7 @@ def pairwise_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
     The double sum over pairs factorises, so it costs 2 T exponentials a sample.
 
-    Example:
+    Examples:
         >>> import torch
         >>> pairwise_loss(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
         tensor(1.)
@@ -155,7 +155,7 @@ def best_thresholds(outputs: Tensor, targets: Tensor) -> Tensor:
     It minimises |{k in Y: c_k <= t}| + |{l not in Y: c_l > t}| over t in [-1, 1]; where the
     minimum is an interval, the middle of the lowest such interval.
 
-    Example:
+    Examples:
         >>> import torch
         >>> best_thresholds(torch.tensor([[0.5, -0.5, -0.9]]), torch.tensor([[1.0, 0.0, 0.0]]))
         tensor([0.])

@@ -44,7 +44,7 @@ class CMLC(MultiTaskModel):
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
             [0, 1), or another input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.models import CMLC
         >>> CMLC(in_features=16, num_tasks=3, hidden_size=8)(torch.randn(5, 10, 16)).shape

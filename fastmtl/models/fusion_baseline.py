@@ -36,7 +36,7 @@ class FusionBaseline(FusionModel):
     Raises:
         ValueError: for another fusion, and as `HGFN`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.models import FusionBaseline
         >>> model = FusionBaseline({"text": 100, "video": 16}, num_tasks=3, fusion="gfn")

@@ -19,7 +19,7 @@ _SLOPE = 0.2
 class ConcatFusion(nn.Module):
     """CFC: the vectors (B, M, D) one after the other, (B, M * D).
 
-    Example:
+    Examples:
         >>> import torch
         >>> ConcatFusion(num_modalities=3, features=16)(torch.randn(4, 3, 16)).shape
         torch.Size([4, 48])
@@ -55,7 +55,7 @@ class TensorFusion(nn.Module):
 
     and the result is F_1, ..., F_M concatenated, (B, M * D). The order of the modalities matters.
 
-    Example:
+    Examples:
         >>> import torch
         >>> TensorFusion(num_modalities=3, features=16)(torch.randn(4, 3, 16)).shape
         torch.Size([4, 48])
@@ -108,7 +108,7 @@ class GraphFusion(nn.Module):
 
     The result is F_1, F_2, ... concatenated, (B, levels * D).
 
-    Example:
+    Examples:
         >>> import torch
         >>> GraphFusion(num_modalities=3, features=16)(torch.randn(4, 3, 16)).shape
         torch.Size([4, 48])

@@ -54,7 +54,7 @@ class HGFN(FusionModel):
         TypeError or ValueError: for sizes that are no ints of at least 1, names that are no
             modality, a `dropout` outside [0, 1), or another input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.models import HGFN
         >>> model = HGFN({"text": 100, "video": 16}, num_tasks=3, sequence_modalities=["video"])

@@ -49,7 +49,7 @@ class MLKNN(MultiLabelEstimator):
 
     After `fit`: `prior_` (T,), P(H_1), and `likelihood_` (2, k + 1, T), P(E_j | H_b).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from fastmtl.models import MLKNN
         >>> X = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]])

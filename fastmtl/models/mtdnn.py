@@ -69,7 +69,7 @@ class MTDNN(FeedforwardEstimator):
 
     After `fit`: `network_`, whose outputs are (N, 2 T), `rbms_`, `epochs_` tuned.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from fastmtl.models import MTDNN
         >>> X = np.linspace(-1, 1, 60)[:, None]

@@ -50,7 +50,7 @@ class MTMLAN(MultiTaskModel):
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
             [0, 1), or another input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.models import MTMLAN
         >>> model = MTMLAN(in_features=16, num_tasks=3, hidden_size=8, attention_size=4)

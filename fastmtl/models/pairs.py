@@ -17,7 +17,7 @@ class ParameterPair(NamedTuple):
         part: an index into it.
         twin: of the shape of `parameter[part]`.
 
-    Example:
+    Examples:
         >>> from fastmtl.models import MTMLAN, paired_parameters
         >>> model = MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
         >>> pair = paired_parameters(model, model.to_torch())[0]

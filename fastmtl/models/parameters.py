@@ -23,7 +23,7 @@ def paired_parameters(model: MultiTaskModel, twin: nn.Module) -> list[ParameterP
         TypeError: for the twin of another kind of model.
         ValueError: for that of a model of other sizes.
 
-    Example:
+    Examples:
         >>> from fastmtl.models import MTMLAN, paired_parameters
         >>> model = MTMLAN(in_features=4, num_tasks=2, hidden_size=3)
         >>> pairs = paired_parameters(model, model.to_torch())

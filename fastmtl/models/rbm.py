@@ -13,7 +13,7 @@ class RBM:
     sigmoid(W^T h + a), or with `gaussian` real, v | h ~ N(W^T h + a, 1): standardise such data.
     `weight` (H, V) is drawn from N(0, 0.01^2), the biases start at 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> rbm = RBM(visible=4, hidden=3, gaussian=True)
         >>> rbm.step(torch.randn(10, 4), lr=0.01, momentum=0.5)

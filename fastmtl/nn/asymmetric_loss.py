@@ -30,7 +30,7 @@ class AsymmetricLoss(MultilabelLoss):
     Raises:
         TypeError or ValueError: as `MultilabelLoss`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import AsymmetricLoss
         >>> loss = AsymmetricLoss()

@@ -42,7 +42,7 @@ class DynamicAttentionUnit(Layer):
         TypeError or ValueError: for sizes that are no ints of at least 1, an even `kernel_size`,
             which could not keep the size, or vertices of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import DynamicAttentionUnit
         >>> DynamicAttentionUnit(num_vertices=3)(torch.randn(4, 3, 16)).shape

@@ -38,7 +38,7 @@ class DistributionBalancedLoss(MultilabelLoss):
     Raises:
         TypeError or ValueError: as `MultilabelLoss`, `log_odds` and `rebalanced_weights`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import DistributionBalancedLoss
         >>> loss = DistributionBalancedLoss(torch.tensor([10, 990]), 1000)

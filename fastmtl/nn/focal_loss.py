@@ -33,7 +33,7 @@ class FocalLoss(nn.Module):
         TypeError or ValueError: for a `gamma` that is no number >= 0, a `pos_weight` that is no
             (T,) tensor; in a call, what the op raises.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import FocalLoss
         >>> loss = FocalLoss(gamma=2.0)

@@ -20,7 +20,7 @@ class FusionLevel:
         edges: pairs of vertices.
         members: for each edge, a set of modalities.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import FusionLevel, fusion_levels
         >>> fusion_levels(2) == (FusionLevel(edges=((0, 1),), members=(frozenset({0, 1}),)),)
         True
@@ -44,7 +44,7 @@ def fusion_levels(num_modalities: int, max_level: int = 3) -> tuple[FusionLevel,
     Raises:
         TypeError or ValueError: for what is no int of at least 1.
 
-    Example:
+    Examples:
         >>> from fastmtl.nn import fusion_levels
         >>> bimodal, trimodal = fusion_levels(3)
         >>> bimodal.edges

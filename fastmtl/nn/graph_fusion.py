@@ -74,7 +74,7 @@ class HierarchicalGraphFusion(nn.Module):
         TypeError or ValueError: for sizes that are no ints of at least 1, an even width,
             theta <= 0, or vertices of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import HierarchicalGraphFusion
         >>> fusion = HierarchicalGraphFusion(num_modalities=3, features=16)

@@ -38,7 +38,7 @@ class GroupedFocalLoss(nn.Module):
             `weight` that is no (sum C,) tensor, an `ignore_index` that is no int, logits that are
             not (N, sum C); in a call, what the op raises.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import GroupedFocalLoss
         >>> loss = GroupedFocalLoss([3, 2])

@@ -38,7 +38,7 @@ def class_balanced_weights(
         TypeError or ValueError: for a `positives` that is no (T,) tensor, a `samples` below 1, a
             `beta` outside [0, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import MultilabelLoss, class_balanced_weights
         >>> pos, neg = class_balanced_weights(torch.tensor([50, 500]), 1000)
@@ -72,7 +72,7 @@ def log_odds(positives: Tensor, samples: int) -> Tensor:  # (T,) -> (T,)
     Raises:
         TypeError or ValueError: for a `positives` that is no (T,) tensor, a `samples` below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import log_odds
         >>> log_odds(torch.tensor([50, 500]), 1000)
@@ -112,7 +112,7 @@ def rebalanced_weights(
     Raises:
         TypeError or ValueError: for arguments of other types, shapes or devices.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import rebalanced_weights
         >>> rebalanced_weights(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([10, 990]))

@@ -52,7 +52,7 @@ class MultilabelLoss(nn.Module):
         TypeError or ValueError: for an option that is no number of its range, or no (T,) tensor; in
             a call, what the op raises.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import MultilabelLoss
         >>> loss = MultilabelLoss(gamma_pos=2.0, gamma_neg=2.0, pos_weight=0.25, neg_weight=0.75)

@@ -28,7 +28,7 @@ class SharedLinear(Fork):
     In the one backward pass the layer sees the gradient d_j of every task and sends one
     combination on: d = sum_j d_j, exactly as torch.nn.Linear would. With `watch` set it also gives,
     after the pass, the norms ||d_j^T x|| (`task_grad_norms`) or inner products
-    <d_i^T x, d_j^T x> (`task_grad_gramian`) of dL_j/dW; a layer used several times in one forward
+    `<d_i^T x, d_j^T x>` (`task_grad_gramian`) of dL_j/dW; a layer used several times in one forward
     pass gives those of the whole dL_j/dW. With `weighting` set the combination is
     d = sum_j c_j d_j, c = weighting(Gramian). Nothing synchronises with the host.
 
@@ -56,7 +56,7 @@ class SharedLinear(Fork):
         TypeError or ValueError: for sizes that are no ints of at least 1, or an x whose last
             dimension is not I.
 
-    Example:
+    Examples:
         >>> layer = SharedLinear(4, 3, num_tasks=2)
         >>> layer.watch = "norms"
         >>> first, second = layer.views(torch.ones(5, 4))
@@ -154,7 +154,7 @@ class TaskFork(Fork):
         TypeError or ValueError: for what is no int of at least 1, or a z that is no floating-point
             tensor.
 
-    Example:
+    Examples:
         >>> fork = TaskFork(num_tasks=2)
         >>> fork.watch = "gramian"
         >>> z = torch.zeros(3, requires_grad=True)

@@ -39,7 +39,7 @@ class TaskAttention(nn.Module):
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, or another input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskAttention
         >>> attention = TaskAttention(16, 8, num_tasks=3)

@@ -56,7 +56,7 @@ class TaskGRU(Layer):
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
             [0, 1), flags that are no bool, or another input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskGRU
         >>> gru = TaskGRU(16, 8, num_tasks=3, bidirectional=True)
@@ -207,7 +207,7 @@ class TaskGRU(Layer):
             TypeError or ValueError: for another number of state dicts, or one with keys that are
                 missing, unexpected or of another shape, which the message names.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from fastmtl.nn import TaskGRU
             >>> modules = [torch.nn.GRU(16, 8) for _ in range(3)]

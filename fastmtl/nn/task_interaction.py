@@ -34,7 +34,7 @@ class TaskInteraction(Layer):
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, or another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskInteraction
         >>> TaskInteraction(16, num_tasks=3)(torch.randn(3, 20, 16)).shape

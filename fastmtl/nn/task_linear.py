@@ -35,7 +35,7 @@ class TaskLinear(Layer):
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, or another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.nn import TaskLinear
         >>> heads = TaskLinear(16, 1, num_tasks=7)

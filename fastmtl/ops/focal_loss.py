@@ -49,7 +49,7 @@ def focal_loss(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import focal_loss
         >>> logits = torch.tensor([[0.0, 2.0], [1.0, -3.0]])

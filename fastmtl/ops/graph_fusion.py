@@ -41,7 +41,7 @@ def fusion_edge_weights(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import fusion_edge_weights
         >>> vertices = torch.tensor([[[0.0, 4.0], [0.0, 4.0], [4.0, 0.0]]])
@@ -80,7 +80,7 @@ def graph_fusion(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import graph_fusion
         >>> fused, weights = graph_fusion(

@@ -55,7 +55,7 @@ def grouped_focal_loss(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import grouped_focal_loss
         >>> logits = torch.tensor([[2.0, 0.0, 1.0, 0.0, -1.0]])  # a pair, and a group of three

@@ -39,7 +39,7 @@ def least_norm_weights(gramian: Tensor, iterations: int | None = None) -> Tensor
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype or shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import least_norm_weights
         >>> least_norm_weights(torch.tensor([[1.0, 0.0], [0.0, 4.0]]))

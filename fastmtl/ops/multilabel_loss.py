@@ -76,7 +76,7 @@ def multilabel_loss(
         TypeError, ValueError: for arguments of the wrong type, dtype, shape, range or device. Of
             numbers in tensors the range is not checked; a power below 0 makes the loss NaN.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import multilabel_loss
         >>> logits = torch.tensor([[0.0, 2.0], [1.0, -3.0]])

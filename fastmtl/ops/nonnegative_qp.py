@@ -37,7 +37,7 @@ def nonnegative_qp(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import nonnegative_qp
         >>> nonnegative_qp(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[-1.0, 3.0]]))

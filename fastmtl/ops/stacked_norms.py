@@ -30,7 +30,7 @@ def stacked_norms(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import stacked_norms
         >>> stacked_norms([torch.ones(2, 3, 3), torch.tensor([[4.0], [0.0]])])

@@ -35,7 +35,7 @@ def task_grad_norms(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import task_grad_norms
         >>> x, d = torch.ones(4, 3), torch.stack([torch.ones(4, 2), torch.zeros(4, 2)])
@@ -51,7 +51,7 @@ def task_grad_gramian(
     inputs: Tensor,  # (N, I) or (T, N, I)
     grad_outputs: Tensor,  # (T, N, O)
 ) -> Tensor:
-    """<dL_i/dW, dL_j/dW> of every pair of tasks for the weight of a linear map y = x W^T.
+    """`<dL_i/dW, dL_j/dW>` of every pair of tasks for the weight of a linear map y = x W^T.
 
     The Gramian is symmetric, its diagonal is the squared norms:
 
@@ -71,7 +71,7 @@ def task_grad_gramian(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import task_grad_gramian
         >>> x, d = torch.ones(4, 3), torch.stack([torch.ones(4, 2), -torch.ones(4, 2)])

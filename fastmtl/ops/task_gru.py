@@ -62,7 +62,7 @@ def task_gru_layer(
     Raises:
         TypeError, ValueError: for arguments of the wrong type, dtype, shape or device.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from fastmtl.ops import task_gru_layer
         >>> tasks, directions, inputs, hidden = 3, 2, 8, 4

@@ -25,7 +25,7 @@ class Figure:
     def of(cls, values: Sequence[float | None]) -> Figure:
         """The figure of some runs' values.
 
-        Example:
+        Examples:
             >>> Figure.of([1.0, 3.0]), Figure.of([None, 2.0])
             (Figure(mean=2.0, deviation=1.4142135623730951), Figure(mean=2.0, deviation=None))
         """
@@ -117,7 +117,7 @@ def wilcoxon(values: Sequence[float | None], others: Sequence[float | None]) -> 
 
     None with fewer than two pairs, or without scipy.
 
-    Example:
+    Examples:
         >>> wilcoxon([0.5, 0.6], [0.5, 0.6])
         1.0
     """

@@ -121,7 +121,7 @@ def _fit(plan: Plan, run: Run) -> dict[str, Any]:
 def flat_features(data: MultiTaskData) -> Tensor:
     """All features of a sample in one row, (N, D): time steps and modalities one after the other.
 
-    Example:
+    Examples:
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
         >>> flat_features(data).shape
         torch.Size([40, 24])

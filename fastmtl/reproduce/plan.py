@@ -66,7 +66,7 @@ class Plan:
     Raises:
         ValueError: naming what does not fit.
 
-    Example:
+    Examples:
         >>> plan = Plan("mtmlan", data="synthetic:disaster", seeds=2, systems=["ewmtc"])
         >>> [run.name for run in plan.runs()]
         ['ewmtc/seed-0', 'ewmtc/seed-1']
@@ -190,7 +190,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: for a text without a name or a value.
 
-    Example:
+    Examples:
         >>> parse_options(["epochs=5", "monitor=map", "hidden_sizes=[64, 32]"])
         {'epochs': 5, 'monitor': 'map', 'hidden_sizes': [64, 32]}
     """

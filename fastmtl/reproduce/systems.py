@@ -20,7 +20,7 @@ class System:
         options: the fields of `fastmtl.training.TrainConfig` that define it.
         estimator: the name of a class in `fastmtl.models`, in place of options.
 
-    Example:
+    Examples:
         >>> from fastmtl.reproduce.systems import TABLES
         >>> system = TABLES["mtmlan"].system("ewmtc")
         >>> system.row, system.options["balancer"]

@@ -37,7 +37,7 @@ class Batches:
         data: the samples, in the model's layout (`arrange`).
         device: where the batches are wanted.
 
-    Example:
+    Examples:
         >>> import fastmtl
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
         >>> batches = Batches(data, torch.device("cpu"))

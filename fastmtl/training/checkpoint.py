@@ -43,7 +43,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     temporary file is removed, `path` stays as it was, and the OSError names `path`. A device or
     pipe is written to directly.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     write_atomic(Path(directory) / "a.txt", "whole")
@@ -100,7 +100,7 @@ def digest(tensors: Mapping[str, Tensor | StoredFeatures], text: str = "") -> st
 
     Features in a file have that of the tensor that they would be in memory.
 
-    Example:
+    Examples:
         >>> import torch
         >>> digest({"w": torch.ones(2)}) == digest({"w": -torch.ones(2)})
         False
@@ -150,7 +150,7 @@ def save_tensors(
 ) -> None:
     """Write named tensors, a JSON-able value and a checksum into one safetensors file, atomically.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     save_tensors(f"{directory}/a.safetensors", {"w": torch.ones(2)}, {"epoch": 3})
@@ -205,7 +205,7 @@ def _check(path: str | os.PathLike[str], stored: object, found: str) -> None:
 def with_prefix(prefix: str, tensors: Mapping[str, _Values]) -> dict[str, _Values]:
     """The tensors named `prefix.name`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> list(with_prefix("model", {"weight": torch.ones(1)}))
         ['model.weight']
@@ -216,7 +216,7 @@ def with_prefix(prefix: str, tensors: Mapping[str, _Values]) -> dict[str, _Value
 def take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under `prefix`, by their names without it: the inverse of `with_prefix`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> list(take_prefix("model", {"model.weight": torch.ones(1), "step": torch.ones(1)}))
         ['weight']

@@ -47,7 +47,7 @@ class TrainConfig:
     Raises:
         ValueError: for a value out of range, naming the option, what was expected and what came.
 
-    Example:
+    Examples:
         >>> config = TrainConfig(model="mtmlan", balancer="tdb", epochs=5)
         >>> TrainConfig.from_dict(config.to_dict()) == config
         True
@@ -256,7 +256,7 @@ class TrainConfig:
 def option_help(name: str) -> str:
     """What an option of `TrainConfig` does, in a line; it begins with who reads it if not all do.
 
-    Example:
+    Examples:
         >>> option_help("theta")
         'hgfn: offset of the similarity in the edge weights.'
     """
@@ -300,7 +300,7 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ValueError: for another name, and if this machine has no such device.
 
-    Example:
+    Examples:
         >>> resolve_device("cpu")
         device(type='cpu')
     """

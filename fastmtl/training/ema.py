@@ -22,7 +22,7 @@ class Ema:
         model: the model, as it is before the first step.
         decay: in [0, 1).
 
-    Example:
+    Examples:
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.zeros_(model.weight)
         >>> ema = Ema(model, 0.9)

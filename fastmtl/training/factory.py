@@ -24,7 +24,7 @@ def build_model(config: TrainConfig, data: MultiTaskData) -> nn.Module:
     Raises:
         ValueError: for sizes that do not fit each other.
 
-    Example:
+    Examples:
         >>> import fastmtl
         >>> from fastmtl.training import TrainConfig, arrange
         >>> config = TrainConfig(hidden_size=4, attention_size=3)
@@ -57,7 +57,7 @@ def build_balancer(config: TrainConfig, model: nn.Module, data: MultiTaskData) -
     Raises:
         ValueError: for a balancer that cannot work with the model.
 
-    Example:
+    Examples:
         >>> import fastmtl
         >>> from fastmtl.training import TrainConfig, arrange
         >>> config = TrainConfig(hidden_size=4, attention_size=3, balancer="tdb")

@@ -25,7 +25,7 @@ class EpochRecord:
     task without a label there. `weights` are the task weights of the epoch's last step, `threshold`
     that of the decisions.
 
-    Example:
+    Examples:
         >>> record = EpochRecord(1, 0.5, [0.6, 0.2], [0.5, None], [1.0, 1.0], 0.7, 0.2, 0.8)
         >>> record.total_train_loss, record.total_val_loss
         (0.4, 0.5)
@@ -74,7 +74,7 @@ class EpochRecord:
 def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> str:
     """The records as CSV, one row an epoch; a missing value is an empty field.
 
-    Example:
+    Examples:
         >>> record = EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)
         >>> print(history_csv([record], ["sea"]), end="")
         epoch,seconds,train_loss,val_loss,val_micro_f1,val_hamming_loss,val_map,train_loss/sea,val_loss/sea,weight/sea
@@ -99,7 +99,7 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
 def mean_present(values: Iterable[float | None]) -> float:
     """The mean of the values that are not None, NaN if there is none.
 
-    Example:
+    Examples:
         >>> mean_present([1.0, None, 3.0])
         2.0
     """
@@ -110,7 +110,7 @@ def mean_present(values: Iterable[float | None]) -> float:
 def or_none(values: Tensor, present: Tensor) -> list[float | None]:
     """The values (T,) of the tasks that are `present` (T,), None for the others.
 
-    Example:
+    Examples:
         >>> import torch
         >>> or_none(torch.tensor([0.5, 0.0]), torch.tensor([True, False]))
         [0.5, None]

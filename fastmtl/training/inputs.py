@@ -41,7 +41,7 @@ def load_data(
     Raises:
         DataError: for data that cannot be used.
 
-    Example:
+    Examples:
         >>> config = TrainConfig()
         >>> load_data(config, "synthetic:disaster?clips=40&frames=3&features=8").modalities
         {'x': (3, 8)}
@@ -72,7 +72,7 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
     Raises:
         DataError: for several modalities at a model that reads one.
 
-    Example:
+    Examples:
         >>> data = fastmtl.data.load("synthetic:disaster?clips=40&frames=3&features=8")
         >>> arrange(data, "hgfn").x["x"].shape
         torch.Size([40, 3, 8])

@@ -52,7 +52,7 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[DirectoryLock]:
         RunError: naming the process that holds the directory.
         OSError: if the directory cannot be written to.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as directory, locked(directory):
         ...     with locked(directory):

@@ -18,7 +18,7 @@ _COMPARISONS = 1 << 22
 def decide(probabilities: Tensor, threshold: float = HALF) -> Tensor:
     """The class decision of every probability: True above the threshold. Any shape, bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> decide(torch.tensor([0.2, 0.5, 0.7]))
         tensor([False, False,  True])
@@ -62,7 +62,7 @@ def multilabel_metrics(
         ValueError: for shapes that do not match, probabilities that are NaN or not in [0, 1], and
             targets that are neither 0, 1 nor NaN.
 
-    Example:
+    Examples:
         >>> import torch
         >>> p = torch.tensor([[0.9, 0.2], [0.4, 0.8]])
         >>> y = torch.tensor([[1.0, 0.0], [1.0, float("nan")]])
@@ -157,7 +157,7 @@ def ranking_metrics(
         ValueError: for probabilities that are NaN, which have no rank, and targets that are neither
             0, 1 nor NaN.
 
-    Example:
+    Examples:
         >>> import torch
         >>> p = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.3]])
         >>> y = torch.tensor([[1, 0, 1], [0, 1, 0]])

@@ -73,7 +73,7 @@ def learning_rate(
 def count_plateaus(scores: Iterable[float]) -> int:
     """How often `PLATEAU_EPOCHS` passed without a better one, by the score of every epoch so far.
 
-    Example:
+    Examples:
         >>> count_plateaus([0.1, 0.5, 0.4, 0.5, 0.3, 0.6, 0.6])
         1
     """

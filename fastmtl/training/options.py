@@ -115,7 +115,7 @@ def check_options(instance: Any) -> None:
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`.
 
-    Example:
+    Examples:
         >>> check_choice("split", "dev", ["train", "val"])
         Traceback (most recent call last):
             ...
@@ -127,7 +127,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 def check_count(name: str, value: object) -> None:
     """Raise ValueError unless `value` is an integer of at least 1.
 
-    Example:
+    Examples:
         >>> check_count("jobs", 0)
         Traceback (most recent call last):
             ...

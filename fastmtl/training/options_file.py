@@ -46,7 +46,7 @@ def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:
 def options_toml(config: TrainConfig) -> str:
     """All options in the order of their panels, each with its help; what is unset is commented out.
 
-    Example:
+    Examples:
         >>> text = options_toml(TrainConfig(lr=0.01))
         >>> print(next(line for line in text.splitlines() if line.startswith("lr =")))
         lr = 0.01  # Learning rate of AdamW.

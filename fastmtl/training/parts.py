@@ -29,7 +29,7 @@ class InParts(nn.Module):
         ValueError: for more than one part of a model whose shared layer combines the tasks'
             gradients, as it needs those of all samples together.
 
-    Example:
+    Examples:
         >>> class Sum(nn.Linear):
         ...     def forward(self, x, lengths=None):
         ...         return super().forward(x)

@@ -48,7 +48,7 @@ def plot_losses(
     Raises:
         ValueError: if there is no record.
 
-    Example:
+    Examples:
         >>> records = [EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)]
         >>> plot_losses(records, ["sea"], best_epoch=1)[1:4]
         b'PNG'
@@ -114,7 +114,7 @@ def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> 
     Raises:
         ValueError: if there is no record.
 
-    Example:
+    Examples:
         >>> records = [EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)]
         >>> plot_weights(records, ["sea"])[1:4]
         b'PNG'

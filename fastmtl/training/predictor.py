@@ -40,7 +40,7 @@ class Predictor:
         device: where it computes.
         threshold: of its decisions.
 
-    Example:
+    Examples:
         >>> predictor = Predictor.load("runs/disaster")  # doctest: +SKIP
         >>> data = load_data(predictor.config, "new.npz", for_training=False)  # doctest: +SKIP
         >>> predictor.probabilities(data)  # doctest: +SKIP
@@ -176,7 +176,7 @@ def predictions_csv(
 ) -> str:
     """CSV of one line a sample: its index in the data, T probabilities, T decisions.
 
-    Example:
+    Examples:
         >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
         index,probability/sea,probability/sun,decision/sea,decision/sun
         3,0.25,0.75,0,1
@@ -200,7 +200,7 @@ def predictions_json(
 ) -> str:
     """The same as JSON: a list of an object a sample, with an object by label for each kind.
 
-    Example:
+    Examples:
         >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
         [
         {"index": 3, "probability": {"sea": 0.25, "sun": 0.75}, "decision": {"sea": 0, "sun": 1}}

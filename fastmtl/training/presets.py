@@ -38,7 +38,7 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: for another name.
 
-    Example:
+    Examples:
         >>> from fastmtl.training import TrainConfig, preset
         >>> config = TrainConfig(**{**preset("paper"), "model": "hgfn"})
         >>> config.monitor, config.residual

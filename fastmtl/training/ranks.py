@@ -209,7 +209,7 @@ def joined() -> Iterator[Ranks]:
         ValueError: for a WORLD_SIZE that is no number.
         LostProcess: if the others cannot be reached.
 
-    Example:
+    Examples:
         >>> with joined() as ranks:
         ...     ranks.size
         1

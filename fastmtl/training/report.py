@@ -50,7 +50,7 @@ class Reporter:
 class LineReporter(Reporter):
     """One line an epoch, for logs.
 
-    Example:
+    Examples:
         >>> reporter = LineReporter(Console(width=100))
         >>> reporter.epoch_started(1, 10, batches=5)
         >>> reporter.epoch_ended(EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8), 1)
@@ -157,7 +157,7 @@ def _labels_table(figures: Mapping[str, Any], split: str) -> Table:
 def shown(value: float | None, digits: int = 4) -> str:
     """A figure as text; "-" where there is none.
 
-    Example:
+    Examples:
         >>> shown(0.25), shown(None)
         ('0.2500', '-')
     """

@@ -15,7 +15,7 @@ def shuffled(indices: Tensor, seed: int, epoch: int) -> Tensor:
 
     So an epoch that is begun again after an interruption is the same epoch.
 
-    Example:
+    Examples:
         >>> shuffled(torch.arange(4), seed=0, epoch=1).sort().values
         tensor([0, 1, 2, 3])
     """
@@ -26,7 +26,7 @@ def shuffled(indices: Tensor, seed: int, epoch: int) -> Tensor:
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     """A 64-bit seed that differs for every seed, epoch and rank of a process.
 
-    Example:
+    Examples:
         >>> epoch_seed(0, 1) == epoch_seed(1, 0)
         False
     """
@@ -40,7 +40,7 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Random numbers on the CPU and `device` from `seed` inside the block, the caller's after it.
 
-    Example:
+    Examples:
         >>> with seeded(0, torch.device("cpu")):
         ...     first = torch.rand(1)
         >>> with seeded(0, torch.device("cpu")):
@@ -56,7 +56,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def threads(count: int | None) -> Iterator[None]:
     """`count` CPU threads inside the block (None: as many as before), the caller's after it.
 
-    Example:
+    Examples:
         >>> with threads(1):
         ...     torch.get_num_threads()
         1

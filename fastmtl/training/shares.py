@@ -44,7 +44,7 @@ def share_of_batches(order: Tensor, batch_size: int, rank: int, size: int) -> Sh
         rank: from 0.
         size: how many processes there are.
 
-    Example:
+    Examples:
         >>> share_of_batches(torch.arange(5), 3, rank=1, size=2)
         Share(rows=tensor([2, 2, 4]), counted=tensor([ True, False,  True]), batch_size=2)
     """
@@ -70,7 +70,7 @@ def _columns(batches: Tensor, rank: int, size: int) -> tuple[Tensor, Tensor]:
 def share_of_rows(rows: Tensor, rank: int, size: int) -> Tensor:
     """Equally many rows for every process, one after another; the last row fills up.
 
-    Example:
+    Examples:
         >>> share_of_rows(torch.arange(5), rank=1, size=2)
         tensor([3, 4, 4])
     """

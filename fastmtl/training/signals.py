@@ -31,7 +31,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     Outside the main thread, which alone may handle signals, nothing is caught.
 
-    Example:
+    Examples:
         >>> with stop_on_signals() as stop:
         ...     stop.check()
     """

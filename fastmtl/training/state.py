@@ -149,7 +149,7 @@ class RunState:
 def expect(kind: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
     """Raise ValueError unless `tensors` have exactly these names.
 
-    Example:
+    Examples:
         >>> expect("best", {}, ["weight"])
         Traceback (most recent call last):
             ...

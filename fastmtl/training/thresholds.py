@@ -30,7 +30,7 @@ def best_threshold(
         targets: (N, T) of 0, 1 and NaN; those that are NaN do not count.
         figure: one of `THRESHOLDS`; 0.5 for "half", and where no label is present.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([[0.1], [0.2], [0.4], [0.45]])
         >>> y = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
         >>> round(best_threshold(p, y, "micro_f1"), 4)

@@ -72,7 +72,7 @@ class Trainer:
         DataError: if a split to train or validate on is empty, or has no label.
         ValueError: for a device that this machine has not.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> config = TrainConfig(
         ...     data="synthetic:disaster?clips=60&frames=3&features=8",

@@ -60,7 +60,7 @@ def windows(
 def ahead(items: Iterator[_T]) -> Iterator[_T]:
     """The items, each made by a thread while the one before is in use; so are errors raised.
 
-    Example:
+    Examples:
         >>> list(ahead(iter("abc")))
         ['a', 'b', 'c']
     """

@@ -29,7 +29,7 @@ def test_reproduce_goes_on_and_prints_the_table(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["mtmlan", "-o", "epoch=1"], "--option: expected some of alpha, attention_size, "),
+        (["mtmlan", "-o", "epoch=1"], "--option: expected some of accumulate, alpha, "),
         (["mtmlan", "-o", "epochs"], "--option: expected NAME=VALUE, got 'epochs'"),
         (["mtmlan", "--folds", "3"], "--folds: expected only with mtdnn, got it with mtmlan"),
         (["mtdnn", "--seeds", "3"], "--seeds: expected only with --folds 1, got it with 10 folds"),

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from fastmtl.training import Interrupted, Predictor, TrainConfig, Trainer
+from fastmtl.training import EpochRecord, Interrupted, Predictor, TrainConfig, Trainer
 from fastmtl.training.precision import Precision
 
 MakeConfig = Callable[..., TrainConfig]
@@ -31,23 +30,17 @@ def test_half_precision_trains_as_float32_does(
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_a_run_goes_on_to_the_bit(
-    precision: str, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_to_the_bit(precision: str, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(precision=precision, epochs=4)
     whole = Trainer.from_config(config, tmp_path / "whole")
     whole.fit()
-    epoch = Trainer._epoch
 
-    def until_the_third(trainer: Trainer, number: int, stop: Any) -> Any:
-        if number == 3:
+    def until_the_third(record: EpochRecord) -> None:
+        if record.epoch == 2:
             raise Interrupted
-        return epoch(trainer, number, stop)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_epoch", until_the_third)
-        with pytest.raises(Interrupted):
-            Trainer.from_config(config, tmp_path / "parts").fit()
+    with pytest.raises(Interrupted):
+        Trainer.from_config(config, tmp_path / "parts", on_epoch=until_the_third).fit()
     again = Trainer.from_config(config, tmp_path / "parts")
     again.fit(resume=True)
     for name, value in whole.model.state_dict().items():
