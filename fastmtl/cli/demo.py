@@ -32,10 +32,12 @@ def demo(
     with bad_input():
         if threads is not None:
             torch.set_num_threads(threads)
-    console.print(f"The same network, an epoch of {shown.TIMED}:", highlight=False)
+    console.print(
+        f"An epoch of MTMLAN, the same network twice, on {shown.TIMED}\n", highlight=False
+    )
     console.print(_times(shown.timings()), "")
     data = sets.load(shown.TRAINED)
-    console.print(f"HGFN on {shown.TRAINED}, average precision on the test split:", highlight=False)
+    console.print(f"HGFN on {shown.TRAINED}\n", highlight=False)
     results = {"ridge regression": shown.baseline(data)}
     try:
         with failing():
@@ -61,7 +63,7 @@ def _times(timings: list[Any]) -> Table:
 
 def _compared(results: dict[str, dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("")
+    table.add_column("AP, test")
     table.add_column("positives", justify="right")
     for name in results:
         table.add_column(name, justify="right")
@@ -70,6 +72,6 @@ def _compared(results: dict[str, dict[str, Any]]) -> Table:
         shares = (f"{each['average_precision'][label]:.2f}" for each in figures)
         table.add_row(label, str(positives), *shares)
     table.add_section()
-    table.add_row("mean", "", *(f"{each['map']:.3f}" for each in figures))
+    table.add_row("mAP", "", *(f"{each['map']:.3f}" for each in figures))
     table.add_row("micro-F1", "", *(f"{each['micro_f1']:.3f}" for each in figures))
     return table

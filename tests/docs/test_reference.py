@@ -18,11 +18,15 @@ PACKAGES = {"training", "export"} | {
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_every_public_name_is_in_it(package):
-    assert f"::: fastmtl.{package}\n" in (ROOT / f"docs/reference/{package}.md").read_text()
+    page = (ROOT / f"docs/reference/{package}.md").read_text()
+    assert f"::: fastmtl.{package}\n" in page
     module = import_module(f"fastmtl.{package}")
     assert inspect.getdoc(module)
     for name in module.__all__:
         each = getattr(module, name)
+        # What is named like its module is not found by the package's line.
+        if (ROOT / f"fastmtl/{package}/{name}.py").is_file():
+            assert f"::: fastmtl.{package}.{name}" in page
         if inspect.isclass(each) or inspect.isroutine(each) or inspect.ismodule(each):
             assert each.__doc__, name
 
