@@ -70,6 +70,28 @@ def test_sweep(benchmark: Any, sizes: Sizes, what: str, peer: str) -> None:
     run(benchmark, sizes, what, peer, None)
 
 
+@pytest.mark.parametrize("peer", [PEERS[0], PEERS[2]])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(benchmark: Any, dtype: torch.dtype, peer: str) -> None:
+    """A training step under autocast; "beside" is the share of the same step in float32.
+
+    What the machine multiplies in halves differs by processor, hence no limit.
+    """
+    network, exact = problem(PAPER, WHAT[0], peer, None)
+    exact()
+    expected = [parameter.grad.clone() for parameter in network.parameters()]
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype):
+            exact()
+
+    step()
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        assert (parameter.grad - gradient).norm() <= 0.1 * gradient.norm()
+    group = f"MTMLAN {PAPER}, {WHAT[0]}, {dtype}"
+    time_peer(benchmark, peer, step, group=group, beside=exact)
+
+
 def run(benchmark: Any, sizes: Sizes, what: str, peer: str, lengths: Tensor | None) -> None:
     _, step = problem(sizes, what, peer, lengths)
     benchmark.extra_info["peak_memory"] = memory_alone(sizes, what, peer, lengths)
