@@ -27,8 +27,10 @@ _REINSTALL = "pip install --force-reinstall --no-deps --verbose . in a checkout"
 # The extras that are for users: what they bring, and what for.
 EXTRAS = {
     "onnx": (("onnxscript", "onnxruntime"), "export to .onnx"),
+    "parquet": (("pyarrow",), "tables in Parquet files"),
     "sklearn": (("scikit-learn",), "the estimators in pipelines and searches"),
     "statistics": (("scipy",), "p-values in tables of `reproduce`"),
+    "tensorboard": (("tensorboard",), "`train --log tensorboard`"),
 }
 
 
@@ -167,7 +169,10 @@ def _load() -> Finding:
     text = f"{load:.1f} processes on {os.cpu_count()} cores in the last minute"
     if load <= (os.cpu_count() or 1) + 0.5 or passive or torch.get_num_threads() == 1:
         return Finding("load", GOOD, text)
-    advice = "OMP_WAIT_POLICY=passive, or --threads 1: OpenMP threads that spin hold up others"
+    advice = (
+        "for programs of your own OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1: OpenMP threads "
+        "that spin hold up others (those of this command line do not)"
+    )
     return Finding("load", NOTE, text, advice)
 
 
