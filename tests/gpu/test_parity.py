@@ -14,6 +14,7 @@ from fastmtl.ops import (
     focal_loss,
     fusion_edge_weights,
     graph_fusion,
+    multilabel_loss,
     task_grad_gramian,
     task_grad_norms,
 )
@@ -371,6 +372,14 @@ def test_same_bits_every_time(device: torch.device, name: str) -> None:
 @cuda_alone
 def test_task_gru_same_bits_every_time(device: torch.device, hidden: int) -> None:
     same_bits(task_gru_problem(2, 2, hidden, [3, 1, 2, 3, 3]).to(device))
+
+
+@pytest.mark.parametrize("loss", [focal_loss, multilabel_loss])
+def test_weights_without_memory_are_refused(device: torch.device, loss: Any) -> None:
+    logits, targets = torch.zeros(4, 2, device=device), torch.ones(4, 2, device=device)
+    nothing = torch._efficientzerotensor((2,), device=device)
+    with pytest.raises((ValueError, RuntimeError), match="with memory|doesn't have storage"):
+        loss(logits, targets, pos_weight=nothing)
 
 
 SMALL = {

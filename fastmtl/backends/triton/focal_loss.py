@@ -18,7 +18,14 @@ from fastmtl.backends.triton.formulas import (
     joined,
     real,
 )
-from fastmtl.backends.triton.reduction import MOST_PROGRAMS, finish, partial_sums
+from fastmtl.backends.triton.reduction import (
+    MOST_PROGRAMS,
+    finish,
+    load_tile,
+    partial_sums,
+    store_sums,
+    tile_of,
+)
 
 _TILE = 2048
 
@@ -34,7 +41,7 @@ def focal_loss_forward(
     rows, tasks = logits.shape
     elementwise = reduction == "none"
     loss, scale = results(logits, rows, tasks, reduction)
-    tile_rows, columns = _tile(tasks)
+    tile_rows, columns = tile_of(tasks, _TILE)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, tasks)
     with device_of(logits, targets, mask, pos_weight):
@@ -67,7 +74,7 @@ def focal_loss_backward(
 ) -> Tensor:
     rows, tasks = logits.shape
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    tile_rows, columns = _tile(tasks)
+    tile_rows, columns = tile_of(tasks, _TILE)
     upstream = grad_loss.expand(rows, tasks)
     if rows and tasks:
         with device_of(logits, targets, mask, pos_weight):
@@ -83,12 +90,6 @@ def focal_loss_backward(
                 COLUMNS=columns,
             )
     return grad_logits
-
-
-def _tile(tasks: int) -> tuple[int, int]:
-    """Rows and columns of a tile."""
-    columns = min(triton.next_power_of_2(max(tasks, 1)), 256)
-    return _TILE // columns, columns
 
 
 def _arguments(
@@ -107,20 +108,14 @@ def _arguments(
 
 
 @triton.jit
-def _load(matrix, row_stride, column_stride, row, column, inside):
-    offset = row[:, None] * row_stride + column[None, :] * column_stride
-    return tl.load(matrix + offset, inside, 0)
-
-
-@triton.jit
 def _labels(
     targets, y_row, y_column, mask, m_row, m_column, row, column, inside, REAL: tl.constexpr
 ):
     """Labels, and whether they are present."""
-    y = _load(targets, y_row, y_column, row, column, inside).to(REAL)
+    y = load_tile(targets, y_row, y_column, row, column, inside).to(REAL)
     present = inside & (y == y)
     if mask is not None:
-        present = present & (_load(mask, m_row, m_column, row, column, inside) != 0)
+        present = present & (load_tile(mask, m_row, m_column, row, column, inside) != 0)
     return y, present
 
 
@@ -166,7 +161,7 @@ def _forward(
     for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
         row = first + tl.arange(0, ROWS).to(tl.int64)
         inside = (row < rows)[:, None] & (column < tasks)[None, :]
-        z = _load(logits, z_row, z_column, row, column, inside).to(REAL)
+        z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL)
         y, present = _labels(
             targets, y_row, y_column, mask, m_row, m_column, row, column, inside, REAL
         )
@@ -180,9 +175,7 @@ def _forward(
         sums += value
         counts += present.to(tl.int32)
     if loss is None:
-        out = partial + 2 * tl.program_id(0).to(tl.int64) * tasks + column
-        tl.store(out, tl.sum(sums, 0).to(tl.float64), column < tasks)
-        tl.store(out + tasks, tl.sum(counts, 0).to(tl.float64), column < tasks)
+        store_sums(partial, sums, counts, column, tasks)
 
 
 @triton.jit
@@ -216,10 +209,10 @@ def _backward(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None] & (column < tasks)[None, :]
     weight = _weights(pos_weight, column, tasks, REAL)
-    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * _load(
+    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * load_tile(
         upstream, g_row, g_column, row, column, inside
     )
-    z = _load(logits, z_row, z_column, row, column, inside).to(REAL)
+    z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL)
     y, present = _labels(targets, y_row, y_column, mask, m_row, m_column, row, column, inside, REAL)
     positive = y == 1
     slope = coefficient * focal_slope(tl.where(positive, z, -z), gamma, KIND)

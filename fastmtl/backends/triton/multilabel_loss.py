@@ -13,7 +13,14 @@ from torch import Tensor
 from fastmtl.backends.losses import MultilabelOptions, results
 from fastmtl.backends.triton.formulas import bytes_of, device_of, halves, joined, real
 from fastmtl.backends.triton.multilabel_formulas import MOST_WHOLE, multilabel, multilabel_slope
-from fastmtl.backends.triton.reduction import MOST_PROGRAMS, finish, partial_sums
+from fastmtl.backends.triton.reduction import (
+    MOST_PROGRAMS,
+    finish,
+    load_tile,
+    partial_sums,
+    store_sums,
+    tile_of,
+)
 
 _TILE = 1024
 
@@ -34,11 +41,11 @@ def multilabel_loss_forward(
     rows, tasks = logits.shape
     elementwise = reduction == "none"
     loss, scale = results(logits, rows, tasks, reduction)
-    tile_rows, columns = _tile(tasks)
+    tile_rows, columns = tile_of(tasks, _TILE)
     programs = min(max(triton.cdiv(rows, tile_rows), 1), MOST_PROGRAMS)
     partial = partial_sums(logits, 0 if elementwise else programs, tasks)
     of_tasks = (gamma_pos, gamma_neg, pos_weight, neg_weight, shift)
-    with device_of(logits):
+    with device_of(logits, targets, weight, *of_tasks):
         if tasks:
             _forward[programs, triton.cdiv(tasks, columns)](
                 *_arguments(logits, targets, weight, of_tasks, options),
@@ -72,11 +79,11 @@ def multilabel_loss_backward(
 ) -> Tensor:
     rows, tasks = logits.shape
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    tile_rows, columns = _tile(tasks)
+    tile_rows, columns = tile_of(tasks, _TILE)
     upstream = grad_loss.expand(rows, tasks)
     of_tasks = (gamma_pos, gamma_neg, pos_weight, neg_weight, shift)
     if rows and tasks:
-        with device_of(logits):
+        with device_of(logits, targets, weight, *of_tasks):
             _backward[triton.cdiv(rows, tile_rows), triton.cdiv(tasks, columns)](
                 *_arguments(logits, targets, weight, of_tasks, options),
                 upstream,
@@ -89,12 +96,6 @@ def multilabel_loss_backward(
                 COLUMNS=columns,
             )
     return grad_logits
-
-
-def _tile(tasks: int) -> tuple[int, int]:
-    """Rows and columns of a tile."""
-    columns = min(triton.next_power_of_2(max(tasks, 1)), 256)
-    return _TILE // columns, columns
 
 
 def _arguments(
@@ -129,12 +130,6 @@ def _constants(
 
 
 @triton.jit
-def _load(matrix, row_stride, column_stride, row, column, inside):
-    offset = row[:, None] * row_stride + column[None, :] * column_stride
-    return tl.load(matrix + offset, inside, 0)
-
-
-@triton.jit
 def _numbers(values, high, low, column, tasks, REAL: tl.constexpr):
     """A number of every column, (1, COLUMNS)."""
     if values is not None:
@@ -159,11 +154,11 @@ def _labels(
     REAL: tl.constexpr,
 ):
     """Labels, whether they are present, and the elements' weights."""
-    y = _load(targets, y_row, y_column, row, column, inside).to(REAL)
+    y = load_tile(targets, y_row, y_column, row, column, inside).to(REAL)
     present = inside & (y == y)
     share = y * 0 + 1
     if weight is not None:
-        share = _load(weight, w_row, w_column, row, column, inside).to(REAL)
+        share = load_tile(weight, w_row, w_column, row, column, inside).to(REAL)
         present = present & (share != 0)
     return y + smoothing * (0.5 - y), present, share
 
@@ -234,7 +229,7 @@ def _forward(
     for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
         row = first + tl.arange(0, ROWS).to(tl.int64)
         inside = (row < rows)[:, None] & (column < tasks)[None, :]
-        z = _load(logits, z_row, z_column, row, column, inside).to(REAL) + moved
+        z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL) + moved
         y, present, share = _labels(
             targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
         )
@@ -258,9 +253,7 @@ def _forward(
         sums += value
         counts += present.to(tl.int32)
     if loss is None:
-        out = partial + 2 * tl.program_id(0).to(tl.int64) * tasks + column
-        tl.store(out, tl.sum(sums, 0).to(tl.float64), column < tasks)
-        tl.store(out + tasks, tl.sum(counts, 0).to(tl.float64), column < tasks)
+        store_sums(partial, sums, counts, column, tasks)
 
 
 @triton.jit
@@ -323,10 +316,10 @@ def _backward(
     pos_factor = _numbers(pos_weight, pos_weight_high, pos_weight_low, column, tasks, REAL)
     neg_factor = _numbers(neg_weight, neg_weight_high, neg_weight_low, column, tasks, REAL)
     moved = _numbers(shift, shift_high, shift_low, column, tasks, REAL)
-    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * _load(
+    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * load_tile(
         upstream, g_row, g_column, row, column, inside
     )
-    z = _load(logits, z_row, z_column, row, column, inside).to(REAL) + moved
+    z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL) + moved
     y, present, share = _labels(
         targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
     )

@@ -1,4 +1,5 @@
-"""The second stage of the losses' reductions: partial sums of all programs, in a fixed order."""
+"""How the losses' kernels read tiles of matrices and reduce them, in a fixed order: every program
+to partial sums, and these to the loss."""
 
 from __future__ import annotations
 
@@ -14,6 +15,26 @@ _LANES, _COLUMNS, _FLAT = 32, 32, 1024
 def partial_sums(like: Tensor, programs: int, columns: int) -> Tensor:
     """Memory for the sums and counts of every program, (programs, 2, columns)."""
     return like.new_empty(programs, 2, columns, dtype=torch.float64)
+
+
+def tile_of(columns: int, size: int) -> tuple[int, int]:
+    """Rows and columns of a tile of `size` elements, of a matrix with so many columns."""
+    width = min(triton.next_power_of_2(max(columns, 1)), 256)
+    return size // width, width
+
+
+@triton.jit
+def load_tile(matrix, row_stride, column_stride, row, column, inside):
+    offset = row[:, None] * row_stride + column[None, :] * column_stride
+    return tl.load(matrix + offset, inside, 0)
+
+
+@triton.jit
+def store_sums(partial, sums, counts, column, columns):
+    """What a program found, (rows, COLUMNS) by lane, as its part of `partial_sums`."""
+    out = partial + 2 * tl.program_id(0).to(tl.int64) * columns + column
+    tl.store(out, tl.sum(sums, 0).to(tl.float64), column < columns)
+    tl.store(out + columns, tl.sum(counts, 0).to(tl.float64), column < columns)
 
 
 def finish(
