@@ -378,7 +378,7 @@ def test_task_gru_same_bits_every_time(device: torch.device, hidden: int) -> Non
 def test_weights_without_memory_are_refused(device: torch.device, loss: Any) -> None:
     logits, targets = torch.zeros(4, 2, device=device), torch.ones(4, 2, device=device)
     nothing = torch._efficientzerotensor((2,), device=device)
-    with pytest.raises((ValueError, RuntimeError), match="with memory|doesn't have storage"):
+    with pytest.raises((ValueError, RuntimeError), match=r"with memory|doesn't have storage"):
         loss(logits, targets, pos_weight=nothing)
 
 
