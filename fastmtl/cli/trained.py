@@ -88,7 +88,8 @@ def predict(
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         written = predictions_json if out.suffix.lower() == ".json" else predictions_csv
-        text = written(rows, probabilities, predictor.label_names, predictor.threshold)
+        names = loaded.names_of(rows)
+        text = written(rows, probabilities, predictor.label_names, predictor.threshold, names)
         if out == STDOUT:
             show(text, nl=False)
             return

@@ -14,6 +14,7 @@ from fastmtl.data.samples import from_samples
 from fastmtl.data.standardize import Standardizer
 from fastmtl.data.stored import StoredFeatures
 from fastmtl.data.table import load_table
+from fastmtl.data.writing import h5_writer, write_h5
 
 __all__ = [
     "DataError",
@@ -21,6 +22,7 @@ __all__ = [
     "Standardizer",
     "StoredFeatures",
     "from_samples",
+    "h5_writer",
     "load",
     "load_arff",
     "load_hdf5",
@@ -28,4 +30,5 @@ __all__ = [
     "load_npz",
     "load_table",
     "synthetic",
+    "write_h5",
 ]

@@ -33,6 +33,7 @@ class MultiTaskData:
       every modality that is a sequence, all of one number of steps then; or a dict of such by
       modality, of those that are padded. Features at the padded steps are 0;
     - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
+    - `sample_names`: N strings, what the samples are called; or None;
     - `name`: what the set is called in messages;
     - `warnings`: one line each on what a user should know and can train without repairing.
 
@@ -45,6 +46,7 @@ class MultiTaskData:
     label_names: list[str]
     lengths: Lengths = None
     group: Tensor | None = None
+    sample_names: list[str] | None = None
     name: str = "data"
     warnings: tuple[str, ...] = ()
 
@@ -58,6 +60,7 @@ class MultiTaskData:
         label_names: Any = None,
         split: Any = None,
         group: Any = None,
+        sample_names: Any = None,
         name: str = "data",
         seed: int = 0,
         for_training: bool = True,
@@ -75,6 +78,8 @@ class MultiTaskData:
             label_names: T distinct names.
             split: (N,) of "train", "val", "test".
             group: (N,) integers or strings; samples of one group stay in one split.
+            sample_names: (N,) strings, what the samples are called: clips, files. They need not
+                differ.
             name: what the set is called in messages.
             seed: draws what of the split is not given.
             for_training: False lifts what only training needs (a label for each task and samples
@@ -98,7 +103,10 @@ class MultiTaskData:
         length = None if lengths is None else check_lengths(name, lengths, features)
         codes = None if split is None else checks.check_split(name, split)
         groups = None if group is None else checks.check_group(name, group)
-        fields = {**features, "y": labels, "split": codes, "group": groups}
+        called = None
+        if sample_names is not None:
+            called = checks.check_strings(name, "sample_names", sample_names)
+        fields = {**features, "y": labels, "split": codes, "group": groups, "sample_names": called}
         fields |= (
             {f"lengths_{m}": each for m, each in length.items()}
             if isinstance(length, dict)
@@ -122,6 +130,7 @@ class MultiTaskData:
             label_names=names,
             lengths=length,
             group=None if groups is None else torch.from_numpy(groups),
+            sample_names=called,
             name=name,
             warnings=warnings,
         )
@@ -201,7 +210,13 @@ class MultiTaskData:
             split=self.split[rows],
             lengths=lengths_at(self.lengths, rows),
             group=None if self.group is None else self.group[rows],
+            sample_names=self.names_of(rows),
         )
+
+    def names_of(self, rows: Tensor) -> list[str] | None:
+        """What the samples of some rows (n,) are called; None where samples have no names."""
+        names = self.sample_names
+        return None if names is None else [names[row] for row in rows.tolist()]
 
     def positives(self, split: str = "train") -> Tensor:
         """Number of positive samples of each task: n_j, (T,) int64.

@@ -18,7 +18,7 @@ from fastmtl.data.splits import IntArray
 
 Values = Array | Rows
 LENGTHS_OF = "lengths_"
-_KNOWN = ("x", "y", "lengths", "label_names", "split", "group")
+_KNOWN = ("x", "y", "lengths", "label_names", "split", "group", "sample_names")
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Fields:
     label_names: Any = None
     split: Array | None = None
     group: Array | None = None
+    sample_names: Array | None = None
     warnings: tuple[str, ...] = ()
     ragged: frozenset[str] = frozenset()
 
@@ -50,6 +51,7 @@ class Fields:
             label_names=None if self.y is None else self.label_names,
             split=self.split,
             group=self.group,
+            sample_names=self.sample_names,
             name=self.source,
             seed=seed,
             for_training=for_training,

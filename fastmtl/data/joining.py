@@ -36,6 +36,7 @@ def append_test(train: Fields, test: Fields) -> Fields:
         label_names=train.label_names,
         split=np.array(split + ["test"] * _num_rows(test)),
         group=_join(pair, "group", train.group, test.group),
+        sample_names=_join(pair, "sample_names", train.sample_names, test.sample_names),
         warnings=train.warnings + test.warnings,
     )
 

@@ -25,6 +25,7 @@ def from_samples(
     label_names: Any = None,
     split: Any = None,
     group: Any = None,
+    sample_names: Any = None,
     name: str = "data",
     seed: int = 0,
     for_training: bool = True,
@@ -44,6 +45,7 @@ def from_samples(
             the samples; a mapping has its own split.
         split: as `label_names`.
         group: as `label_names`.
+        sample_names: as `label_names`.
         name: what the set is called in messages.
         seed: as for `MultiTaskData.from_arrays`.
         for_training: as for `MultiTaskData.from_arrays`.
@@ -86,6 +88,7 @@ def from_samples(
         label_names=label_names,
         split=of_split if isinstance(samples, Mapping) else split,
         group=group,
+        sample_names=sample_names,
         name=name,
         seed=seed,
         for_training=for_training,

@@ -20,7 +20,7 @@ from fastmtl.data.fields import Fields, require_file
 from fastmtl.data.joining import append_test
 from fastmtl.data.rows import Array
 
-_LABEL, _OTHERS = "y_", ("split", "group")
+_LABEL, _OTHERS = "y_", ("split", "group", "sample_names")
 
 
 def load_table(
@@ -29,7 +29,8 @@ def load_table(
     """Load a table with a row a sample: a `.csv` with a header, or a `.parquet` (needs pyarrow).
 
     The columns `y_<label>` are the labels, 0, 1, or empty for missing; `split` is train, val or
-    test and `group` an integer or a name, both optional; every other column is a feature, a number.
+    test, `group` an integer or a name, and `sample_names` what samples are called, all optional;
+    every other column is a feature, a number.
 
     Args:
         path: the file.
@@ -72,7 +73,7 @@ class _Table:
         self.labels = [name for name in names if name.startswith(_LABEL)]
         self.features = [name for name in names if name not in (*self.labels, *_OTHERS)]
         if not self.features:
-            expected = "features besides labels, split and group"
+            expected = "features besides labels, split, group and names"
             raise DataError.at(source, "columns", expected, "none")
         if like is not None:
             if differing := sorted(set(like) ^ set(self.features)):
@@ -97,6 +98,7 @@ class _Table:
             label_names=names if self.labels else None,
             split=self._other("split"),
             group=self._other("group"),
+            sample_names=self._other("sample_names"),
         )
 
     def _other(self, name: str) -> Array | None:

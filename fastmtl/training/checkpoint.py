@@ -6,8 +6,6 @@ error and not a silently different model.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import glob
 import hashlib
 import json
@@ -21,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastmtl._files import replacing
 from fastmtl.data import StoredFeatures
 
 _Values = TypeVar("_Values", Tensor, Tensor | StoredFeatures)
@@ -52,40 +51,14 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     target = Path(os.path.realpath(path))
-    special = target.exists() and not target.is_file()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(target if special else temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            if not special:
-                os.fsync(file.fileno())
-        if not special:
-            os.replace(temporary, target)
-            sync_directory(target.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-
-
-def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Have the names in a directory outlast a power cut, where the system can and lets us."""
-    if os.name == "nt":
+    if not target.exists() or target.is_file():
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
         return
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
+        target.write_bytes(data)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(descriptor)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def remove_temporaries(directory: Path, names: Iterable[str]) -> None:

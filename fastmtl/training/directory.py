@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastmtl._files import sync_directory
 from fastmtl.training import lock
 from fastmtl.training.checkpoint import (
     RunError,
@@ -18,7 +19,6 @@ from fastmtl.training.checkpoint import (
     read_sealed,
     remove_temporaries,
     seal,
-    sync_directory,
     write_json,
 )
 from fastmtl.training.config import TrainConfig

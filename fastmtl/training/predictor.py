@@ -173,8 +173,11 @@ def predictions_csv(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float = HALF,
+    names: Sequence[str] | None = None,  # (n,)
 ) -> str:
-    """CSV of one line a sample: its index in the data, T probabilities, T decisions.
+    """CSV of one line a sample: its index in the data, its name, T probabilities, T decisions.
+
+    Without `names` there is no column for them.
 
     Examples:
         >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
@@ -185,10 +188,14 @@ def predictions_csv(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     kinds = ("probability", "decision")
-    writer.writerow(["index", *(f"{kind}/{name}" for kind in kinds for name in label_names)])
+    called = [] if names is None else ["name"]
+    columns = (f"{kind}/{name}" for kind in kinds for name in label_names)
+    writer.writerow(["index", *called, *columns])
     decisions = decide(probabilities, threshold).int().tolist()
-    for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
-        writer.writerow([row, *(f"{value:.6g}" for value in values), *chosen])
+    each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
+    for i, (row, values, chosen) in enumerate(each):
+        called = [] if names is None else [names[i]]
+        writer.writerow([row, *called, *(f"{value:.6g}" for value in values), *chosen])
     return text.getvalue()
 
 
@@ -197,6 +204,7 @@ def predictions_json(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float = HALF,
+    names: Sequence[str] | None = None,  # (n,)
 ) -> str:
     """The same as JSON: a list of an object a sample, with an object by label for each kind.
 
@@ -209,11 +217,13 @@ def predictions_json(
     """
     lines = []
     decisions = decide(probabilities, threshold).int().tolist()
-    for row, values, chosen in zip(rows.tolist(), probabilities.tolist(), decisions, strict=True):
+    each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
+    for i, (row, values, chosen) in enumerate(each):
+        called = {} if names is None else {"name": names[i]}
         rounded = [float(f"{value:.6g}") for value in values]
         kinds = {"probability": rounded, "decision": chosen}
-        named = {k: dict(zip(label_names, each, strict=True)) for k, each in kinds.items()}
-        lines.append(json.dumps({"index": row, **named}, allow_nan=False))
+        named = {k: dict(zip(label_names, v, strict=True)) for k, v in kinds.items()}
+        lines.append(json.dumps({"index": row, **called, **named}, allow_nan=False))
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 

@@ -51,6 +51,21 @@ def test_predict_a_split_with_the_indices_of_the_data(call, run_dir, tmp_path):
     assert index == load_data(config, FLAT).indices("test").tolist()
 
 
+def test_predict_writes_the_names_of_samples(call, tmp_path):
+    names = [f"clip {i}.mp4" for i in range(30)]
+    data = npz(tmp_path / "a.npz", sample_names=np.array(names))
+    run, out = tmp_path / "r", tmp_path / "p.csv"
+    assert call("train", "--data", data, "--out", run, *SMALL)[0] == 0
+    assert call("predict", run, "--data", data, "--out", out, *CPU)[0] == 0
+    with open(out, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == names
+    arguments = ["--split", "test", "--out", tmp_path / "p.json"]
+    assert call("predict", run, "--data", data, *arguments, *CPU)[0] == 0
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert [each["name"] for each in found] == [names[each["index"]] for each in found]
+
+
 def test_predict_needs_no_labels(call, tmp_path):
     train, new = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", y=None, label_names=None, rows=3)
     assert call("train", "--data", train, "--out", tmp_path / "r", *SMALL)[0] == 0
