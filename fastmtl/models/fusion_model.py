@@ -17,9 +17,11 @@ from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
 from fastmtl.nn._module import Indices, Layer, call
 from fastmtl.nn.balance_at import BalanceAt
+from fastmtl.nn.presence import need_present
 from fastmtl.nn.sequence import need_lengths
 
 Lengths = Tensor | Mapping[str, Tensor | None] | None
+Present = Mapping[str, Tensor] | None
 
 
 class FusionModel(MultiTaskModel):
@@ -28,8 +30,8 @@ class FusionModel(MultiTaskModel):
     Each modality becomes a vector V_m of `hidden_size` h: a vector by a linear layer, a sequence by
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
     linear layer; then LeakyReLU and dropout. `make_fusion(M, h, device=, dtype=)` gives the module
-    that fuses (B, M, h) to (B, `out_features`). A `SharedLinear` to h, and for each task a linear
-    layer to `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks
+    that fuses (B, M, h), and `present` (B, M) where some are absent, to (B, `out_features`). A
+    `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks
     exchange features (`TaskInteraction`) before the last layer.
 
     Dropout comes before the fusion: behind it, every fused vector would hand on what has been
@@ -92,24 +94,55 @@ class FusionModel(MultiTaskModel):
         columns = _columns(self.group_sizes)
         self.columns = None if columns is None else Indices(columns, device)
 
-    def forward(self, x: Mapping[str, Tensor], lengths: Lengths = None) -> Tensor:
-        fused = self.fusion(self.drop(self._encode(x, lengths)))
+    def forward(
+        self, x: Mapping[str, Tensor], lengths: Lengths = None, present: Present = None
+    ) -> Tensor:
+        vectors, there = self._encode(x, lengths, present)
+        if there is None:
+            fused = self.fusion(self.drop(vectors))
+        else:
+            fused = self.fusion(self.drop(vectors), present=there)
+            fused = fused.masked_fill(~there.any(1, keepdim=True), torch.nan)
         hidden = F.leaky_relu(self.head(self.shared(fused)))
         if self.interaction is not None:
             hidden = self.interaction(hidden)
         logits = self.output(hidden).transpose(0, 1).flatten(1)  # (B, T * C)
         return logits if self.columns is None else logits[:, self.columns.values]
 
-    def _encode(self, x: Mapping[str, Tensor], lengths: Lengths) -> Tensor:
-        """The modalities' vectors, (B, M, h)."""
+    def _encode(
+        self, x: Mapping[str, Tensor], lengths: Lengths, present: Present
+    ) -> tuple[Tensor, Tensor | None]:
+        """The modalities' vectors, (B, M, h), and which are present, (B, M); None if all are."""
         by_modality = self._checked_inputs(x, lengths)
+        there = None
+        if present is not None:
+            x, there = self._without_absent(x, present)
         vectors = [
             encoder(x[name], by_modality.get(name))
             if name in self.sequence_modalities
             else encoder(x[name])
             for name, encoder in zip(self.modalities, self.encoders, strict=True)
         ]
-        return F.leaky_relu(torch.stack(vectors, 1))
+        return F.leaky_relu(torch.stack(vectors, 1)), there
+
+    def _without_absent(
+        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The features with 0 for absent ones, and which are present, (B, M)."""
+        if not isinstance(present, Mapping):
+            raise TypeError(f"present: expected a dict of tensors, got {type(present).__name__}")
+        if not present or not set(present) <= set(self.modalities):
+            raise ValueError(
+                f"present: expected some of {list(self.modalities)}, got {list(present)}"
+            )
+        clean = dict(x)
+        for name, each in present.items():
+            need_present(f"present[{name!r}]", each, (len(x[name]),), x[name])
+            absent = each.logical_not().view(-1, *[1] * (x[name].dim() - 1))
+            clean[name] = x[name].masked_fill(absent, 0.0)
+        first = next(iter(present.values()))
+        every = torch.ones_like(first)
+        return clean, torch.stack([present.get(name, every) for name in self.modalities], 1)
 
     def _checked_inputs(
         self, x: Mapping[str, Tensor], lengths: Lengths

@@ -1,4 +1,8 @@
-"""Fusions of modality vectors that HGFN is compared with, out of `torch.nn` layers alone."""
+"""Fusions of modality vectors that HGFN is compared with, out of `torch.nn` layers alone.
+
+Each is called with vectors (B, M, D) and, where samples lack modalities, with `present`, bool
+(B, M): the vectors of others are not read.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 
 from fastmtl.nn._module import call
 from fastmtl.nn.fusion_levels import fusion_levels
+from fastmtl.nn.presence import mean_of_present, without_absent
 
 # Of GFN, as its authors have them.
 _SIMILARITY_OFFSET = 0.5
@@ -17,7 +22,8 @@ _SLOPE = 0.2
 
 
 class ConcatFusion(nn.Module):
-    """CFC: the vectors (B, M, D) one after the other, (B, M * D).
+    """CFC: the vectors (B, M, D) one after the other, (B, M * D); 0 for an absent one, which is
+    concatenation of the others before weights that lack its columns.
 
     Examples:
         >>> import torch
@@ -36,7 +42,9 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.out_features = num_modalities * features
 
-    def forward(self, vertices: Tensor) -> Tensor:
+    def forward(self, vertices: Tensor, present: Tensor | None = None) -> Tensor:
+        if present is not None:
+            vertices = without_absent(vertices, present)
         return vertices.flatten(1)
 
 
@@ -54,6 +62,8 @@ class TensorFusion(nn.Module):
         F_m = V_m + conv3([fine, coarse])_m,
 
     and the result is F_1, ..., F_M concatenated, (B, M * D). The order of the modalities matters.
+    An absent modality is no agent: it is left out of the mean and of the maximum, its cell is empty
+    in both maps, as those beyond the first and the last are, and its F_m is 0.
 
     Examples:
         >>> import torch
@@ -77,13 +87,25 @@ class TensorFusion(nn.Module):
         self.merge = nn.Conv1d(2 * features, features, 3, padding=1, **factory)
         self.activation = nn.ReLU()
 
-    def forward(self, vertices: Tensor) -> Tensor:
+    def forward(self, vertices: Tensor, present: Tensor | None = None) -> Tensor:
+        if present is not None:
+            return self._of_present(without_absent(vertices, present), present)
         agents = vertices.transpose(1, 2)  # (B, D, M)
         scene = agents.mean(2, keepdim=True).expand_as(agents)
         fine = self.activation(self.fine(torch.cat([agents, scene], 1)))
         coarse = self.activation(self.coarse(fine.amax(2))).unsqueeze(2).expand_as(fine)
         merged = call(self.merge, torch.cat([fine, coarse], 1))
         return (agents + merged).transpose(1, 2).flatten(1)
+
+    def _of_present(self, vertices: Tensor, present: Tensor) -> Tensor:
+        agents, empty = vertices.transpose(1, 2), ~present.unsqueeze(1)
+        scene = mean_of_present(vertices, present).unsqueeze(2).expand_as(agents)
+        seen = torch.cat([agents, scene.masked_fill(empty, 0.0)], 1)
+        # What the activation gives is at least 0, so that empty cells do not win the maximum.
+        fine = self.activation(self.fine(seen)).masked_fill(empty, 0.0)
+        coarse = self.activation(self.coarse(fine.amax(2))).unsqueeze(2).expand_as(fine)
+        merged = call(self.merge, torch.cat([fine, coarse.masked_fill(empty, 0.0)], 1))
+        return (agents + merged).masked_fill(empty, 0.0).transpose(1, 2).flatten(1)
 
 
 class GraphFusion(nn.Module):
@@ -107,6 +129,10 @@ class GraphFusion(nn.Module):
     softmax for the importance of an edge, and V_ab where U_ab stands here.
 
     The result is F_1, F_2, ... concatenated, (B, levels * D).
+
+    Where modalities are absent, F_1 is the mean over the others, and the edges of a level, and of
+    its softmax, are those between vertices of which no modality is absent; F_k is 0 without any.
+    That is the result of the others alone.
 
     Examples:
         >>> import torch
@@ -138,9 +164,13 @@ class GraphFusion(nn.Module):
             for _ in self.edges
         )
 
-    def forward(self, vertices: Tensor) -> Tensor:
+    def forward(self, vertices: Tensor, present: Tensor | None = None) -> Tensor:
+        if present is not None:
+            vertices = without_absent(vertices, present)
         importance = self.importance(vertices).squeeze(2).sigmoid()
-        fused = [(importance.unsqueeze(2) * vertices).mean(1)]
+        weighted = importance.unsqueeze(2) * vertices
+        fused = [weighted.mean(1) if present is None else mean_of_present(weighted, present)]
+        edge_present = joined_present = present
         # Of the level's vertices: what similarities, importances and networks are of.
         joined, weights, inputs = vertices, importance, vertices
         for edges, network in zip(self.edges, self.pairs, strict=True):
@@ -149,9 +179,17 @@ class GraphFusion(nn.Module):
             similarity = (soft[:, first] * soft[:, second]).sum(2)
             scores = (weights[:, first] + weights[:, second]) / (similarity + _SIMILARITY_OFFSET)
             below = network(torch.cat([inputs[:, first], inputs[:, second]], 2))
-            weighted = F.elu(scores.softmax(1).unsqueeze(2) * below)
+            counted = scores
+            if joined_present is not None:
+                edge_present = joined_present[:, first] & joined_present[:, second]
+                counted = scores.masked_fill(~edge_present, torch.finfo(scores.dtype).min)
+            weighted = F.elu(counted.softmax(1).unsqueeze(2) * below)
+            if edge_present is not None:
+                weighted = without_absent(weighted, edge_present)
             fused.append(weighted.sum(1))
             joined = torch.cat([below, vertices], 1)
             weights = torch.cat([scores, importance], 1)
             inputs = torch.cat([weighted, vertices], 1)
+            if present is not None and edge_present is not None:
+                joined_present = torch.cat([edge_present, present], 1)
         return torch.cat(fused, 1)

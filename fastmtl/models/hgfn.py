@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmtl.models.fusion_model import FusionModel, Lengths
+from fastmtl.models.fusion_model import FusionModel, Lengths, Present
 from fastmtl.models.pairs import ParameterPair, layer_pairs
 from fastmtl.models.torch_twins import TorchFusionModel, TorchGraphFusion
 from fastmtl.nn import HierarchicalGraphFusion
@@ -48,6 +48,9 @@ class HGFN(FusionModel):
         - lengths: of the sequences, a tensor (B,) that holds for all of them, a dict of such by
           modality, or None where nothing is padded; int64 on the CPU, from 1 to L_m. Padded steps
           are not read.
+        - present: bool (B,) for each modality that some samples lack, on the device of x; None
+          where none do. What x has of an absent one is not read; `HierarchicalGraphFusion` says how
+          it is left out. A sample without any modality has logits NaN.
         - Output: logits (B, T), or (B, sum C) with `group_sizes`.
 
     Raises:
@@ -119,14 +122,14 @@ class HGFN(FusionModel):
             self._start_beside_concatenation()
 
     def fusion_weights(
-        self, x: Mapping[str, Tensor], lengths: Lengths = None
+        self, x: Mapping[str, Tensor], lengths: Lengths = None, present: Present = None
     ) -> tuple[Tensor, ...]:
         """Importances (B, M) of the modalities and edge weights (B, E) of each further level.
 
         `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level. Both
         are detached from the graph; the arguments and errors are those of a call.
         """
-        return self.fusion.fuse(self._encode(x, lengths))[1]
+        return self.fusion.fuse(*self._encode(x, lengths, present))[1]
 
     @torch.no_grad()
     def _start_beside_concatenation(self) -> None:

@@ -124,13 +124,26 @@ class TorchFusionModel(nn.Module):
         self,
         x: Mapping[str, Tensor],
         lengths: Tensor | Mapping[str, Tensor | None] | None = None,
+        present: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
+        if present is not None:
+            x = {
+                name: value if name not in present else _where(present[name], value)
+                for name, value in x.items()
+            }
         vectors = []
         for name, encoder in zip(self.modalities, self.encoders, strict=True):
             own = lengths.get(name) if isinstance(lengths, Mapping) else lengths
             sequence = name in self.sequence_modalities
             vectors.append(encoder(x[name], own) if sequence else encoder(x[name]))
-        fused = self.fusion(self.drop(F.leaky_relu(torch.stack(vectors, 1))))
+        stacked = self.drop(F.leaky_relu(torch.stack(vectors, 1)))
+        if present is None:
+            fused = self.fusion(stacked)
+        else:
+            every = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
+            there = torch.stack([present.get(name, every) for name in self.modalities], 1)
+            fused = self.fusion(stacked, there)
+            fused = fused.masked_fill(~there.any(1, keepdim=True), torch.nan)
         shared = self.shared(fused)
         hidden = [F.leaky_relu(head(shared)) for head in self.heads]
         if self.interaction is not None:
@@ -174,15 +187,23 @@ class TorchGraphFusion(nn.Module):
             for networks in pair_networks
         )
 
-    def forward(self, vertices: Tensor) -> Tensor:
-        importance = self.attention(vertices.unsqueeze(1)).squeeze(1).mean(-1).unbind(1)
+    def forward(self, vertices: Tensor, present: Tensor | None = None) -> Tensor:
+        if present is None:
+            present = vertices.new_ones(vertices.shape[:2], dtype=torch.bool)
+        vertices = _where(present, vertices)
+        importance = self.attention(vertices.unsqueeze(1)).squeeze(1).mean(-1)
         single = [
-            _Vertex(frozenset([modality]), vector, weight)
-            for modality, (vector, weight) in enumerate(
-                zip(vertices.unbind(1), importance, strict=True)
+            _Vertex(frozenset([modality]), vector, weight, there)
+            for modality, (vector, weight, there) in enumerate(
+                zip(
+                    vertices.unbind(1),
+                    _where(present, importance).unbind(1),
+                    present.unbind(1),
+                    strict=True,
+                )
             )
         ]
-        fused = [_weighted_sum(single) / len(single)]
+        fused = [_weighted_sum(single) / present.sum(1, keepdim=True)]
         below: list[_Vertex] = []
         networks: Any
         for size, networks in enumerate(self.levels, start=2):
@@ -193,11 +214,14 @@ class TorchGraphFusion(nn.Module):
                 (a.importance + b.importance) / (self._similarity(a.vector, b.vector) + self.theta)
                 for a, b in edges
             ]
-            weights = torch.stack(scores, 1).softmax(1).unbind(1)
+            there = [a.present & b.present for a, b in edges]
+            weights = _softmax_where(torch.stack(there, 1), torch.stack(scores, 1)).unbind(1)
             own = list(networks) * (len(edges) // len(networks))
             below = [
-                _Vertex(a.members | b.members, network(a.vector, b.vector), weight)
-                for (a, b), network, weight in zip(edges, own, weights, strict=True)
+                _Vertex(a.members | b.members, network(a.vector, b.vector), weight, own_there)
+                for (a, b), network, weight, own_there in zip(
+                    edges, own, weights, there, strict=True
+                )
             ]
             fused.append(_weighted_sum(below))
         if self.level_norm:
@@ -296,6 +320,20 @@ class _Vertex(NamedTuple):
     members: frozenset[int]
     vector: Tensor  # (B, D)
     importance: Tensor  # (B,)
+    present: Tensor  # (B,)
+
+
+def _where(present: Tensor, values: Tensor) -> Tensor:
+    """Values (B, ...), 0 where not `present`, which has the first of their dimensions."""
+    return values.masked_fill(
+        ~present.view(*present.shape, *[1] * (values.dim() - present.dim())), 0
+    )
+
+
+def _softmax_where(present: Tensor, scores: Tensor) -> Tensor:
+    """The softmax (B, E) over what is present, 0 where nothing is."""
+    some = present.any(1, keepdim=True)
+    return scores.masked_fill(~present & some, -torch.inf).softmax(1).masked_fill(~present, 0)
 
 
 def _weighted_sum(vertices: list[_Vertex]) -> Tensor:

@@ -13,6 +13,7 @@ from fastmtl._checks import need_flag, need_number, need_odd, need_size, need_si
 from fastmtl.nn._module import Indices, Layer
 from fastmtl.nn.attention_unit import DynamicAttentionUnit
 from fastmtl.nn.fusion_levels import fusion_levels
+from fastmtl.nn.presence import ABSENT, need_present, without_absent
 from fastmtl.nn.task_linear import TaskLinear
 
 # What the gains of the levels beside the modalities' vectors start at.
@@ -47,6 +48,16 @@ class HierarchicalGraphFusion(nn.Module):
     - `residual`: the result is [g_1 F_1, g_2 F_2, ..., V_1, ..., V_M], concatenation with the graph
       beside it, with learned gains g_k that start at 0.3 (Touvron et al. 2021, equation 6).
 
+    Of a sample that lacks modalities, with P those that are `present`,
+
+        F_1 = (1/|P|) sum over P of w_i V_i,
+
+    where V_i = 0 and w_i = 0 of the absent; and the edges of each further level are those between
+    vertices whose modalities are all in P: over them runs the softmax, and F_k is 0 where there are
+    none. The attention unit sees an absent modality as it sees what lies beyond the first and the
+    last. So the result is that of the modalities in P alone, with the same weights, where these
+    are neighbours in the order of the modalities, and `share_pairs` holds.
+
     Args:
         num_modalities: M.
         features: D.
@@ -65,7 +76,10 @@ class HierarchicalGraphFusion(nn.Module):
 
     Shape:
         - vertices: (B, M, D).
-        - Output: F_1, F_2, ... concatenated, (B, levels * D), with `residual` M * D more. With
+        - present: bool (B, M), which modalities a sample has; None: all. The vertices of others are
+          not read.
+        - Output: F_1, F_2, ... concatenated, (B, levels * D), with `residual` M * D more; NaN for a
+          sample without any modality. With
           `return_weights=True` a pair of this and a tuple of the importances (B, M) and the edge
           weights (B, E) of each further level, detached from the graph, in the order of
           `fusion_levels(M, max_level)`.
@@ -136,28 +150,45 @@ class HierarchicalGraphFusion(nn.Module):
         return parts * self.features
 
     def forward(
-        self, vertices: Tensor, return_weights: bool = False
+        self, vertices: Tensor, return_weights: bool = False, present: Tensor | None = None
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        fused, weights = self.fuse(vertices)
+        fused, weights = self.fuse(vertices, present)
         return (fused, weights) if return_weights else fused
 
-    def fuse(self, vertices: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def fuse(
+        self, vertices: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What a call with `return_weights=True` gives."""
         need_sizes("vertices", vertices, ("B", self.num_modalities, self.features))
+        count: int | Tensor = self.num_modalities
+        if present is not None:
+            need_present("present", present, tuple(vertices.shape[:2]), vertices)
+            vertices, count = without_absent(vertices, present), present.sum(1, keepdim=True)
         importance = self.attention(vertices)
-        fused = [torch.bmm(importance.unsqueeze(1), vertices).squeeze(1) / self.num_modalities]
+        if present is not None:
+            importance = importance.masked_fill(~present, 0.0)
+        fused = [torch.bmm(importance.unsqueeze(1), vertices).squeeze(1) / count]
         weights = [importance]
         joined, joined_importance = edge_vertices, edge_weights = vertices, importance
+        joined_present = edge_present = present
         level: Any
         for index, level in enumerate(self.levels):
             if index > 0:
                 joined = torch.cat((edge_vertices, vertices), 1)
                 joined_importance = torch.cat((edge_weights, importance), 1)
+                if present is not None and edge_present is not None:
+                    joined_present = torch.cat((edge_present, present), 1)
             edge_vertices = level(joined)
             compared = self._standardized(joined) if self.similarity_norm else joined
+            if joined_present is not None:
+                joined_importance = joined_importance.masked_fill(~joined_present, ABSENT)
             level_fused, edge_weights = ops.graph_fusion(
                 compared, joined_importance, level.edges, edge_vertices, self.theta
             )
+            if joined_present is not None:
+                edge_present = joined_present[:, level.pairs.values].all(2)
+                edge_weights = edge_weights.masked_fill(~edge_present, 0.0)
+                level_fused = level_fused.masked_fill(~edge_present.any(1, keepdim=True), 0.0)
             fused.append(level_fused)
             weights.append(edge_weights)
         if self.level_norm:
