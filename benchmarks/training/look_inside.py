@@ -61,7 +61,7 @@ def look(trainer: Trainer) -> dict[str, Look]:
     hooks = [module.register_forward_hook(keep(name)) for name, module in found.items()]
     batch = next(iter(trainer.batches(trainer.rows["val"][:SAMPLES], SAMPLES)))
     model.zero_grad()
-    trainer.loss(model(batch.x, batch.lengths), batch.targets).sum().backward()
+    trainer.loss(batch.forward(model), batch.targets).sum().backward()
     for hook in hooks:
         hook.remove()
     size = len(batch.targets)
@@ -92,7 +92,7 @@ def weights(trainer: Trainer) -> list[str]:
         return []
     batch: Any = next(iter(trainer.batches(trainer.rows["val"][:SAMPLES], SAMPLES)))
     with torch.no_grad():
-        levels = trainer.model.eval().fusion_weights(batch.x, batch.lengths)
+        levels = trainer.model.eval().fusion_weights(batch.x, batch.lengths, batch.present)
     return [
         ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(w.mean(0), w.std(0), strict=True))
         for w in levels

@@ -61,12 +61,24 @@ def clear_padding(x: Tensor, lengths: Tensor) -> Tensor:
     return x
 
 
-def check_finite(source: str, field: str, x: Tensor) -> None:
-    """Raise if `x` holds NaN or an infinity: how many, and where the first is."""
+def check_finite(
+    source: str, field: str, x: Tensor, lengths: Tensor | None = None, *, optional: bool = False
+) -> None:
+    """Raise if `x` holds NaN or an infinity: how many, and where the first is.
+
+    With `optional` rows that are NaN at every valid step count as missing, and are none of them.
+    """
     rows, count, first = chunk_rows(x, itemsize=4), 0, ""
     for start in range(0, len(x), rows):
-        bad = ~torch.isfinite(x[start : start + rows])
+        part = x[start : start + rows]
+        bad = ~torch.isfinite(part)
         here = int(bad.sum())
+        if here and optional:
+            lacking = part.isnan()
+            if lengths is not None:
+                lacking |= padding_mask(part, lengths[start : start + rows])
+            bad[lacking.flatten(1).all(1)] = False
+            here = int(bad.sum())
         if here and not count:
             at = bad.nonzero()[0].tolist()
             at[0] += start
@@ -84,16 +96,17 @@ def check_values(
     """The features with 0 at padded steps; raise if any other value is NaN or infinite.
 
     Those that stay in a file do and are checked whenever some are read. `lengths` are those of each
-    of the `features`, None for one without padding.
+    of the `features`, None for one without padding. Of several features rows may be missing.
     """
+    optional = len(features) > 1
     out: dict[str, Values] = {}
     for field, x in features.items():
         if isinstance(x, StoredFeatures):
-            out[field] = StoredFeatures(x.rows, lengths[field])
+            out[field] = StoredFeatures(x.rows, lengths[field], optional=optional)
             continue
-        valid = lengths[field]
-        cleared = x if valid is None or x.dim() == 2 else clear_padding(x, valid)
-        check_finite(source, field, cleared)
+        valid = lengths[field] if x.dim() == 3 else None
+        cleared = x if valid is None else clear_padding(x, valid)
+        check_finite(source, field, cleared, valid, optional=optional)
         out[field] = cleared
     return out
 

@@ -14,6 +14,7 @@ from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
 from fastmtl.data.errors import DataError
 from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
+from fastmtl.data.missing import absent_rows, need_some
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
 from fastmtl.data.stored import StoredFeatures, Values
 
@@ -31,7 +32,8 @@ class MultiTaskData:
     - `label_names`: T distinct names;
     - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
       every modality that is a sequence, all of one number of steps then; or a dict of such by
-      modality, of those that are padded. Features at the padded steps are 0;
+      modality, of those that are padded. Features at the padded steps are 0. A sample that lacks
+      one of several modalities has NaN in all its valid steps there, or the length 0;
     - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
     - `sample_names`: N strings, what the samples are called; or None;
     - `name`: what the set is called in messages;
@@ -71,10 +73,12 @@ class MultiTaskData:
         rows become them; both by whole groups. Arrays of float32 are not copied.
 
         Args:
-            x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality.
+            x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality. A row of one
+                of several that is all NaN is missing.
             y: (N, T) of 0, 1, and NaN for missing.
             lengths: (N,) integers, the valid steps of each sequence, for all modalities that are
-                sequences; these then have one number of steps L. Or a mapping of such by modality.
+                sequences; these then have one number of steps L. Or a mapping of such by modality,
+                with 0 for a sample that lacks it.
             label_names: T distinct names.
             split: (N,) of "train", "val", "test".
             group: (N,) integers or strings; samples of one group stay in one split.
@@ -118,8 +122,17 @@ class MultiTaskData:
         names = checks.check_label_names(name, label_names, labels.shape[1])
         valid = {key: of_modality(length, key.removeprefix("x_")) for key in features}
         features = checks.check_values(name, features, valid)
+        missing = (
+            {k: _absent(x, valid[k]) for k, x in features.items()} if len(features) > 1 else {}
+        )
+        need_some(name, missing)
         full = complete_split(codes, groups, num_samples, seed)
         warnings = checks.check_trainable(name, labels, full, names) if for_training else ()
+        warnings += tuple(
+            f"{name}: {int(each.sum())} of {num_samples} samples have no {k}"
+            for k, each in missing.items()
+            if each is not None
+        )
         if groups is not None and (mixed := _mixed_groups(groups, full)):
             warnings += (f"{name}: {mixed} groups have samples in more than one split",)
         by_modality = {key.removeprefix("x_"): value for key, value in features.items()}
@@ -258,6 +271,7 @@ class MultiTaskData:
             kept, lengths = {m: self._modality(m) for m in modalities}, self.lengths
             if isinstance(lengths, dict):
                 lengths = {m: each for m, each in lengths.items() if m in kept} or None
+            need_some(self.name, {m: _absent(v, of_modality(lengths, m)) for m, v in kept.items()})
             return replace(self, x=kept, lengths=lengths)
         if isinstance(self.x, dict):
             got = "a set that has the modalities " + ", ".join(self.x)
@@ -285,6 +299,11 @@ class MultiTaskData:
         if isinstance(self.x, StoredFeatures):
             return self.x.then(lambda x, lengths: x[..., chosen])
         return self.x[..., chosen].contiguous()
+
+
+def _absent(values: Values, lengths: Tensor | None) -> Tensor | None:
+    """As `absent_rows`; None for features in a file, which tell when they are read."""
+    return absent_rows(values, lengths) if isinstance(values, Tensor) else None
 
 
 def _rows(values: Values, rows: Tensor) -> Values:

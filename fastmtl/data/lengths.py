@@ -32,7 +32,8 @@ def lengths_at(lengths: Lengths, rows: Tensor | slice) -> Lengths:
 
 def check_lengths(source: str, value: Any, x: Mapping[str, Values]) -> Lengths:
     """Numbers of valid steps (N,) as int64, each from 1 to the sequences' one number of steps; or
-    a dict of them by modality, each up to that sequence's number of steps."""
+    a dict of them by modality, each up to that sequence's number of steps, and 0 for a sample that
+    lacks this one of several modalities."""
     if isinstance(value, Mapping):
         return {name: _lengths_of(source, name, each, x) for name, each in value.items()}
     sizes = {field: t.shape[1] for field, t in x.items() if t.dim() == 3}
@@ -49,7 +50,7 @@ def check_lengths(source: str, value: Any, x: Mapping[str, Values]) -> Lengths:
         got = ", ".join(f"{field} with {size}" for field, size in sizes.items())
         raise DataError.at(source, "lengths", expected, got)
     (most,) = steps
-    return _check_steps(source, "lengths", value, most)
+    return _check_steps(source, "lengths", value, 1, most)
 
 
 def _lengths_of(source: str, modality: str, value: Any, x: Mapping[str, Values]) -> Tensor:
@@ -60,17 +61,18 @@ def _lengths_of(source: str, modality: str, value: Any, x: Mapping[str, Values])
             f"lengths of a sequence (N, L, D), {' or '.join(names) or 'of which there is none'}"
         )
         raise DataError.at(source, field, expected, repr(modality) + did_you_mean(modality, names))
-    return _check_steps(source, field, value, x[f"x_{modality}"].shape[1])
+    least = 0 if len(x) > 1 else 1
+    return _check_steps(source, field, value, least, x[f"x_{modality}"].shape[1])
 
 
-def _check_steps(source: str, field: str, value: Any, most: int) -> Tensor:
+def _check_steps(source: str, field: str, value: Any, least: int, most: int) -> Tensor:
     array = as_array(value)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         got = f"{array.dtype} of shape {array.shape}"
         raise DataError.at(source, field, "integers of shape (N,)", got)
-    bad = (array < 1) | (array > most)
+    bad = (array < least) | (array > most)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        expected = f"from 1 to {most} steps (the size of the sequences)"
+        expected = f"from {least} to {most} steps (the size of the sequences)"
         raise DataError.at(source, field, expected, f"{array[row].item()} at row {row}")
     return torch.from_numpy(array.astype(np.int64))

@@ -13,17 +13,18 @@ from fastmtl.data.splits import IntArray
 
 def check_offsets(source: str, field: str, value: Array) -> IntArray:
     """Where the sequences begin, and where the last one ends: (N + 1,) int64, each above the one
-    before."""
+    before, or with `offsets_<modality>` equal to it, where a sample lacks the modality."""
     if value.dtype.kind not in "iu" or value.ndim != 1 or len(value) < 2:
         got = f"{value.dtype} of shape {value.shape}"
         raise DataError.at(source, field, "integers of shape (N + 1,)", got)
     offsets = value.astype(np.int64)
     if offsets[0] != 0:
         raise DataError.at(source, field, "0 at first", str(offsets[0]))
-    if (short := np.flatnonzero(np.diff(offsets) < 1)).size:
+    least = 1 if field == "offsets" else 0
+    if (short := np.flatnonzero(np.diff(offsets) < least)).size:
         row = int(short[0])
         got = f"{offsets[row + 1]} behind {offsets[row]} at row {row}"
-        raise DataError.at(source, field, "at least one step more from row to row", got)
+        raise DataError.at(source, field, f"at least {least} more from row to row", got)
     return offsets
 
 

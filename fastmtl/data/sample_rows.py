@@ -24,6 +24,8 @@ def parse(source: str, row: int, sample: Any) -> Sample:
         raise DataError.at(source, f"sample {row}", "(x, y) or (x, y, lengths)", got)
     x = sample[0] if isinstance(sample[0], Mapping) else {"x": sample[0]}
     features = {name: as_array(value) for name, value in x.items()}
+    if not features:
+        raise DataError.at(source, f"x of sample {row}", "at least one modality", "none")
     for name, value in features.items():
         if value.dtype.kind not in "fiub" or value.ndim not in (1, 2) or 0 in value.shape:
             got = f"{value.dtype} of shape {value.shape}"
@@ -38,14 +40,14 @@ def parse(source: str, row: int, sample: Any) -> Sample:
 
 
 def check_like(source: str, row: int, x: Mapping[str, Array], like: Mapping[str, Array]) -> None:
-    """Raise DataError unless features have the modalities of others, and their sizes but for L."""
-    if set(x) != set(like):
-        expected = f"the modalities of sample 0, {', '.join(like)}"
-        raise DataError.at(source, f"x of sample {row}", expected, ", ".join(x) or "none")
+    """Raise DataError unless features have modalities of others, and their sizes but for L."""
+    if not set(x) <= set(like):
+        expected = f"some of the modalities {', '.join(like)}"
+        raise DataError.at(source, f"x of sample {row}", expected, ", ".join(x))
     for name, value in x.items():
         other = like[name].shape
         if value.ndim != len(other) or value.shape[-1] != other[-1]:
-            expected = f"shape {other} as sample 0 has, but for the steps"
+            expected = f"shape {other} as others have, but for the steps"
             raise DataError.at(source, f"{name} of sample {row}", expected, f"{value.shape}")
 
 
@@ -60,7 +62,7 @@ class Fetched:
     Args:
         source: what the data is called in messages.
         parts: that are indexed, one behind the other.
-        like: the features of the first sample.
+        like: the first features that there are of each modality.
     """
 
     def __init__(self, source: str, parts: Sequence[Any], like: Mapping[str, Array]) -> None:
@@ -70,17 +72,17 @@ class Fetched:
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         self._lock = threading.Lock()
         self._rows = np.empty(0, np.int64)
-        self._left: dict[str, list[Array]] = {}
+        self._left: dict[str, list[Array | None]] = {}
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def take(self, rows: NDArray[np.int64], name: str) -> list[Array]:
-        """The features of one modality of some samples."""
+    def take(self, rows: NDArray[np.int64], name: str) -> list[Array | None]:
+        """The features of one modality of some samples; None for one that lacks it."""
         with self._lock:
             if name not in self._left or not np.array_equal(rows, self._rows):
                 samples = [self._features(row) for row in rows.tolist()]
-                self._left = {each: [x[each] for x in samples] for each in self.like}
+                self._left = {each: [x.get(each) for x in samples] for each in self.like}
                 self._rows = rows.copy()
             return self._left.pop(name)
 
@@ -92,16 +94,20 @@ class Fetched:
 
 
 class SampleRows(Rows):
-    """One modality of the samples, sequences padded to `shape` with 0."""
+    """One modality of the samples, sequences padded to `shape` with 0; NaN where one lacks it."""
 
-    def __init__(self, fetched: Fetched, name: str, shape: tuple[int, ...]) -> None:
-        dtype = fetched.like[name].dtype
+    def __init__(
+        self, fetched: Fetched, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
         super().__init__(fetched.source, name, (len(fetched), *shape), dtype)
         self.fetched = fetched
 
     def read(self, rows: NDArray[np.int64], out: Array) -> None:
         out[...] = 0
         for value, place in zip(self.fetched.take(rows, self.field), out, strict=True):
+            if value is None:
+                place[...] = np.nan
+                continue
             if value.ndim == 2 and len(value) > len(place):
                 expected = f"{len(place)} steps at most, as when the samples were first read"
                 raise DataError.at(self.source, self.field, expected, str(len(value)))

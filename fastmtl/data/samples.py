@@ -36,6 +36,8 @@ def from_samples(
     `x` is an array or tensor (D,) or (L, D), or a mapping of such by modality, and `y` (T,) of 0, 1
     and NaN. Sequences may differ in L: they are padded to the longest, and their lengths are L
     where none are given. A given one is an integer for all modalities, or a mapping of integers.
+    Of the modalities that others have a mapping may lack some: that sample is without them. Their
+    order is that in which they come up.
 
     Args:
         samples: a `torch.utils.data.Dataset` or a sequence, of which samples are taken by index; or
@@ -127,7 +129,7 @@ class _Reader:
         self.by_modality = False
         self._budget = Budget(source)
         self._like: dict[str, Array] = {}
-        self._features: dict[str, list[Array]] = {}
+        self._features: dict[str, list[Array | None]] = {}
         self._steps: dict[str, list[int]] = {}
         self._labels: list[Array] = []
         self._lengths: list[Any] = []
@@ -138,8 +140,10 @@ class _Reader:
         x, y, lengths = parse(self.source, row, sample)
         if not row:
             self.by_modality = isinstance(sample[0], Mapping)
-            self._like = x
-            self._features, self._steps = {m: [] for m in x}, {m: [] for m in x}
+        if self.by_modality == isinstance(sample[0], Mapping):
+            for name in [each for each in x if each not in self._like]:
+                self._like[name] = x[name]
+                self._features[name], self._steps[name] = [None] * row, [0] * row
         check_like(self.source, row, x, self._like)
         if self._labels and y.shape != self._labels[0].shape:
             expected = f"labels of shape {self._labels[0].shape} as sample 0 has"
@@ -148,12 +152,13 @@ class _Reader:
             raise DataError.at(self.source, f"sample {row}", "lengths in all or in none", "others")
         self._labels.append(y)
         self._lengths.append(lengths)
-        for name, value in x.items():
-            self._steps[name].append(len(value))
+        for name, steps in self._steps.items():
+            value = x.get(name)
+            steps.append(0 if value is None else len(value))
             if self.keep:
                 # Once as it came, and once beside the others.
-                self._budget.take(f"x of sample {row}", 2 * value.nbytes)
-                self._features[name].append(value.copy())
+                self._budget.take(f"x of sample {row}", 0 if value is None else 2 * value.nbytes)
+                self._features[name].append(None if value is None else value.copy())
 
     def arrays_of(self, count: int) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shapes and dtypes of the features of so many samples like the first."""
@@ -163,10 +168,13 @@ class _Reader:
         """The features, (N, D) or (N, L, D), sequences padded to the longest with 0."""
         out: dict[str, Array | Rows] = {}
         for name, values in self._features.items():
-            dtype = np.result_type(*{value.dtype for value in values})
-            array = np.zeros((len(values), *self._shape(name)), dtype)
+            dtype = np.result_type(*{v.dtype for v in values if v is not None})
+            array = np.zeros((len(values), *self._shape(name)), self._with_nan(name, dtype))
             for row, value in enumerate(values):
-                put(value, array[row])
+                if value is None:
+                    array[row] = np.nan
+                else:
+                    put(value, array[row])
             out[name] = array
             values.clear()
         return out
@@ -175,7 +183,10 @@ class _Reader:
         """The features, to be asked for."""
         shapes = {name: self._shape(name) for name in self._like}
         fetched = Fetched(self.source, parts, self._like)
-        return {name: SampleRows(fetched, name, shape) for name, shape in shapes.items()}
+        return {
+            name: SampleRows(fetched, name, shape, self._with_nan(name, self._like[name].dtype))
+            for name, shape in shapes.items()
+        }
 
     def labels(self) -> Array:
         """(N, T)."""
@@ -184,8 +195,9 @@ class _Reader:
     def lengths(self) -> Any:
         """Those that were given, or those of sequences that differ; None where there are none."""
         if isinstance(self._lengths[0], Mapping):
-            names = self._lengths[0]
-            return {name: np.array([each[name] for each in self._lengths]) for name in names}
+            names = {name: None for each in self._lengths for name in each}
+            found = {n: np.array([each.get(n, -1) for each in self._lengths]) for n in names}
+            return {n: np.where(self._lacking(n), 0, each) for n, each in found.items()}
         if self._lengths[0] is not None:
             return np.array(self._lengths)
         differing = {
@@ -196,6 +208,14 @@ class _Reader:
         if not self.by_modality:
             return differing.get("x")
         return differing or None
+
+    def _lacking(self, name: str) -> Any:
+        """Which samples (N,) are without a modality."""
+        return np.array(self._steps.get(name, [1])) == 0
+
+    def _with_nan(self, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype of features, or one that has NaN if they need it."""
+        return np.result_type(dtype, np.float32) if self._lacking(name).any() else dtype
 
     def _shape(self, name: str) -> tuple[int, ...]:
         like = self._like[name]

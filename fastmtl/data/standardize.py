@@ -12,6 +12,7 @@ from torch import Tensor
 from fastmtl.data.checks import chunk_rows, padding_mask
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.lengths import Lengths, of_modality
+from fastmtl.data.missing import absent_rows
 from fastmtl.data.stored import StoredFeatures, Values
 
 # Rounding alone gives a constant column a standard deviation of about 1e-16 of its mean; and below
@@ -23,7 +24,8 @@ class Standardizer:
     """Shift and scale features by the mean and standard deviation of the training rows.
 
     z = (x - mean) / scale for each feature of each modality, over rows and valid steps. `scale` is
-    the population standard deviation, and 1 for a feature that is constant. Sums are float64.
+    the population standard deviation, and 1 for a feature that is constant. Sums are float64. Rows
+    of a modality that samples lack are left out, and stay what they are.
 
     Examples:
         >>> from fastmtl.data import synthetic
@@ -54,9 +56,11 @@ class Standardizer:
             lengths: (N,), or by modality, leaves padded steps out; a data set brings its own.
 
         Raises:
-            ValueError: for features that are NaN or infinite, and for no rows.
+            ValueError: for features that are NaN or infinite, other than in whole rows of one of
+                several modalities, and for no rows.
         """
         parts, valid = _unpack(data, lengths)
+        optional = len(parts) > 1 or isinstance(data, MultiTaskData)
         if rows is None and isinstance(data, MultiTaskData):
             rows = data.indices("train")
         mean, scale = {}, {}
@@ -64,7 +68,7 @@ class Standardizer:
             chosen = torch.arange(len(x)) if rows is None else torch.as_tensor(rows)
             if not len(chosen):
                 raise ValueError("rows: expected at least one row to fit on, got none")
-            mean[name], scale[name] = _moments(name, x, chosen, valid[name])
+            mean[name], scale[name] = _moments(name, x, chosen, valid[name], optional)
         self._mean, self._scale = mean, scale
         return self
 
@@ -216,21 +220,26 @@ def _unpack(
 
 
 def _chunks(
-    x: Values, rows: Tensor, lengths: Tensor | None
+    x: Values, rows: Tensor, lengths: Tensor | None, optional: bool
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Rows of `x` in float64 as (n, D), with a mask (n, 1) of the padded ones."""
+    """Rows of `x` in float64 as (n, D), with a mask (n, 1) of the padded ones; without those that
+    are missing, if `optional` ones may be."""
     for chosen in rows.to(x.device).split(chunk_rows(x)):
         part = x[chosen].double()
-        padded = None
-        if lengths is not None and x.dim() == 3:
-            padded = padding_mask(part, lengths.to(x.device)[chosen]).flatten(0, 1)
+        valid = None if lengths is None or x.dim() == 2 else lengths.to(x.device)[chosen]
+        if optional and (absent := absent_rows(part, valid)) is not None:
+            part = part[~absent]
+            valid = None if valid is None else valid[~absent]
+        padded = None if valid is None else padding_mask(part, valid).flatten(0, 1)
         yield part.flatten(0, -2), padded
 
 
-def _moments(name: str, x: Values, rows: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def _moments(
+    name: str, x: Values, rows: Tensor, lengths: Tensor | None, optional: bool
+) -> tuple[Tensor, Tensor]:
     """Mean and scale of each feature, (D,) float32 each, in two passes."""
     total, count = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device), 0
-    for part, padded in _chunks(x, rows, lengths):
+    for part, padded in _chunks(x, rows, lengths, optional):
         if padded is not None:
             part.masked_fill_(padded, 0.0)
         total += part.sum(0)
@@ -240,9 +249,11 @@ def _moments(name: str, x: Values, rows: Tensor, lengths: Tensor | None) -> tupl
         raise ValueError(
             f"{name}: expected finite features, got NaN or infinity in column {column}"
         )
+    if not count:
+        raise ValueError(f"{name}: expected a training sample that has it, got none")
     mean = total / count
     squares = torch.zeros_like(total)
-    for part, padded in _chunks(x, rows, lengths):
+    for part, padded in _chunks(x, rows, lengths, optional):
         part -= mean
         if padded is not None:
             part.masked_fill_(padded, 0.0)

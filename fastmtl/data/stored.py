@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastmtl.data.errors import DataError
+from fastmtl.data.missing import absent_rows
 from fastmtl.data.rows import Rows
 
 _PART_BYTES = 32 << 20
@@ -28,6 +29,7 @@ class StoredFeatures:
     Args:
         rows: the array in the file.
         lengths: (N,), the valid steps of each sequence; None if all are.
+        optional: whether samples may lack them, which then are NaN at every valid step.
 
     Examples:
         >>> import tempfile, fastmtl
@@ -43,10 +45,13 @@ class StoredFeatures:
     dtype = torch.float32
     device = torch.device("cpu")
 
-    def __init__(self, rows: Rows, lengths: Tensor | None = None) -> None:
+    def __init__(
+        self, rows: Rows, lengths: Tensor | None = None, *, optional: bool = False
+    ) -> None:
         self.rows = rows
         self.shape = torch.Size(rows.shape)
         self._lengths = lengths
+        self._optional = optional
         self._index: Tensor | None = None
         self._steps: tuple[Step, ...] = ()
 
@@ -106,11 +111,19 @@ class StoredFeatures:
         out = torch.empty((len(rows), *self.rows.shape[1:]), dtype=like.dtype, pin_memory=pin)
         values = out.numpy()
         self.rows.read(base.numpy(), values)
+        padded = None
         if self._lengths is not None and values.ndim == 3:
             padded = np.arange(values.shape[1]) >= self._lengths[base].numpy()[:, None]
             if padded.any():
                 values[padded] = 0
         if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+            if self._optional:
+                lacking = np.isnan(values)
+                if padded is not None:
+                    lacking |= padded[..., None]
+                finite[lacking.reshape(len(values), -1).all(1)] = True
+            if finite.all():
+                return out
             at = np.argwhere(~finite)[0].tolist()
             names = ("column",) if values.ndim == 2 else ("step", "column")
             place = [f"row {int(base[at[0]])}"]
@@ -118,6 +131,11 @@ class StoredFeatures:
             got = f"NaN or infinity (as float32) at {', '.join(place)}"
             raise DataError.at(self.rows.source, self.rows.field, "finite numbers", got)
         return out
+
+    def absent(self, part: Tensor, rows: Tensor) -> Tensor | None:
+        """Which of the `rows` (n,), of which `read` gave `part`, are missing; None if none."""
+        base = rows if self._index is None else self._index[rows]
+        return absent_rows(part, None if self._lengths is None else self._lengths[base])
 
     def finish(self, part: Tensor, lengths: Tensor | None) -> Tensor:
         """Features as the model reads them.

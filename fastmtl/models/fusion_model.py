@@ -31,8 +31,9 @@ class FusionModel(MultiTaskModel):
     a bidirectional GRU of `gru_layers` layers and size h per direction, attention over time and a
     linear layer; then LeakyReLU and dropout. `make_fusion(M, h, device=, dtype=)` gives the module
     that fuses (B, M, h), and `present` (B, M) where some are absent, to (B, `out_features`). A
-    `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear layer give the logits; with `interaction` the tasks
-    exchange features (`TaskInteraction`) before the last layer.
+    `SharedLinear` to h, and for each task a linear layer to `head_size`, LeakyReLU and a linear
+    layer give the logits; with `interaction` the tasks exchange features (`TaskInteraction`) before
+    the last layer.
 
     Dropout comes before the fusion: behind it, every fused vector would hand on what has been
     dropped from the others.

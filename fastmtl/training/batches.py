@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmtl.data import MultiTaskData, StoredFeatures
 from fastmtl.data.lengths import Lengths, lengths_at
+from fastmtl.data.missing import absent_rows, need_some
 from fastmtl.training.windows import windows
 
 Features = Tensor | dict[str, Tensor]
@@ -24,6 +25,13 @@ class Batch(NamedTuple):
     targets: Tensor  # (B, T), NaN where a label is missing
     lengths: Lengths  # (B,), int64, on the CPU, or a dictionary of them
     counts: Tensor  # (T,), how many labels of each task are present
+    present: dict[str, Tensor] | None = None  # (B,) bool of each modality that some samples lack
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """What the model gives for it. It is told of missing modalities where there are any."""
+        told = {} if self.present is None else {"present": self.present}
+        output: Tensor = model(self.x, self.lengths, **told)
+        return output
 
 
 class Batches:
@@ -55,7 +63,13 @@ class Batches:
         self.names = list(features)
         self.multimodal = isinstance(data.x, dict)
         self.targets = data.y.to(device)
+        self.name = data.name
+        lacking = ((k, absent_rows(x, data.lengths_of(k))) for k, x in tensors.items())
+        self.absent = {k: each.cpu() for k, each in lacking if each is not None}
+        # Of a missing sequence one step is read, and left out.
         self.lengths = data.lengths
+        if isinstance(data.lengths, dict):
+            self.lengths = {k: each.clamp(min=1) for k, each in data.lengths.items()}
         # Where padded steps are cleared again after they were standardised.
         lengths = ((name, data.lengths_of(name)) for name in self.stored)
         self.valid = {name: each.to(device) for name, each in lengths if each is not None}
@@ -71,7 +85,7 @@ class Batches:
             batch_size: samples in a mini-batch.
         """
         order_device = order.to(self.device)
-        for begin, read in windows(self.stored, order, batch_size, self.device):
+        for begin, read, lacking in windows(self.stored, order, batch_size, self.device):
             count = len(next(iter(read.values()))) if read else len(order)
             for start in range(begin, begin + count, batch_size):
                 host = order[start : start + batch_size]
@@ -80,11 +94,15 @@ class Batches:
                     name: self._take(value, host, index) for name, value in self.features.items()
                 }
                 parts |= self._finish(read, start - begin, index)
+                absent = {k: each[host] for k, each in self.absent.items()}
+                there = slice(start - begin, start - begin + len(host))
+                absent |= {k: each[there] for k, each in lacking.items()}
                 yield Batch(
                     {name: parts[name] for name in self.names} if self.multimodal else parts["x"],
                     self.targets.index_select(0, index),
                     lengths_at(self.lengths, host),
                     self._counts(index),
+                    self._present(absent, host),
                 )
 
     def _finish(self, read: dict[str, Tensor], start: int, index: Tensor) -> dict[str, Tensor]:
@@ -94,6 +112,14 @@ class Batches:
             name: self.stored[name].finish(value[start : start + len(index)], lengths.get(name))
             for name, value in read.items()
         }
+
+    def _present(self, absent: dict[str, Tensor], host: Tensor) -> dict[str, Tensor] | None:
+        """What `absent` leaves of a batch; None for one that lacks nothing."""
+        absent = {name: each for name, each in absent.items() if bool(each.any())}
+        if not absent:
+            return None
+        need_some(self.name, {name: absent.get(name) for name in self.names}, host)
+        return {name: (~each).to(self.device) for name, each in absent.items()}
 
     def _take(self, value: Tensor, host: Tensor, index: Tensor) -> Tensor:
         if value.device == index.device:

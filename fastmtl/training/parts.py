@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +49,22 @@ class InParts(nn.Module):
         self.model = model
         self.parts = parts
 
-    def forward(self, x: Features, lengths: Lengths = None) -> Tensor:
+    def forward(
+        self, x: Features, lengths: Lengths = None, present: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """Logits (B, T)."""
-        *parts, last = _split(x, lengths, self.parts)
+        *parts, last = _split(x, lengths, present, self.parts)
         logits = [checkpoint(self.model, *part, use_reentrant=False) for part in parts]
         return torch.cat([*logits, self.model(*last)])
 
 
-def _split(x: Features, lengths: Lengths, parts: int) -> Iterator[tuple[Features, Lengths]]:
-    """Parts of samples that differ by one in size at most."""
+def _split(
+    x: Features, lengths: Lengths, present: dict[str, Tensor] | None, parts: int
+) -> Iterator[tuple[Any, ...]]:
+    """Parts of samples that differ by one in size at most; what is not there is left out."""
     rows = len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
     for index in torch.arange(rows).tensor_split(min(parts, rows)):
         part = slice(int(index[0]), int(index[-1]) + 1)
         taken = x[part] if isinstance(x, Tensor) else {k: value[part] for k, value in x.items()}
-        yield taken, lengths_at(lengths, part)
+        told = () if present is None else ({k: each[part] for k, each in present.items()},)
+        yield taken, lengths_at(lengths, part), *told

@@ -256,7 +256,7 @@ def compute_logits(
         for batch in batches(rows, batch_size):
             if stop is not None:
                 stop.check()
-            parts.append(model(batch.x, batch.lengths))
+            parts.append(batch.forward(model))
     finally:
         model.train(training)
     return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])

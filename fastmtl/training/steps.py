@@ -107,7 +107,7 @@ class Steps:
                 lr = learning_rate(config, epoch, step, steps, plateaus)
                 set_lr(self.optimizer, lr)
                 with precision.autocast():
-                    losses = self.loss(self.model(batch.x, batch.lengths), batch.targets)
+                    losses = self.loss(batch.forward(self.model), batch.targets)
                 self.balancer.backward(losses, counts=batch.counts, scaler=precision.scaler)
                 precision.step(self.optimizer, self.model.parameters(), config.clip_grad_norm)
                 self.optimizer.zero_grad()

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 def windows(
     stored: Mapping[str, StoredFeatures], order: Tensor, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, dict[str, Tensor]]]:
+) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
     """The samples of `order` in their stored dtypes on `device`, some mini-batches at a time.
 
     A window of up to 64 MiB is read as a whole, its rows in the order in which they lie in the
@@ -36,25 +36,28 @@ def windows(
         device: where they are wanted.
 
     Yields:
-        Where in `order` the window begins, and its rows by modality.
+        Where in `order` the window begins, its rows by modality, and by modality which of them
+        (n,) are missing, on the CPU, where some are.
 
     Raises:
         DataError: as `StoredFeatures.read`.
     """
     if not stored:
-        yield 0, {}
+        yield 0, {}, {}
         return
     row_bytes = sum(features.row_bytes for features in stored.values())
     size = max(WINDOW_BYTES // (row_bytes * batch_size), 1) * batch_size
     pin = device.type == "cuda"
 
-    def read() -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def read() -> Iterator[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            yield begin, {name: x.read(rows, pin=pin) for name, x in stored.items()}
+            found = {name: x.read(rows, pin=pin) for name, x in stored.items()}
+            lacking = ((name, stored[name].absent(x, rows)) for name, x in found.items())
+            yield begin, found, {name: each for name, each in lacking if each is not None}
 
-    for begin, read_ones in ahead(read()):
-        yield begin, {name: x.to(device, non_blocking=True) for name, x in read_ones.items()}
+    for begin, found, absent in ahead(read()):
+        yield begin, {name: x.to(device, non_blocking=True) for name, x in found.items()}, absent
 
 
 def ahead(items: Iterator[_T]) -> Iterator[_T]:

@@ -113,7 +113,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     refuses(tmp_path, "lengths_text: expected lengths of a sequence .*, audio or video, "
             "got 'text'", lengths_text=ones)  # fmt: skip
     refuses(tmp_path, r"lengths_vidio: .* \(did you mean 'video'\?\)", lengths_vidio=ones)
-    refuses(tmp_path, "lengths_video: expected from 1 to 3 steps .* got 4 at row 0",
+    refuses(tmp_path, "lengths_video: expected from 0 to 3 steps .* got 4 at row 0",
             lengths_video=4 * ones)  # fmt: skip
     refuses(tmp_path, "lengths_video: expected 20 rows", lengths_video=ones[:-1])
     refuses(tmp_path, "lengths_video: expected integers of shape", lengths_video=ones + 0.5)

@@ -58,7 +58,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"offsets": OFFSETS + 1}, "offsets: expected 0 at first, got 1"),
     ({"offsets": OFFSETS * 1.0}, r"offsets: expected integers of shape \(N \+ 1,\), got float64"),
     ({"offsets": OFFSETS[:1]}, "offsets: expected integers of shape"),
-    ({"offsets": np.sort(OFFSETS % 7)}, "offsets: expected at least one step more from row to row"),
+    ({"offsets": np.sort(OFFSETS % 7)}, "offsets: expected at least 1 more from row to row"),
     ({"offsets": OFFSETS[:-1]}, r"x: expected \(46, D\), the steps of all .* got shape \(50, 3\)"),
     ({"x": np.ones((50, 2, 2))}, r"x: expected \(50, D\), .* got shape \(50, 2, 2\)"),
     ({"lengths": LENGTHS}, "lengths: expected only one of .* got both lengths and offsets"),

@@ -126,9 +126,15 @@ BAD: list[tuple[Any, str]] = [
     ([(np.ones((2, 2, 2)), [1])], r"x of sample 0: expected numbers \(D,\) or \(L, D\)"),
     ([(np.ones((0, 2)), [1])], "x of sample 0: expected numbers"),
     ([(np.ones(2), 1)], r"y of sample 0: expected labels \(T,\), got shape \(\)"),
-    ([GOOD, (np.ones((3, 3)), np.ones(2))], r"x of sample 1: expected shape \(3, 2\) as sample 0"),
+    (
+        [GOOD, (np.ones((3, 3)), np.ones(2))],
+        r"x of sample 1: expected shape \(3, 2\) as others have",
+    ),
     ([GOOD, (np.ones(2), np.ones(2))], r"x of sample 1: expected shape"),
-    ([GOOD, ({"a": np.ones(2)}, np.ones(2))], "x of sample 1: expected the modalities of sample 0"),
+    (
+        [GOOD, ({"a": np.ones(2)}, np.ones(2))],
+        "x of sample 1: expected some of the modalities x, got a",
+    ),
     ([GOOD, (np.ones((3, 2)), np.ones(3))], r"y of sample 1: expected labels of shape \(2,\)"),
     ([GOOD, (*GOOD, 3)], "sample 1: expected lengths in all or in none"),
     ([(*GOOD, 4)] * 5, "lengths: expected from 1 to 3 steps"),
