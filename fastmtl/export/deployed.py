@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastmtl.data.lengths import Lengths, of_modality
 from fastmtl.training import Predictor
 from fastmtl.training.recipes import FUSION_MODELS
 
@@ -18,15 +19,16 @@ _BATCH, _STEPS = 3, 5
 class Deployed(nn.Module):
     """The standardisation, the model and the sigmoid of a run, for evaluation on the CPU.
 
-    Called with a tensor for each of `names`, in their order, and with `lengths` behind them where
-    the model reads sequences. The run's model is copied.
+    Called with a tensor for each of `names`, in their order, and behind them with `lengths` where
+    the model reads sequences; with lengths of each, in their order, where those of the training
+    data had lengths or numbers of steps of their own. The run's model is copied.
 
     Args:
         predictor: the run.
 
     Shape:
         - features: (B, D), or (B, L, D) of a modality in `sequences`.
-        - lengths: (B,), int64, from 1 to L.
+        - lengths: (B,), int64, from 1 to L, or such of each sequence.
         - Output: probabilities (B, T).
 
     Examples:
@@ -39,7 +41,9 @@ class Deployed(nn.Module):
         super().__init__()
         self.sizes: dict[str, int] = dict(predictor.description["features"])
         self.names = list(self.sizes)
-        self.sequences = set(predictor.description["sequences"])
+        self.sequences: list[str] = list(predictor.description["sequences"])
+        # Runs of before there were such do not say it.
+        self.own_lengths = bool(predictor.description.get("own_lengths", False))
         self.multimodal = predictor.config.model in FUSION_MODELS or self.names != ["x"]
         self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
         self.standardizer = predictor.standardizer
@@ -47,30 +51,44 @@ class Deployed(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         features = dict(zip(self.names, inputs, strict=False))
-        lengths = inputs[-1] if self.sequences else None
+        lengths: Lengths = inputs[-1] if self.sequences else None
+        if self.own_lengths:
+            lengths = dict(zip(self.sequences, inputs[len(self.names) :], strict=True))
         if self.standardizer is not None:
             transform = self.standardizer.transform_modality
-            features = {name: transform(name, x, lengths) for name, x in features.items()}
+            features = {
+                name: transform(name, x, of_modality(lengths, name)) for name, x in features.items()
+            }
         logits: Tensor = self.model(features if self.multimodal else features["x"], lengths)
         return logits.sigmoid()
 
     def inputs(self) -> list[str]:
         """The names of what it is called with."""
+        if self.own_lengths:
+            return [*self.names, *(f"lengths_{name}" for name in self.sequences)]
         return [*self.names, "lengths"] if self.sequences else self.names
 
     def example(self, batch: int = _BATCH, steps: int = _STEPS) -> tuple[Tensor, ...]:
-        """Random inputs, the sequences from the longest to the shortest."""
-        shapes = {name: (steps,) if name in self.sequences else () for name in self.names}
+        """Random inputs, the sequences from the longest to the shortest; with lengths of their own
+        each has a step more than the one before."""
+        own = {name: steps + i * self.own_lengths for i, name in enumerate(self.sequences)}
+        shapes = {name: (own[name],) if name in own else () for name in self.names}
         found = [torch.randn(batch, *shapes[name], size) for name, size in self.sizes.items()]
-        if self.sequences:
-            found.append(torch.arange(steps, steps - batch, -1).clamp(min=1))
+        for most in own.values() if self.own_lengths else list(own.values())[:1]:
+            found.append(torch.arange(most, most - batch, -1).clamp(min=1))
         return tuple(found)
 
     def program(self) -> torch.export.ExportedProgram:
         """The graph, for any batch and any number of steps."""
-        batch, steps = torch.export.Dim("batch"), torch.export.Dim("steps")
+        batch = torch.export.Dim("batch")
+        steps = [
+            torch.export.Dim(f"steps_{i}" if self.own_lengths else "steps")
+            for i in range(len(self.sequences))
+        ]
+        of_sequences = dict(zip(self.sequences, steps, strict=True))
         dynamic: list[dict[int, Any]] = [
-            {0: batch, 1: steps} if name in self.sequences else {0: batch} for name in self.inputs()
+            {0: batch, 1: of_sequences[name]} if name in of_sequences else {0: batch}
+            for name in self.inputs()
         ]
         with torch.no_grad():
             return torch.export.export(self, self.example(), dynamic_shapes=(tuple(dynamic),))

@@ -34,7 +34,8 @@ def export(
     """Write a trained model to a file that runs without fastmtl, and return what the file says.
 
     The file takes features as they are in data, one tensor a modality, and where the model reads
-    sequences their `lengths` (B,), int64; batch and number of steps are free. It gives the
+    sequences their `lengths` (B,), int64, or the `lengths_<modality>` of each where the training
+    data had these; batch and number of steps are free. It gives the
     probabilities (B, T). Standardisation is inside; the labels' names, the decision threshold, the
     inputs and the versions are in its metadata, one JSON value each in ONNX and the file
     `fastmtl.json` in a .pt2. Before it is written its probabilities are compared with the model's,

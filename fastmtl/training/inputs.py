@@ -97,6 +97,7 @@ def describe(data: MultiTaskData) -> dict[str, Any]:
         "label_names": list(data.label_names),
         "features": {name: value.shape[-1] for name, value in features.items()},
         "sequences": _sequences(data),
+        "own_lengths": _have_own_lengths(data),
     }
 
 
@@ -141,6 +142,12 @@ def fingerprint(data: MultiTaskData) -> str:
 
 def _sequences(data: MultiTaskData) -> list[str]:
     return [name for name, value in data.features().items() if value.dim() == 3]
+
+
+def _have_own_lengths(data: MultiTaskData) -> bool:
+    """Whether one sequence of a sample may have other lengths than another."""
+    steps = {shape[0] for shape in data.modalities.values() if len(shape) == 2}
+    return isinstance(data.lengths, dict) or len(steps) > 1
 
 
 def _show(value: Any) -> str:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -35,9 +36,26 @@ def predictor_of(model: str, data: str = "", **options: Any) -> tuple[Predictor,
     return Predictor(network, config, describe(samples), standardizer, device), samples
 
 
+def own_lengths(path: Path) -> str:
+    """Two sequences that differ in their steps and lengths, and a vector."""
+    rng = np.random.default_rng(0)
+    np.savez(
+        path / "set.npz",
+        x_audio=rng.standard_normal((30, 6, 3)),
+        x_text=rng.standard_normal((30, 4)),
+        x_video=rng.standard_normal((30, 4, 5)),
+        lengths_audio=rng.integers(1, 7, 30),
+        lengths_video=rng.integers(1, 5, 30),
+        y=rng.integers(0, 2, (30, 3)),
+    )
+    return str(path / "set.npz")
+
+
 def arguments(deployed: Deployed, samples: Any) -> tuple[Tensor, ...]:
     found = [samples.features()[name] for name in deployed.names]
-    if deployed.sequences:
+    if deployed.own_lengths:
+        found += [samples.lengths_of(name) for name in deployed.sequences]
+    elif deployed.sequences:
         steps = next(iter(samples.features()[name] for name in deployed.sequences)).shape[1]
         lengths = samples.lengths
         found.append(torch.full((len(samples),), steps) if lengths is None else lengths)
@@ -53,6 +71,26 @@ def test_what_is_shipped_gives_what_the_run_predicts(model: str) -> None:
     deployed = Deployed(predictor)
     probabilities = deployed(*arguments(deployed, samples))
     torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_every_sequence_has_lengths_of_its_own(suffix: str, tmp_path: Path) -> None:
+    predictor, samples = predictor_of("hgfn", own_lengths(tmp_path))
+    deployed = Deployed(predictor)
+    inputs, wanted = arguments(deployed, samples), predictor.probabilities(samples)
+    torch.testing.assert_close(deployed(*inputs).double(), wanted)
+    if suffix == "onnx":
+        pytest.importorskip("onnxscript")
+        runtime = pytest.importorskip("onnxruntime")
+    facts = export(predictor, tmp_path / f"model.{suffix}")
+    assert facts["inputs"] == ["audio", "text", "video", "lengths_audio", "lengths_video"]
+    if suffix == "pt2":
+        found = torch.export.load(tmp_path / "model.pt2").module()(*inputs)
+    else:
+        session = runtime.InferenceSession(tmp_path / "model.onnx")
+        named = {k: v.numpy() for k, v in zip(facts["inputs"], inputs, strict=True)}
+        found = torch.from_numpy(session.run(None, named)[0])
+    torch.testing.assert_close(found.double(), wanted)
 
 
 def slow(*models: str) -> list[Any]:
