@@ -206,7 +206,7 @@ def check_trainable(
     if not (split == SPLITS.index("val")).any():
         got = "too few training samples (or groups) to take any from"
         raise DataError.at(source, "split", "at least one validation sample", got)
-    if bool(y.isnan().all()):
+    if y.shape[1] and bool(y.isnan().all()):
         raise DataError.at(source, "y", "at least one label", "only missing ones (NaN)")
     train = y[torch.from_numpy(split == SPLITS.index("train"))]
     warnings = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,17 @@ from torch import Tensor
 
 from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
+from fastmtl.data.classes import (
+    check_classes,
+    check_trainable_classes,
+    need_class_tasks,
+)
 from fastmtl.data.errors import DataError
 from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
 from fastmtl.data.missing import absent_rows, need_some
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
 from fastmtl.data.stored import StoredFeatures, Values
+from fastmtl.data.tasks import Tasks
 
 Features = Values | dict[str, Values]
 
@@ -27,9 +33,11 @@ class MultiTaskData:
 
     - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality; each a
       `StoredFeatures` that is read by row where the features stay in their file;
-    - `y`: (N, T) float32 labels of 0, 1, and NaN for a missing one;
+    - `y`: (N, T) float32 labels of 0, 1, and NaN for a missing one; of a task of classes the number
+      of the class, from 0;
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
+    - `class_names`: those of each task of classes, by the task's name; the last of the T tasks;
     - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
       every modality that is a sequence, all of one number of steps then; or a dict of such by
       modality, of those that are padded. Features at the padded steps are 0. A sample that lacks
@@ -51,6 +59,7 @@ class MultiTaskData:
     sample_names: list[str] | None = None
     name: str = "data"
     warnings: tuple[str, ...] = ()
+    class_names: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -60,6 +69,8 @@ class MultiTaskData:
         *,
         lengths: Any = None,
         label_names: Any = None,
+        classes: Mapping[str, Any] | None = None,
+        class_names: Mapping[str, Any] | None = None,
         split: Any = None,
         group: Any = None,
         sample_names: Any = None,
@@ -75,11 +86,14 @@ class MultiTaskData:
         Args:
             x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality. A row of one
                 of several that is all NaN is missing.
-            y: (N, T) of 0, 1, and NaN for missing.
+            y: (N, T) of 0, 1, and NaN for missing; or None where `classes` has all labels.
             lengths: (N,) integers, the valid steps of each sequence, for all modalities that are
                 sequences; these then have one number of steps L. Or a mapping of such by modality,
                 with 0 for a sample that lacks it.
-            label_names: T distinct names.
+            label_names: T distinct names of the columns of `y`.
+            classes: (N,) for each task of classes, by its name: numbers from 0, with -1 or NaN for
+                missing, or names, with "" for missing. These tasks stand behind those of `y`.
+            class_names: the names of the classes of such tasks, in the order of their numbers.
             split: (N,) of "train", "val", "test".
             group: (N,) integers or strings; samples of one group stay in one split.
             sample_names: (N,) strings, what the samples are called: clips, files. They need not
@@ -87,7 +101,7 @@ class MultiTaskData:
             name: what the set is called in messages.
             seed: draws what of the split is not given.
             for_training: False lifts what only training needs (a label for each task and samples
-                to train and validate on) and lets `y` be None, which gives it T = 0 columns.
+                to train and validate on) and lets `y` be None, which gives it no columns.
 
         Raises:
             DataError: for arrays that cannot be used.
@@ -96,14 +110,21 @@ class MultiTaskData:
             >>> data = MultiTaskData.from_arrays(torch.randn(10, 4), [[0, 1], [1, 0]] * 5)
             >>> data.num_tasks, [len(data.indices(s)) for s in ("train", "val", "test")]
             (2, [6, 2, 2])
+            >>> damage = ["none", "mild", "severe", "mild", "", "mild", "none", "severe"] * 2
+            >>> data = MultiTaskData.from_arrays(torch.eye(16), None, classes={"damage": damage})
+            >>> data.class_names, data.y[:5, 0].tolist()
+            ({'damage': ['mild', 'none', 'severe']}, [1.0, 0.0, 2.0, 0.0, nan])
         """
+        classes, class_names = classes or {}, class_names or {}
         parts = {f"x_{k}": v for k, v in x.items()} if isinstance(x, Mapping) else {"x": x}
         if not parts:
             raise DataError.at(name, "x", "at least one modality", "none")
         features = {key: checks.check_features(name, key, value) for key, value in parts.items()}
         num_samples = len(next(iter(features.values())))
-        unlabelled = y is None and not for_training
+        unlabelled = y is None and (bool(classes) or not for_training)
         labels = torch.empty(num_samples, 0) if unlabelled else checks.check_labels(name, y)
+        need_class_tasks(name, classes, class_names)
+        coded = {t: check_classes(name, t, v, class_names.get(t)) for t, v in classes.items()}
         length = None if lengths is None else check_lengths(name, lengths, features)
         codes = None if split is None else checks.check_split(name, split)
         groups = None if group is None else checks.check_group(name, group)
@@ -111,6 +132,7 @@ class MultiTaskData:
         if sample_names is not None:
             called = checks.check_strings(name, "sample_names", sample_names)
         fields = {**features, "y": labels, "split": codes, "group": groups, "sample_names": called}
+        fields |= {f"y_{task}": column for task, (column, _) in coded.items()}
         fields |= (
             {f"lengths_{m}": each for m, each in length.items()}
             if isinstance(length, dict)
@@ -120,6 +142,8 @@ class MultiTaskData:
         if label_names is None:
             label_names = default_label_names(labels.shape[1])
         names = checks.check_label_names(name, label_names, labels.shape[1])
+        if (twice := checks.repeated([*names, *coded])) is not None:
+            raise DataError.at(name, f"y_{twice}", "another name than a label's", repr(twice))
         valid = {key: of_modality(length, key.removeprefix("x_")) for key in features}
         features = checks.check_values(name, features, valid)
         missing = (
@@ -127,7 +151,11 @@ class MultiTaskData:
         )
         need_some(name, missing)
         full = complete_split(codes, groups, num_samples, seed)
-        warnings = checks.check_trainable(name, labels, full, names) if for_training else ()
+        warnings: tuple[str, ...] = ()
+        if for_training:
+            warnings = checks.check_trainable(name, labels, full, names)
+            for task, (column, of_task) in coded.items():
+                warnings += check_trainable_classes(name, task, column, full, of_task)
         warnings += tuple(
             f"{name}: {int(each.sum())} of {num_samples} samples have no {k}"
             for k, each in missing.items()
@@ -138,14 +166,15 @@ class MultiTaskData:
         by_modality = {key.removeprefix("x_"): value for key, value in features.items()}
         return cls(
             x=by_modality if isinstance(x, Mapping) else features["x"],
-            y=labels,
+            y=torch.cat([labels, *(column[:, None] for column, _ in coded.values())], 1),
             split=torch.from_numpy(full),
-            label_names=names,
+            label_names=[*names, *coded],
             lengths=length,
             group=None if groups is None else torch.from_numpy(groups),
             sample_names=called,
             name=name,
             warnings=warnings,
+            class_names={task: of_task for task, (_, of_task) in coded.items()},
         )
 
     @property
@@ -157,6 +186,11 @@ class MultiTaskData:
     def num_tasks(self) -> int:
         """T, the number of columns of `y`."""
         return self.y.shape[1]
+
+    @property
+    def tasks(self) -> Tasks:
+        """What the columns of `y` are."""
+        return Tasks(self.label_names, self.class_names)
 
     @property
     def modalities(self) -> dict[str, tuple[int, ...]]:
@@ -234,6 +268,9 @@ class MultiTaskData:
     def positives(self, split: str = "train") -> Tensor:
         """Number of positive samples of each task: n_j, (T,) int64.
 
+        Of a task of classes those outside its most frequent class, which are the positives of two
+        classes where the positive one is the rarer.
+
         Args:
             split: "train", "val" or "test".
 
@@ -242,7 +279,32 @@ class MultiTaskData:
             >>> synthetic.disaster(154, 4, 8).positives("train").shape
             torch.Size([7])
         """
-        return (self.y[self.indices(split)] == 1).sum(0)
+        y, tasks = self.y[self.indices(split)], self.tasks
+        counts = (y == 1).sum(0)
+        for task in range(tasks.num_binary, len(counts)):
+            codes = y[:, task][~y[:, task].isnan()]
+            counts[task] = len(codes) - (codes.long().bincount().max() if len(codes) else 0)
+        return counts
+
+    def frequencies(self, split: str = "train") -> Tensor:
+        """Share of each binary task's positives and of each class in the labels that are present:
+        (sum of `tasks.sizes`,), NaN for a task without a label.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Examples:
+            >>> y = {"damage": [0, 1, 2, 1] * 4}
+            >>> data = MultiTaskData.from_arrays(torch.eye(16), None, classes=y, for_training=False)
+            >>> data.frequencies("test").shape
+            torch.Size([3])
+        """
+        y, tasks = self.y[self.indices(split)], self.tasks
+        shares = list(y[:, : tasks.num_binary].nanmean(0).unbind())
+        for task, count in enumerate(tasks.num_classes, tasks.num_binary):
+            codes = y[:, task][~y[:, task].isnan()].long()
+            shares += (codes.bincount(minlength=count) / len(codes)).unbind()
+        return torch.stack(shares) if shares else y.new_empty(0)
 
     def with_modalities(
         self, modalities: Mapping[str, slice | Sequence[int]] | Sequence[str]

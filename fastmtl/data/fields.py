@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fastmtl.data.splits import IntArray
 
 Values = Array | Rows
 LENGTHS_OF = "lengths_"
+CLASSES_OF, NAMES_OF = "y_", "class_names_"
 _KNOWN = ("x", "y", "lengths", "label_names", "split", "group", "sample_names")
 
 
@@ -26,7 +27,7 @@ class Fields:
     """Unchecked arrays: `x` an array or a dict of them by modality, the others as in the file.
 
     Features may be `Rows` that stay in the file. `ragged` are the modalities ("x" for a single one)
-    that came without padding.
+    that came without padding. `classes` and `class_names` are by task.
     """
 
     source: str
@@ -39,16 +40,21 @@ class Fields:
     sample_names: Array | None = None
     warnings: tuple[str, ...] = ()
     ragged: frozenset[str] = frozenset()
+    classes: dict[str, Array] = field(default_factory=dict)
+    class_names: dict[str, Array] = field(default_factory=dict)
 
     def finish(self, seed: int, for_training: bool, name: str | None = None) -> MultiTaskData:
         """Check everything and build the data set."""
-        if self.y is None and for_training:
+        if self.y is None and not self.classes and for_training:
             raise DataError.at(self.source, "y", "labels (N, T)", "a file without the field")
         data = MultiTaskData.from_arrays(
             self.x,
             self.y,
             lengths=self.lengths,
             label_names=None if self.y is None else self.label_names,
+            # In whatever order a format lists its fields.
+            classes=dict(sorted(self.classes.items())),
+            class_names=self.class_names,
             split=self.split,
             group=self.group,
             sample_names=self.sample_names,
@@ -102,8 +108,14 @@ def gather(
     if "lengths" in names and (others := of_one + ragged):
         expected = "only one of lengths, lengths_<modality> and offsets"
         raise DataError.at(source, "lengths", expected, f"both lengths and {others[0]}")
-    unknown = [n for n in names if n not in _KNOWN and n not in (*modalities, *of_one, *ragged)]
+    of_classes = [n for n in names if n.startswith((CLASSES_OF, NAMES_OF))]
+    known = (*_KNOWN, *modalities, *of_one, *ragged, *of_classes)
+    unknown = [n for n in names if n not in known]
     fields: dict[str, Any] = {n: read(n) for n in _KNOWN[1:] if n in names}
+    for name, prefix in (("classes", CLASSES_OF), ("class_names", NAMES_OF)):
+        fields[name] = {
+            n.removeprefix(prefix): read(n) for n in of_classes if n.startswith(prefix)
+        }
     if of_one:
         fields["lengths"] = {n.removeprefix(LENGTHS_OF): read(n) for n in of_one}
     offsets = {"x" + n.removeprefix("offsets"): check_offsets(source, n, read(n)) for n in ragged}

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastmtl.data.checks import check_strings
 from fastmtl.data.errors import DataError
-from fastmtl.data.fields import LENGTHS_OF, Fields, Values
+from fastmtl.data.fields import CLASSES_OF, LENGTHS_OF, NAMES_OF, Fields, Values
 from fastmtl.data.rows import Array, JoinedRows, Rows
 
 _Values = TypeVar("_Values", Array, Values)
@@ -37,6 +37,8 @@ def append_test(train: Fields, test: Fields) -> Fields:
         split=np.array(split + ["test"] * _num_rows(test)),
         group=_join(pair, "group", train.group, test.group),
         sample_names=_join(pair, "sample_names", train.sample_names, test.sample_names),
+        classes=_join_classes(train, test),
+        class_names=_join_class_names(train, test),
         warnings=train.warnings + test.warnings,
     )
 
@@ -75,6 +77,33 @@ def _join_lengths(train: Fields, test: Fields) -> Array | dict[str, Array] | Non
         m: _join(pair, LENGTHS_OF + m, ours.get(m), theirs.get(m)) for m in {**ours, **theirs}
     }
     return {m: value for m, value in joined.items() if value is not None}
+
+
+def _join_classes(train: Fields, test: Fields) -> dict[str, Array]:
+    joined: dict[str, Array] = {}
+    for task in {**train.classes, **test.classes}:
+        columns = (train.classes.get(task), test.classes.get(task))
+        field = CLASSES_OF + task
+        numbers = [each.dtype.kind in "fiub" for each in columns if each is not None]
+        if len(set(numbers)) > 1:
+            expected = f"{'numbers' if numbers[0] else 'names'} as in {train.source}"
+            raise DataError.at(test.source, field, expected, "names" if numbers[0] else "numbers")
+        column = _join((train, test), field, *columns)
+        if column is not None:
+            joined[task] = column
+    return joined
+
+
+def _join_class_names(train: Fields, test: Fields) -> dict[str, Array]:
+    for task in train.class_names.keys() & test.class_names.keys():
+        names = [
+            check_strings(each.source, NAMES_OF + task, each.class_names[task])
+            for each in (train, test)
+        ]
+        if names[0] != names[1]:
+            got = "other ones, or another order"
+            raise DataError.at(test.source, NAMES_OF + task, f"those of {train.source}", got)
+    return {**test.class_names, **train.class_names}
 
 
 def _joined(pair: tuple[Fields, Fields], name: str, train: Values, test: Values) -> Values:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
+from fastmtl.data import checks
 from fastmtl.data.budget import Budget
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
@@ -23,6 +24,7 @@ def from_samples(
     samples: Samples,
     *,
     label_names: Any = None,
+    class_names: Mapping[str, Any] | None = None,
     split: Any = None,
     group: Any = None,
     sample_names: Any = None,
@@ -45,6 +47,9 @@ def from_samples(
             FASTMTL_MEMORY_LIMIT). Or a mapping from train, val and test to such.
         label_names: as for `MultiTaskData.from_arrays`, and so `split` and `group`, in the order of
             the samples; a mapping has its own split.
+        class_names: the classes of the tasks among `label_names` that have several; their columns
+            of `y` hold the number of the class, from 0, and -1 or NaN for missing. They stand
+            behind the others.
         split: as `label_names`.
         group: as `label_names`.
         sample_names: as `label_names`.
@@ -82,12 +87,15 @@ def from_samples(
                 reader.keep = not too_large(reader.arrays_of(count))
     if not of_split:
         raise DataError.at(name, "samples", "at least one", "none")
+    labels, binary, classes = _by_kind(name, reader.labels(), label_names, class_names or {})
     x = reader.padded() if reader.keep else reader.rows(list(parts.values()))
     return MultiTaskData.from_arrays(
         x if reader.by_modality else x["x"],
-        reader.labels(),
+        labels,
         lengths=reader.lengths(),
-        label_names=label_names,
+        label_names=binary,
+        classes=classes,
+        class_names=class_names,
         split=of_split if isinstance(samples, Mapping) else split,
         group=group,
         sample_names=sample_names,
@@ -95,6 +103,21 @@ def from_samples(
         seed=seed,
         for_training=for_training,
     )
+
+
+def _by_kind(
+    source: str, y: Array, label_names: Any, class_names: Mapping[str, Any]
+) -> tuple[Array | None, Any, dict[str, Array]]:
+    """The binary columns of labels (N, T) and their names, and the others by name."""
+    if not class_names:
+        return y, label_names, {}
+    names = [] if label_names is None else checks.check_label_names(source, label_names, y.shape[1])
+    if absent := [task for task in class_names if task not in names]:
+        expected = f"{absent[0]!r} among them, which has class_names"
+        raise DataError.at(source, "label_names", expected, ", ".join(names) or "none")
+    binary = [i for i, name in enumerate(names) if name not in class_names]
+    classes = {task: y[:, names.index(task)] for task in class_names}
+    return y[:, binary] if binary else None, [names[i] for i in binary] or None, classes
 
 
 def as_data(data: MultiTaskData | Samples, seed: int, memory: str) -> MultiTaskData:

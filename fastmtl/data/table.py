@@ -20,7 +20,7 @@ from fastmtl.data.fields import Fields, require_file
 from fastmtl.data.joining import append_test
 from fastmtl.data.rows import Array
 
-_LABEL, _OTHERS = "y_", ("split", "group", "sample_names")
+_LABEL, _CLASS, _OTHERS = "y_", "class_", ("split", "group", "sample_names")
 
 
 def load_table(
@@ -28,9 +28,10 @@ def load_table(
 ) -> MultiTaskData:
     """Load a table with a row a sample: a `.csv` with a header, or a `.parquet` (needs pyarrow).
 
-    The columns `y_<label>` are the labels, 0, 1, or empty for missing; `split` is train, val or
-    test, `group` an integer or a name, and `sample_names` what samples are called, all optional;
-    every other column is a feature, a number.
+    The columns `y_<label>` are the labels, 0, 1, or empty for missing, and `class_<task>` the class
+    of each sample in a task of several, a name or number, or empty; `split` is train, val or test,
+    `group` an integer or a name, and `sample_names` what samples are called, all optional; every
+    other column is a feature, a number.
 
     Args:
         path: the file.
@@ -71,7 +72,9 @@ class _Table:
             got = f"{twice!r} more than once"
             raise DataError.at(source, "columns", "distinct names", got)
         self.labels = [name for name in names if name.startswith(_LABEL)]
-        self.features = [name for name in names if name not in (*self.labels, *_OTHERS)]
+        self.classes = [name for name in names if name.startswith(_CLASS)]
+        apart = (*self.labels, *self.classes, *_OTHERS)
+        self.features = [name for name in names if name not in apart]
         if not self.features:
             expected = "features besides labels, split, group and names"
             raise DataError.at(source, "columns", expected, "none")
@@ -82,7 +85,8 @@ class _Table:
             self.features = like
         self.position = {name: i for i, name in enumerate(names)}
         self.x, self.y = array("f"), array("f")
-        self.others: dict[str, list[Any]] = {n: [] for n in _OTHERS if n in self.position}
+        texts = (*_OTHERS, *self.classes)
+        self.others: dict[str, list[Any]] = {n: [] for n in texts if n in self.position}
 
     def fields(self) -> Fields:
         """What was read."""
@@ -99,10 +103,16 @@ class _Table:
             split=self._other("split"),
             group=self._other("group"),
             sample_names=self._other("sample_names"),
+            classes={name.removeprefix(_CLASS): self._texts(name) for name in self.classes},
         )
 
     def _other(self, name: str) -> Array | None:
         return np.array(self.others[name]) if name in self.others else None
+
+    def _texts(self, name: str) -> Array:
+        """A column as it reads in a CSV file, empty where it has nothing."""
+        values = ("" if value is None else str(value) for value in self.others[name])
+        return np.array(list(values), dtype=object)
 
 
 def _read(path: str | Path, like: list[str] | None) -> _Table:

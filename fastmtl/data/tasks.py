@@ -1,0 +1,76 @@
+"""What the tasks of a data set are: binary ones, and behind them tasks of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The T tasks of a data set or model, those of classes behind the binary ones.
+
+    A model gives a binary task one logit and a task of C classes C of them, in the order of the
+    tasks: (N, sum of `sizes`). Labels are (N, T): 0 or 1, or the number of the class from 0, and
+    NaN for a missing one.
+
+    Args:
+        names: of all tasks.
+        class_names: of each task of classes, by the task's name and in the order of `names`.
+
+    Examples:
+        >>> tasks = Tasks(["sea", "damage"], {"damage": ["none", "mild", "severe"]})
+        >>> tasks.sizes, tasks.columns()
+        ((1, 3), ['sea', 'damage/none', 'damage/mild', 'damage/severe'])
+        >>> tasks.probabilities(torch.zeros(1, 4))
+        tensor([[0.5000, 0.3333, 0.3333, 0.3333]])
+    """
+
+    names: Sequence[str]
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def num_binary(self) -> int:
+        """The number of binary tasks, which come first."""
+        return len(self.names) - len(self.class_names)
+
+    @property
+    def binary(self) -> list[str]:
+        """The names of the binary tasks."""
+        return list(self.names[: self.num_binary])
+
+    @property
+    def num_classes(self) -> list[int]:
+        """The number of classes of each task that has some."""
+        return [len(classes) for classes in self.class_names.values()]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of logits of each task, (T,)."""
+        return (1,) * self.num_binary + tuple(self.num_classes)
+
+    @property
+    def group_sizes(self) -> list[int] | None:
+        """The sizes as the models take them: None where all tasks are binary."""
+        return list(self.sizes) if self.class_names else None
+
+    def columns(self) -> list[str]:
+        """What each logit or probability is of: LABEL, or TASK/CLASS."""
+        of_classes = [f"{task}/{each}" for task, own in self.class_names.items() for each in own]
+        return self.binary + of_classes
+
+    def split(self, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits or probabilities (N, sum of `sizes`) of the binary tasks, (N, number of them), and
+        of each task of classes, (N, C)."""
+        binary, *others = values.split([self.num_binary, *self.num_classes], 1)
+        return binary, dict(zip(self.class_names, others, strict=True))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """sigmoid(logit) of binary tasks and the softmax over the classes of the others."""
+        if not self.class_names:
+            return logits.sigmoid()
+        binary, others = self.split(logits)
+        return torch.cat([binary.sigmoid(), *(each.softmax(1) for each in others.values())], 1)
