@@ -11,6 +11,7 @@ from fastmtl.cli import options
 from fastmtl.cli.errors import BadInput, bad_input, failing, show
 from fastmtl.cli.trained import check_writable
 from fastmtl.training import Predictor
+from fastmtl.training.report import told
 
 
 def export(
@@ -37,5 +38,5 @@ def export(
         predictor = Predictor.load(directory, "cpu")
     with failing():
         facts = write(predictor, out, kind)
-    inputs, labels = ", ".join(facts["inputs"]), len(facts["label_names"])
-    show(f"{out}: from {inputs} to the probabilities of {labels} label{'s' * (labels > 1)}")
+    inputs = ", ".join(facts["inputs"])
+    show(f"{out}: from {inputs} to the probabilities of {told(predictor.tasks)}")

@@ -38,7 +38,7 @@ from fastmtl.training.options_file import options_toml, read_options
 from fastmtl.training.presets import PRESETS
 from fastmtl.training.presets import preset as options_of
 from fastmtl.training.ranks import joined, rank_device, started_with
-from fastmtl.training.report import results_table
+from fastmtl.training.report import results_table, told
 
 
 @options.with_training_options
@@ -184,7 +184,7 @@ def _description(trainer: Trainer) -> str:
     where = ", read from the file batch by batch" if trainer.batches.stored else ""
     return (
         f"{config.model}, {config.balancer}, {parameters:,} parameters, {device}; "
-        f"{config.data}: {len(trainer.label_names)} labels, samples: {samples}{where}"
+        f"{config.data}: {told(trainer.tasks)}, samples: {samples}{where}"
     )
 
 

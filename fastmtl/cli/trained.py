@@ -18,7 +18,7 @@ from fastmtl.training.checkpoint import write_atomic
 from fastmtl.training.inputs import check_fits
 from fastmtl.training.options import check_choice, declared
 from fastmtl.training.predictor import predictions_csv, predictions_json, split_rows
-from fastmtl.training.report import results_table
+from fastmtl.training.report import results_table, told
 
 SPLITS = ("train", "val", "test", "all")
 STDOUT = Path("-")
@@ -88,13 +88,15 @@ def predict(
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         written = predictions_json if out.suffix.lower() == ".json" else predictions_csv
-        names = loaded.names_of(rows)
-        text = written(rows, probabilities, predictor.label_names, predictor.threshold, names)
+        tasks, names = predictor.tasks, loaded.names_of(rows)
+        text = written(
+            rows, probabilities, tasks.names, predictor.threshold, tasks.class_names, names=names
+        )
         if out == STDOUT:
             show(text, nl=False)
             return
         write_atomic(out, text)
-    show(f"{len(rows):,} samples, {len(predictor.label_names)} labels in {out}")
+    show(f"{len(rows):,} samples, {told(tasks)} in {out}")
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:

@@ -113,9 +113,7 @@ def gather(
     unknown = [n for n in names if n not in known]
     fields: dict[str, Any] = {n: read(n) for n in _KNOWN[1:] if n in names}
     for name, prefix in (("classes", CLASSES_OF), ("class_names", NAMES_OF)):
-        fields[name] = {
-            n.removeprefix(prefix): read(n) for n in of_classes if n.startswith(prefix)
-        }
+        fields[name] = {n.removeprefix(prefix): read(n) for n in of_classes if n.startswith(prefix)}
     if of_one:
         fields["lengths"] = {n.removeprefix(LENGTHS_OF): read(n) for n in of_one}
     offsets = {"x" + n.removeprefix("offsets"): check_offsets(source, n, read(n)) for n in ragged}

@@ -22,6 +22,7 @@ from fastmtl.data.table import load_table
 _SYNTHETIC: dict[str, Callable[..., MultiTaskData]] = {
     "disaster": synthetic.disaster,
     "disaster-multimodal": synthetic.disaster_multimodal,
+    "crisis": synthetic.crisis,
 }
 # Of the arrays in these files rows can be read.
 _BY_ROW: dict[str, Callable[..., MultiTaskData]] = {
@@ -47,8 +48,9 @@ def load(
 
     Args:
         spec: a path that ends in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy
-            files, or `synthetic:disaster` or `synthetic:disaster-multimodal`, with the options of
-            these functions after a question mark: `synthetic:disaster?clips=200&seed=3`.
+            files, or `synthetic:disaster`, `synthetic:disaster-multimodal` or `synthetic:crisis`,
+            with the options of these functions after a question mark:
+            `synthetic:disaster?clips=200&seed=3`.
         seed: draws the split of data that has none.
         test: a second file of the same kind, whose samples are the test split.
         xml: for an .arff, the list of labels. Without it X.xml is taken, and X-train.arff finds

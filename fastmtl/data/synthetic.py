@@ -1,4 +1,5 @@
-"""Synthetic disaster videos: clips of frame features with seven concepts that come and go.
+"""Synthetic disaster videos: clips of frame features with seven concepts that come and go; and the
+posts of `crisis`.
 
 How a set is drawn, and how hard it is, stands in docs/data.md.
 """
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastmtl.data.budget import Budget
+from fastmtl.data.crisis import crisis
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
+
+__all__ = ["crisis", "disaster", "disaster_multimodal"]
 
 CONCEPTS = (
     "demo",

@@ -17,7 +17,8 @@ _BATCH, _STEPS = 3, 5
 
 
 class Deployed(nn.Module):
-    """The standardisation, the model and the sigmoid of a run, for evaluation on the CPU.
+    """The standardisation, the model and the sigmoid of a run, or the softmax over the classes of a
+    task that has several, for evaluation on the CPU.
 
     Called with a tensor for each of `names`, in their order, and behind them with `lengths` where
     the model reads sequences; with lengths of each, in their order, where those of the training
@@ -29,7 +30,7 @@ class Deployed(nn.Module):
     Shape:
         - features: (B, D), or (B, L, D) of a modality in `sequences`.
         - lengths: (B,), int64, from 1 to L, or such of each sequence.
-        - Output: probabilities (B, T).
+        - Output: probabilities (B, T), those of `predictor.tasks.columns()`.
 
     Examples:
         >>> deployed = Deployed(Predictor.load("runs/disaster"))  # doctest: +SKIP
@@ -47,6 +48,7 @@ class Deployed(nn.Module):
         self.multimodal = predictor.config.model in FUSION_MODELS or self.names != ["x"]
         self.model = copy.deepcopy(predictor.model).cpu().eval().requires_grad_(False)
         self.standardizer = predictor.standardizer
+        self.tasks = predictor.tasks
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Deployed(nn.Module):
                 name: transform(name, x, of_modality(lengths, name)) for name, x in features.items()
             }
         logits: Tensor = self.model(features if self.multimodal else features["x"], lengths)
-        return logits.sigmoid()
+        return self.tasks.probabilities(logits)
 
     def inputs(self) -> list[str]:
         """The names of what it is called with."""

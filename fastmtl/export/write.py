@@ -35,11 +35,11 @@ def export(
 
     The file takes features as they are in data, one tensor a modality, and where the model reads
     sequences their `lengths` (B,), int64, or the `lengths_<modality>` of each where the training
-    data had these; batch and number of steps are free. It gives the
-    probabilities (B, T). Standardisation is inside; the labels' names, the decision threshold, the
-    inputs and the versions are in its metadata, one JSON value each in ONNX and the file
-    `fastmtl.json` in a .pt2. Before it is written its probabilities are compared with the model's,
-    for ONNX where onnxruntime is installed.
+    data had these; batch and number of steps are free. It gives the probabilities (B, T), of a task
+    of classes those of each class. Standardisation is inside; the names of labels and of classes,
+    the decision threshold, the inputs and the versions are in its metadata, one JSON value each in
+    ONNX and the file `fastmtl.json` in a .pt2. Before it is written its probabilities are compared
+    with the model's, for ONNX where onnxruntime is installed.
 
     Args:
         predictor: the run.
@@ -68,6 +68,8 @@ def export(
         "label_names": predictor.label_names,
         "threshold": predictor.threshold,
     }
+    if predictor.tasks.class_names:
+        facts |= {"class_names": predictor.tasks.class_names, "columns": predictor.tasks.columns()}
     with _quiet():
         content, run = FORMATS[kind](deployed, facts)
     if run is not None:

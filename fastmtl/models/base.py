@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_dtype
 from fastmtl._deprecation import deprecated, takes_old_arguments
+from fastmtl.models.groups import start_biases
 from fastmtl.models.pairs import ParameterPair
 from fastmtl.nn import SharedLinear
 from fastmtl.nn._module import Layer
@@ -20,11 +21,13 @@ Twin = TypeVar("Twin", bound=nn.Module)
 class MultiTaskModel(Layer):
     """A network with one head per task, whose parameters are stacked by task.
 
-    A subclass sets `shared` (None if it has no trainable shared layer) and implements `config`,
-    `to_torch`, `is_twin`, `pairs` and `_head_weight`.
+    A subclass sets `shared` (None if it has no trainable shared layer) and `group_sizes`, the
+    number of logits of each task, and implements `config`, `to_torch`, `is_twin`, `pairs` and
+    `_head_weight`.
     """
 
     shared: SharedLinear | None
+    group_sizes: tuple[int, ...]
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON knows them: `type(model)(**model.config())`."""
@@ -52,14 +55,14 @@ class MultiTaskModel(Layer):
 
     @torch.no_grad()
     def start_at(self, frequencies: Tensor) -> None:
-        """Set the bias of each task's logit to log(f / (1 - f)), kept within those of 1e-3 from 0
-        and 1, so that an untrained model gives the labels' frequencies f (T,).
+        """Set the bias of each task's logit to log(f / (1 - f)), those of a task of classes to
+        log f, f kept 1e-3 from 0 and 1, so that an untrained model gives the labels' frequencies f
+        (sum C,).
 
-        A task whose frequency is NaN, as that of one without a label, starts at 1/2.
+        A task whose frequency is NaN, as that of one without a label, starts at 1/2 or 1/C.
         """
-        bias = frequencies.nan_to_num(0.5).clamp(1e-3, 1 - 1e-3).logit()
         output: Any = self.output
-        output.bias.copy_(bias.unsqueeze(1))
+        start_biases(frequencies, self.group_sizes, output.bias)
 
     @takes_old_arguments(where="balance_at")
     def task_weight(self, balance_at: BalanceAt) -> SharedLinear | nn.Parameter:

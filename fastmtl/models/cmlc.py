@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.groups import by_sample, checked_groups, of_classes, used_columns
 from fastmtl.models.pairs import ParameterPair, gru_pairs, layer_pairs
 from fastmtl.models.torch_twins import TorchCMLC
 from fastmtl.nn import TaskGRU, TaskLinear
@@ -30,6 +32,8 @@ class CMLC(MultiTaskModel):
         num_tasks: T.
         hidden_size: h, of each direction.
         num_layers: layers of the GRU.
+        group_sizes: the number of logits of each task, that of its classes C, or 1 for a binary
+            task; None where all are binary.
         dropout: probability of zeroing an entry between the GRU's layers and of its last states.
         device: where the parameters are.
         dtype: that of the parameters.
@@ -38,7 +42,7 @@ class CMLC(MultiTaskModel):
         - x: (B, L, D).
         - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
           padded. Padded steps are not read.
-        - Output: logits (B, T).
+        - Output: logits (B, T), or (B, sum C) with `group_sizes`.
 
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
@@ -58,6 +62,7 @@ class CMLC(MultiTaskModel):
         hidden_size: int = 128,
         num_layers: int = 2,
         *,
+        group_sizes: Sequence[int] | None = None,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -66,6 +71,7 @@ class CMLC(MultiTaskModel):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = need_size("in_features", in_features)
         self.num_tasks = need_size("num_tasks", num_tasks)
+        self.group_sizes = checked_groups(group_sizes, num_tasks)
         self.dropout = need_probability("dropout", dropout)
         self.shared = None
         self.gru = TaskGRU(
@@ -78,7 +84,10 @@ class CMLC(MultiTaskModel):
             **factory,
         )
         self.drop = nn.Dropout(dropout)
-        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, shared_input=True, **factory)
+        self.output = TaskLinear(
+            self.gru.out_features, max(self.group_sizes), num_tasks, shared_input=True, **factory
+        )
+        self.columns = used_columns(self.group_sizes, device)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         need_sizes("x", x, ("B", "L", self.in_features))
@@ -92,7 +101,8 @@ class CMLC(MultiTaskModel):
             last = states[torch.arange(batch, device=x.device), lengths.to(x.device) - 1]
         half = self.gru.hidden_size
         final = torch.cat([last[:, :half], states[:, 0, half:]], 1)
-        return self.output(self.drop(final)).squeeze(2).t()
+        logits = self.output(self.drop(final))
+        return logits.squeeze(2).t() if logits.shape[2] == 1 else by_sample(logits, self.columns)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -101,6 +111,7 @@ class CMLC(MultiTaskModel):
             "hidden_size": self.gru.hidden_size,
             "num_layers": self.gru.num_layers,
             "dropout": self.dropout,
+            **of_classes(self.group_sizes),
         }
 
     def to_torch(self) -> TorchCMLC:
@@ -110,8 +121,12 @@ class CMLC(MultiTaskModel):
         return isinstance(twin, TorchCMLC)
 
     def pairs(self, twin: Any) -> list[ParameterPair]:
-        rows = slice(None)
-        return gru_pairs(self.gru, 0, twin.gru) + layer_pairs(self.output, (rows, 0), twin.output)
+        pairs = gru_pairs(self.gru, 0, twin.gru)
+        if max(self.group_sizes) == 1:
+            return pairs + layer_pairs(self.output, (slice(None), 0), twin.outputs[0])
+        for task, output in enumerate(twin.outputs):
+            pairs += layer_pairs(self.output, (task, slice(output.out_features)), output)
+        return pairs
 
     def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:
         return self.output.weight

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.groups import by_sample, checked_groups, used_columns
 from fastmtl.models.pairs import ParameterPair, attention_pairs, gru_pairs, layer_pairs
 from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
-from fastmtl.nn._module import Indices, Layer, call
+from fastmtl.nn._module import Layer, call
 from fastmtl.nn.balance_at import BalanceAt
 from fastmtl.nn.presence import need_present
 from fastmtl.nn.sequence import need_lengths
@@ -65,7 +66,7 @@ class FusionModel(MultiTaskModel):
         self.num_tasks = need_size("num_tasks", num_tasks)
         self.hidden_size = need_size("hidden_size", hidden_size)
         self.head_size = need_size("head_size", head_size)
-        self.group_sizes = _checked_groups(group_sizes, num_tasks)
+        self.group_sizes = checked_groups(group_sizes, num_tasks)
         need_probability("dropout", dropout)
         self._config: dict[str, Any] = {
             "modalities": self.modalities,
@@ -92,8 +93,7 @@ class FusionModel(MultiTaskModel):
         self.head = TaskLinear(hidden_size, head_size, num_tasks, **factory)
         self.interaction = TaskInteraction(head_size, num_tasks, **factory) if interaction else None
         self.output = TaskLinear(head_size, max(self.group_sizes), num_tasks, **factory)
-        columns = _columns(self.group_sizes)
-        self.columns = None if columns is None else Indices(columns, device)
+        self.columns = used_columns(self.group_sizes, device)
 
     def forward(
         self, x: Mapping[str, Tensor], lengths: Lengths = None, present: Present = None
@@ -107,8 +107,7 @@ class FusionModel(MultiTaskModel):
         hidden = F.leaky_relu(self.head(self.shared(fused)))
         if self.interaction is not None:
             hidden = self.interaction(hidden)
-        logits = self.output(hidden).transpose(0, 1).flatten(1)  # (B, T * C)
-        return logits if self.columns is None else logits[:, self.columns.values]
+        return by_sample(self.output(hidden), self.columns)
 
     def _encode(
         self, x: Mapping[str, Tensor], lengths: Lengths, present: Present
@@ -277,22 +276,3 @@ def _checked_sequences(names: Iterable[str], modalities: dict[str, int]) -> tupl
             f"sequence_modalities: expected some of {list(modalities)}, got {list(names)}"
         )
     return names
-
-
-def _checked_groups(group_sizes: Sequence[int] | None, num_tasks: int) -> tuple[int, ...]:
-    """The number of logits of each task."""
-    if group_sizes is None:
-        return (1,) * num_tasks
-    if len(group_sizes) != num_tasks:
-        raise ValueError(
-            f"group_sizes: expected one size for each of {num_tasks} tasks, got {len(group_sizes)}"
-        )
-    return tuple(need_size("group_sizes", size, 2) for size in group_sizes)
-
-
-def _columns(group_sizes: tuple[int, ...]) -> list[int] | None:
-    """Where the logits of each task are in (T * max C), or None if they fill it."""
-    largest = max(group_sizes)
-    if min(group_sizes) == largest:
-        return None
-    return [task * largest + own for task, size in enumerate(group_sizes) for own in range(size)]

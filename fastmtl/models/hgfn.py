@@ -33,7 +33,8 @@ class HGFN(FusionModel):
             `level_norm` and `residual`. With `residual` the weights by which the `SharedLinear`
             reads the V_m start as if it read nothing else.
         sequence_modalities: the names of those that are sequences.
-        group_sizes: for multi-class tasks the number of classes C_g of each; None for binary ones.
+        group_sizes: the number of logits of each task, that of its classes C, or 1 for a binary
+            task; None where all are binary.
         head_size: features between the two layers of a task.
         gru_layers: layers of a sequence's GRU.
         attention_size: rows of the first matrix of its attention.

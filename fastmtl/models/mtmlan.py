@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fastmtl._checks import need_flag, need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
+from fastmtl.models.groups import by_sample, checked_groups, of_classes, used_columns
 from fastmtl.models.pairs import ParameterPair, attention_pairs, gru_pairs, layer_pairs
 from fastmtl.models.torch_twins import TorchMTMLAN
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskLinear
@@ -35,6 +37,8 @@ class MTMLAN(MultiTaskModel):
         attention_size: rows of W_s1.
         shared_features: S, or None for no trainable shared layer.
         shared_gru: whether all tasks read the states H of one GRU; not in the paper.
+        group_sizes: the number of logits of each task, that of its classes C, or 1 for a binary
+            task; None where all are binary, as in the paper.
         dropout: probability of zeroing an entry between the GRU's layers and of the context.
         recompute: less memory and more time in a training step; see `TaskGRU`.
         device: where the parameters are.
@@ -44,7 +48,7 @@ class MTMLAN(MultiTaskModel):
         - x: (B, L, D).
         - lengths: (B,), an int64 CPU tensor of lengths from 1 to L, or None where no sequence is
           padded. Padded steps are not read.
-        - Output: logits (B, T).
+        - Output: logits (B, T), or (B, sum C) with `group_sizes`.
 
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
@@ -71,6 +75,7 @@ class MTMLAN(MultiTaskModel):
         *,
         shared_features: int | None = None,
         shared_gru: bool = False,
+        group_sizes: Sequence[int] | None = None,
         dropout: float = 0.0,
         recompute: bool = False,
         device: torch.device | str | None = None,
@@ -80,6 +85,7 @@ class MTMLAN(MultiTaskModel):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = need_size("in_features", in_features)
         self.num_tasks = need_size("num_tasks", num_tasks)
+        self.group_sizes = checked_groups(group_sizes, num_tasks)
         self.shared_features = shared_features
         self.shared_gru = need_flag("shared_gru", shared_gru)
         self.dropout = need_probability("dropout", dropout)
@@ -107,11 +113,13 @@ class MTMLAN(MultiTaskModel):
             **factory,
         )
         self.drop = nn.Dropout(dropout)
-        self.output = TaskLinear(self.gru.out_features, 1, num_tasks, **factory)
+        self.output = TaskLinear(self.gru.out_features, max(self.group_sizes), num_tasks, **factory)
+        self.columns = used_columns(self.group_sizes, device)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         context, _ = self._attend(x, lengths)
-        return self.output(self.drop(context)).squeeze(2).t()
+        logits = self.output(self.drop(context))
+        return logits.squeeze(2).t() if logits.shape[2] == 1 else by_sample(logits, self.columns)
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attention weights (B, T, L) of each task over time; 0 at padded steps."""
@@ -142,6 +150,7 @@ class MTMLAN(MultiTaskModel):
             "shared_gru": self.shared_gru,
             "dropout": self.dropout,
             "recompute": self.gru.recompute,
+            **of_classes(self.group_sizes),
         }
 
     def to_torch(self) -> TorchMTMLAN:
@@ -157,7 +166,7 @@ class MTMLAN(MultiTaskModel):
             if task == 0 or not self.shared_gru:
                 pairs += gru_pairs(self.gru, task, own.gru)
             pairs += attention_pairs(self.task_attention, task, own)
-            pairs += layer_pairs(self.output, (task,), output)
+            pairs += layer_pairs(self.output, (task, slice(output.out_features)), output)
         return pairs
 
     def _head_weight(self, balance_at: Literal["first", "last"]) -> nn.Parameter:

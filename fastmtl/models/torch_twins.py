@@ -33,6 +33,7 @@ class TorchMTMLAN(nn.Module):
         shared_features: int | None,
         shared_gru: bool,
         dropout: float,
+        group_sizes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         features = in_features if shared_features is None else shared_features
@@ -47,7 +48,8 @@ class TorchMTMLAN(nn.Module):
             for task in self.tasks:
                 task.gru = first.gru
         self.drop = nn.Dropout(dropout)
-        self.outputs = nn.ModuleList(nn.Linear(2 * hidden_size, 1) for _ in range(num_tasks))
+        sizes = [1] * num_tasks if group_sizes is None else group_sizes
+        self.outputs = nn.ModuleList(nn.Linear(2 * hidden_size, size) for size in sizes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         contexts = [context for context, _ in self._attend(x, lengths)]
@@ -67,15 +69,23 @@ class TorchMTMLAN(nn.Module):
 
 
 class TorchCMLC(nn.Module):
-    """The network of `CMLC`: a `torch.nn.GRU` and a `torch.nn.Linear`."""
+    """The network of `CMLC`: a `torch.nn.GRU` and a `torch.nn.Linear`, or one for each task with
+    `group_sizes`."""
 
     def __init__(
-        self, in_features: int, num_tasks: int, hidden_size: int, num_layers: int, dropout: float
+        self,
+        in_features: int,
+        num_tasks: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        group_sizes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.gru = _bidirectional(in_features, hidden_size, num_layers, dropout)
         self.drop = nn.Dropout(dropout)
-        self.output = nn.Linear(2 * hidden_size, num_tasks)
+        sizes = [num_tasks] if group_sizes is None else group_sizes
+        self.outputs = nn.ModuleList(nn.Linear(2 * hidden_size, size) for size in sizes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None:
@@ -83,7 +93,8 @@ class TorchCMLC(nn.Module):
         else:
             packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
             final = self.gru(packed)[1]
-        return call(self.output, self.drop(torch.cat([final[-2], final[-1]], 1)))
+        last = self.drop(torch.cat([final[-2], final[-1]], 1))
+        return torch.cat([output(last) for output in self.outputs], 1)
 
 
 class TorchFusionModel(nn.Module):

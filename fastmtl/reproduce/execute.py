@@ -15,6 +15,7 @@ from torch import Tensor
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.data.splits import partition
+from fastmtl.data.tasks import Tasks
 from fastmtl.reproduce.plan import RESULT, Plan, Run
 from fastmtl.training import Reporter, RunError, Trainer, multilabel_metrics
 from fastmtl.training import directory as run_directory
@@ -76,6 +77,7 @@ def _is_result(plan: Plan, run: Run, result: dict[str, Any]) -> bool:
 def _train(plan: Plan, run: Run, folder: Path, reporter: Reporter | None) -> dict[str, Any]:
     config = plan.config(plan.paper.system(run.system), run.number)
     trainer = Trainer.from_config(config, folder, reporter=reporter)
+    _need_binary(config.data, trainer.tasks)
     if not len(trainer.rows["test"]):
         raise DataError.at(config.data, "split", "samples in test", "none")
     begun = (folder / run_directory.CHECKPOINT).is_file()
@@ -95,6 +97,7 @@ def _fit(plan: Plan, run: Run) -> dict[str, Any]:
     data = fastmtl.data.load(
         plan.data, test=plan.test, xml=plan.xml, modalities=plan.modalities, seed=_seed(plan, run)
     )
+    _need_binary(plan.data, data.tasks)
     train, test = _rows(plan, run, data)
     if not len(test):
         raise DataError.at(plan.data, "split", "samples in test", "none")
@@ -116,6 +119,12 @@ def _fit(plan: Plan, run: Run) -> dict[str, Any]:
     if epochs := getattr(estimator, "epochs_", None):
         result |= {"epochs": epochs, "seconds_per_epoch": seconds / epochs}
     return result
+
+
+def _need_binary(source: str, tasks: Tasks) -> None:
+    """Raise DataError for tasks of classes, which the papers' tables have no figures of."""
+    for task in tasks.class_names:
+        raise DataError.at(source, f"y_{task}", "binary tasks alone to reproduce", "classes")
 
 
 def flat_features(data: MultiTaskData) -> Tensor:

@@ -41,8 +41,8 @@ class TrainConfig:
 
     AdamW minimises the tasks' losses as the balancer weighs them; training stops after
     `patience` epochs without a better one by `monitor` on the validation split: "loss" is the mean
-    of the unweighted task losses, "map" and "micro_f1" are figures of `multilabel_metrics`. None
-    stands for what the default in words says.
+    of the unweighted task losses, the others are figures of `task_metrics`, "macro_f1" of tasks of
+    classes. None stands for what the default in words says.
 
     Raises:
         ValueError: for a value out of range, naming the option, what was expected and what came.
@@ -139,7 +139,7 @@ class TrainConfig:
     )
     monitor: str = option(
         "map",
-        "What makes an epoch better, on the validation split: loss, map or micro_f1.",
+        "What makes an epoch better, on the validation split: loss, map, micro_f1 or macro_f1.",
         "Training",
         choices=MONITORS,
     )

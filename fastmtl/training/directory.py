@@ -144,7 +144,8 @@ def read(path: str | os.PathLike[str]) -> StoredRun:
         stored = StoredRun(TrainConfig.from_dict(record["train"]), record, identity)
         parts = [stored.model or "", stored.arguments, stored.title]
         parts += [stored.data[key] for key in ("label_names", "features", "sequences")]
-        for part, kind in zip(parts, (str, dict, str, list, dict, list), strict=True):
+        parts.append(stored.data.get("class_names", {}))
+        for part, kind in zip(parts, (str, dict, str, list, dict, list, dict), strict=True):
             if not isinstance(part, kind):
                 raise TypeError(f"expected a {kind.__name__}, got {part!r}")
     except (LookupError, TypeError, ValueError) as error:

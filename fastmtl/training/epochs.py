@@ -124,6 +124,7 @@ class Epochs:
             val.figures["hamming_loss"],
             val.figures["map"],
             val.threshold,
+            val.figures.get("macro_f1"),
         )
 
     def snapshot(self) -> Snapshot:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from fastmtl.data.tasks import Tasks
 from fastmtl.training.batches import Batches
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.finite import check_losses, probabilities
 from fastmtl.training.history import or_none
-from fastmtl.training.metrics import multilabel_metrics
 from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.ranks import Ranks
 from fastmtl.training.shares import share_of_rows
 from fastmtl.training.signals import StopRequest
+from fastmtl.training.task_metrics import task_metrics
 from fastmtl.training.thresholds import best_threshold
 
 
@@ -33,11 +33,11 @@ class Evaluation:
     """Measures a model as it is on the splits of its data.
 
     Args:
-        model: called as `model(x, lengths)`, gives logits (B, T).
+        model: called as `model(x, lengths)`, gives the logits of `tasks`.
         loss: of logits and targets, gives the tasks' losses (T,).
         batches: the samples.
         rows: those of each split, (n,).
-        label_names: of the T tasks.
+        tasks: the T tasks.
         config: the options of the run.
         ranks: the processes that share every split, and all call what they measure.
     """
@@ -48,7 +48,7 @@ class Evaluation:
         loss: nn.Module,
         batches: Batches,
         rows: dict[str, Tensor],
-        label_names: Sequence[str],
+        tasks: Tasks,
         config: TrainConfig,
         ranks: Ranks,
     ) -> None:
@@ -56,13 +56,15 @@ class Evaluation:
         self.loss = loss
         self.batches = batches
         self.rows = rows
-        self.label_names = label_names
+        self.tasks = tasks
         self.config = config
         self.ranks = ranks
 
     def logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
-        """Logits (n, T) of a split, in row order. Raises Interrupted if `stop` was requested."""
+        """Logits of a split, in row order. Raises Interrupted if `stop` was requested."""
         rows, ranks = self.rows[split], self.ranks
+        if not len(rows):
+            return self.batches.targets.new_empty(0, sum(self.tasks.sizes))
         size = -(-evaluation_batch(self.config) // ranks.size)
         own = share_of_rows(rows, ranks.rank, ranks.size)
         return ranks.gather(compute_logits(self.model, self.batches, own, size, stop), len(rows))
@@ -70,9 +72,11 @@ class Evaluation:
     def figures(
         self, split: str, threshold: float, stop: StopRequest | None = None
     ) -> dict[str, Any]:
-        """`multilabel_metrics` of a split. Raises DivergedError if the model gives NaN."""
+        """`task_metrics` of a split. Raises DivergedError if the model gives NaN."""
         logits = self.logits(split, stop)
-        return self.ranks.of_first(lambda: self._measure(probabilities(logits), split, threshold))
+        return self.ranks.of_first(
+            lambda: self._measure(probabilities(self.tasks, logits), split, threshold)
+        )
 
     def validate(self, epoch: int, stop: StopRequest) -> Validation:
         """Measure the validation split after an epoch.
@@ -86,8 +90,11 @@ class Evaluation:
         targets = self._targets("val")
         losses = or_none(self.loss(logits, targets), (~targets.isnan()).any(0))
         check_losses(epoch, "validation", losses)
-        chances = probabilities(logits)
-        threshold = best_threshold(chances, targets.cpu(), self.config.threshold)
+        chances = probabilities(self.tasks, logits)
+        binary = self.tasks.num_binary
+        threshold = best_threshold(
+            chances[:, :binary], targets[:, :binary].cpu(), self.config.threshold
+        )
         return Validation(losses, threshold, self._measure(chances, "val", threshold))
 
     def _targets(self, split: str) -> Tensor:
@@ -95,4 +102,4 @@ class Evaluation:
 
     def _measure(self, chances: Tensor, split: str, threshold: float) -> dict[str, Any]:
         targets = self._targets(split).cpu()
-        return multilabel_metrics(chances, targets, self.label_names, threshold=threshold)
+        return task_metrics(self.tasks, chances, targets, threshold=threshold)

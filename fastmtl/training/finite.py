@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from fastmtl.data.tasks import Tasks
 from fastmtl.training.history import mean_present
 
 _REMEDY = "try a lower learning rate (lr) or clip_grad_norm"
@@ -22,8 +23,8 @@ def check_losses(epoch: int, name: str, losses: list[float | None]) -> None:
         raise DivergedError(f"epoch {epoch}: the {name} loss is {value}; {_REMEDY}")
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """sigmoid(logit) in float64 on the CPU. Raises DivergedError for NaN."""
+def probabilities(tasks: Tasks, logits: Tensor) -> Tensor:
+    """`tasks.probabilities` in float64 on the CPU. Raises DivergedError for NaN."""
     if bool(logits.isnan().any()):
         raise DivergedError(f"the model gives NaN; {_REMEDY}")
-    return logits.double().sigmoid().cpu()
+    return tasks.probabilities(logits.double()).cpu()

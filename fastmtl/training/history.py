@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 # What early stopping can watch on the validation split.
-MONITORS = ("loss", "map", "micro_f1")
+MONITORS = ("loss", "map", "micro_f1", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class EpochRecord:
     `train_loss` is the mean over the epoch's steps, while the weights were changing; `val_loss` the
     mean over the validation split after the epoch. Both are the unweighted task losses, None for a
     task without a label there. `weights` are the task weights of the epoch's last step, `threshold`
-    that of the decisions.
+    that of the decisions, `macro_f1` that of tasks of classes.
 
     Examples:
         >>> record = EpochRecord(1, 0.5, [0.6, 0.2], [0.5, None], [1.0, 1.0], 0.7, 0.2, 0.8)
@@ -42,6 +42,7 @@ class EpochRecord:
     hamming_loss: float | None
     map: float | None
     threshold: float = 0.5
+    macro_f1: float | None = None
 
     @property
     def total_train_loss(self) -> float:
@@ -63,7 +64,10 @@ class EpochRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary that json can write."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.macro_f1 is None:
+            del values["macro_f1"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EpochRecord:
@@ -83,14 +87,17 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["epoch", "seconds", "train_loss", "val_loss"]
-    header += ["val_micro_f1", "val_hamming_loss", "val_map"]
+    figures = ["micro_f1", "hamming_loss", "map"]
+    if any(record.macro_f1 is not None for record in records):
+        figures.append("macro_f1")
+    header += [f"val_{figure}" for figure in figures]
     for kind in ("train_loss", "val_loss", "weight"):
         header += [f"{kind}/{name}" for name in label_names]
     writer.writerow(header)
     for record in records:
         row: list[float | None] = [record.epoch, record.seconds]
         row += [record.total_train_loss, record.total_val_loss]
-        row += [record.micro_f1, record.hamming_loss, record.map]
+        row += [getattr(record, figure) for figure in figures]
         row += [*record.train_loss, *record.val_loss, *record.weights]
         writer.writerow(["" if value is None else value for value in row])
     return text.getvalue()

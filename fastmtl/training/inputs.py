@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.data.classes import recoded
 from fastmtl.data.dataset import default_label_names
 from fastmtl.training.checkpoint import digest, with_prefix
 from fastmtl.training.config import TrainConfig
@@ -98,6 +99,7 @@ def describe(data: MultiTaskData) -> dict[str, Any]:
         "features": {name: value.shape[-1] for name, value in features.items()},
         "sequences": _sequences(data),
         "own_lengths": _have_own_lengths(data),
+        **({"class_names": data.class_names} if data.class_names else {}),
     }
 
 
@@ -119,12 +121,30 @@ def check_fits(data: MultiTaskData, stored: Mapping[str, Any], *, labels: bool =
             raise DataError.at(data.name, "x", expected, _show(found[field]))
     if not data.num_tasks or found["label_names"] == stored["label_names"]:
         return
-    if found["label_names"] != default_label_names(data.num_tasks):
+    of_classes = list(data.class_names)
+    unnamed = [*default_label_names(data.tasks.num_binary), *of_classes]
+    if found["label_names"] != unnamed or of_classes != list(stored.get("class_names", {})):
         expected = f"the labels of the training data, {_show(stored['label_names'])}"
         raise DataError.at(data.name, "label_names", expected, _show(found["label_names"]))
     if labels and data.num_tasks != len(stored["label_names"]):
         expected = f"{len(stored['label_names'])} columns as in the training data"
         raise DataError.at(data.name, "y", expected, str(data.num_tasks))
+
+
+def with_classes_of(data: MultiTaskData, stored: Mapping[str, Any]) -> MultiTaskData:
+    """The same samples with the classes numbered as in the training data, by their names.
+
+    Args:
+        data: the samples, with the tasks of `stored`.
+        stored: what `describe` gave.
+
+    Raises:
+        DataError: for a class that the training data does not have.
+    """
+    y, wanted = data.y.clone(), stored.get("class_names", {})
+    for task, own in enumerate(wanted, data.tasks.num_binary):
+        y[:, task] = recoded(data.name, own, y[:, task], data.class_names[own], wanted[own])
+    return replace(data, y=y, class_names=wanted)
 
 
 def fingerprint(data: MultiTaskData) -> str:
@@ -137,7 +157,8 @@ def fingerprint(data: MultiTaskData) -> str:
         tensors |= with_prefix("lengths", data.lengths)
     elif data.lengths is not None:
         tensors["lengths"] = data.lengths
-    return digest(tensors, repr(list(data.label_names)))
+    named: list[Any] = list(data.label_names)
+    return digest(tensors, repr([*named, data.class_names] if data.class_names else named))
 
 
 def _sequences(data: MultiTaskData) -> list[str]:

@@ -120,7 +120,8 @@ class TensorBoardLog(_Steps):
         for last, lr, losses, weights in self.take():
             self._add("step", last, {"lr": lr, "loss": mean_present(losses)})
             self._add("weight", last, dict(zip(self.label_names, weights, strict=True)))
-        figures = {name: getattr(record, name) for name in ("micro_f1", "hamming_loss", "map")}
+        named = ("micro_f1", "hamming_loss", "map", "macro_f1")
+        figures = {name: getattr(record, name) for name in named}
         self._add("val", last, {"loss": record.total_val_loss, **figures})
         for kind, losses_of in (("train_loss", record.train_loss), ("val_loss", record.val_loss)):
             self._add(kind, last, dict(zip(self.label_names, losses_of, strict=True)))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.data import DataError, MultiTaskData, Standardizer
+from fastmtl.data.tasks import Tasks
 from fastmtl.training import directory as files
 from fastmtl.training.batches import Batches
 from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
 from fastmtl.training.config import TrainConfig, resolve_device
 from fastmtl.training.factory import rebuild_model
-from fastmtl.training.inputs import check_fits
-from fastmtl.training.metrics import decide, multilabel_metrics
+from fastmtl.training.inputs import check_fits, with_classes_of
+from fastmtl.training.metrics import decide
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.state import expect
+from fastmtl.training.task_metrics import task_metrics
 from fastmtl.training.thresholds import HALF
+
+ClassNames = Mapping[str, Sequence[str]]
+_NONE: ClassNames = {}
 
 
 class Predictor:
@@ -116,12 +121,18 @@ class Predictor:
         """Names of the T tasks."""
         return list(self.description["label_names"])
 
+    @property
+    def tasks(self) -> Tasks:
+        """What the probabilities are of."""
+        return Tasks(self.label_names, self.description.get("class_names", {}))
+
     def check(self, data: MultiTaskData) -> None:
         """Raise DataError if the data has other features or labels than the training data."""
         check_fits(data, self.description)
 
     def probabilities(self, data: MultiTaskData, split: str = "all") -> Tensor:
-        """sigmoid(logit) of every sample of a split, (n, T) float64 on the CPU.
+        """Probabilities of every sample of a split, (n, T) float64 on the CPU; of a task of classes
+        those of all classes (`tasks.columns()`).
 
         Args:
             data: the samples.
@@ -134,6 +145,8 @@ class Predictor:
         if self.standardizer is not None:
             data = self.standardizer.transform(data)
         rows = split_rows(data, split)
+        if not len(rows):
+            return torch.empty(0, len(self.tasks.columns()), dtype=torch.float64)
         logits = compute_logits(
             self.model, Batches(data, self.device), rows, evaluation_batch(self.config)
         )
@@ -141,16 +154,15 @@ class Predictor:
             row = int(rows[bad.cpu()][0])
             expected = "features that the model makes numbers of"
             raise DataError.at(data.name, "x", expected, f"NaN for the sample in row {row}")
-        return logits.double().sigmoid().cpu()
+        return self.tasks.probabilities(logits.double()).cpu()
 
     def evaluate(self, data: MultiTaskData, split: str = "all") -> dict[str, Any]:
-        """`multilabel_metrics` over the samples of a split; arguments as for `probabilities`."""
+        """`task_metrics` over the samples of a split; arguments as for `probabilities`."""
         self.check(data)
+        data = with_classes_of(data, self.description)
         probabilities = self.probabilities(data, split)
         targets = data.y[split_rows(data, split)]
-        return multilabel_metrics(
-            probabilities, targets, self.label_names, threshold=self.threshold
-        )
+        return task_metrics(self.tasks, probabilities, targets, threshold=self.threshold)
 
 
 def _standardizer(stored: files.StoredRun, state: dict[str, Tensor]) -> Standardizer | None:
@@ -173,11 +185,16 @@ def predictions_csv(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float = HALF,
+    class_names: ClassNames = _NONE,
+    *,
     names: Sequence[str] | None = None,  # (n,)
 ) -> str:
     """CSV of one line a sample: its index in the data, its name, T probabilities, T decisions.
 
     Without `names` there is no column for them.
+
+    With `class_names` a task of them has a probability for each class, in the column
+    `probability/TASK/CLASS`, and its decision is the name of the most probable one.
 
     Examples:
         >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
@@ -185,13 +202,13 @@ def predictions_csv(
         3,0.25,0.75,0,1
         <BLANKLINE>
     """
+    tasks = Tasks(label_names, class_names)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    kinds = ("probability", "decision")
     called = [] if names is None else ["name"]
-    columns = (f"{kind}/{name}" for kind in kinds for name in label_names)
-    writer.writerow(["index", *called, *columns])
-    decisions = decide(probabilities, threshold).int().tolist()
+    header = [f"probability/{name}" for name in tasks.columns()]
+    writer.writerow(["index", *called, *header, *(f"decision/{name}" for name in label_names)])
+    decisions = _decisions(tasks, probabilities, threshold)
     each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
     for i, (row, values, chosen) in enumerate(each):
         called = [] if names is None else [names[i]]
@@ -204,9 +221,12 @@ def predictions_json(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float = HALF,
+    class_names: ClassNames = _NONE,
+    *,
     names: Sequence[str] | None = None,  # (n,)
 ) -> str:
-    """The same as JSON: a list of an object a sample, with an object by label for each kind.
+    """The same as JSON: a list of an object a sample, with an object by label for each kind, in
+    which the probabilities of a task of classes are an object by class.
 
     Examples:
         >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
@@ -215,16 +235,30 @@ def predictions_json(
         ]
         <BLANKLINE>
     """
+    tasks = Tasks(label_names, class_names)
     lines = []
-    decisions = decide(probabilities, threshold).int().tolist()
+    decisions = _decisions(tasks, probabilities, threshold)
     each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
     for i, (row, values, chosen) in enumerate(each):
         called = {} if names is None else {"name": names[i]}
-        rounded = [float(f"{value:.6g}") for value in values]
-        kinds = {"probability": rounded, "decision": chosen}
-        named = {k: dict(zip(label_names, v, strict=True)) for k, v in kinds.items()}
-        lines.append(json.dumps({"index": row, **called, **named}, allow_nan=False))
+        rounded = iter(float(f"{value:.6g}") for value in values)
+        by_label: dict[str, Any] = {name: next(rounded) for name in tasks.binary}
+        by_label |= {
+            task: {name: next(rounded) for name in of_task} for task, of_task in class_names.items()
+        }
+        kinds = {"probability": by_label, "decision": dict(zip(label_names, chosen, strict=True))}
+        lines.append(json.dumps({"index": row, **called, **kinds}, allow_nan=False))
     return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _decisions(tasks: Tasks, probabilities: Tensor, threshold: float) -> list[list[int | str]]:
+    """What is decided for each sample and task: 0 or 1, or the name of a class."""
+    binary, others = tasks.split(probabilities)
+    decided: list[list[Any]] = [each.tolist() for each in decide(binary, threshold).int().unbind(1)]
+    for task, of_classes in others.items():
+        names = tasks.class_names[task]
+        decided.append([names[number] for number in of_classes.argmax(1).tolist()])
+    return [list(each) for each in zip(*decided, strict=True)]
 
 
 def split_rows(data: MultiTaskData, split: str) -> Tensor:
@@ -245,7 +279,7 @@ def compute_logits(
     batch_size: int,
     stop: StopRequest | None = None,
 ) -> Tensor:
-    """Logits (n, T) of the samples `rows` in evaluation mode, on the device of `batches`.
+    """Logits of the samples `rows` in evaluation mode, on the device of `batches`.
 
     Raises Interrupted between two batches if `stop` was requested.
     """

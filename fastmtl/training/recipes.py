@@ -85,6 +85,7 @@ def _sequence_model(
         data.modalities["x"][-1],
         data.num_tasks,
         num_layers=2 if num_layers is None else num_layers,
+        group_sizes=data.tasks.group_sizes,
         **options,
     )
 
@@ -98,6 +99,7 @@ def _fusion_model(
         data.num_tasks,
         sequence_modalities=[name for name, shape in shapes if len(shape) == 2],
         gru_layers=1 if num_layers is None else num_layers,
+        group_sizes=data.tasks.group_sizes,
         **options,
     )
 

@@ -19,10 +19,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fastmtl.data.tasks import Tasks
 from fastmtl.training.history import EpochRecord
 
 FIGURES = {"micro_f1": "micro-F1", "hamming_loss": "Hamming loss", "map": "mAP"}
 BY_LABEL = {"positives": "positives", "average_precision": "AP", "f1": "F1", "accuracy": "accuracy"}
+BY_TASK = {"accuracy": "accuracy", "macro_f1": "macro-F1", "average_precision": "AP"}
 MAX_LABELS = 24
 # Reading the loss waits for the device, so it is read a few times a second and not every step.
 LOSS_SECONDS = 0.25
@@ -73,6 +75,10 @@ class LineReporter(Reporter):
             f"mAP {shown(record.map, 3)}",
             f"{record.seconds:.2f} s",
         ]
+        if record.macro_f1 is not None:
+            parts.insert(4, f"macro-F1 {shown(record.macro_f1, 3)}")
+            if record.micro_f1 is None:
+                del parts[3]
         if record.epoch == best_epoch:
             parts.append("best")
         self.message("  ".join(parts))
@@ -132,9 +138,17 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Group:
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")
-    for key, name in FIGURES.items():
-        table.add_row(name, *(shown(metrics[split][key]) for split in splits))
-    return Group(table, _labels_table(metrics[splits[-1]], splits[-1]))
+    last = metrics[splits[-1]]
+    of_classes = {"macro_f1": "macro-F1"} if "classes" in last else {}
+    for key, name in {**FIGURES, **of_classes}.items():
+        if not of_classes or any(metrics[split][key] is not None for split in splits):
+            table.add_row(name, *(shown(metrics[split][key]) for split in splits))
+    tables = [table]
+    if last["positives"]:
+        tables.append(_labels_table(last, splits[-1]))
+    if of_classes:
+        tables.append(_classes_table(last["classes"], splits[-1]))
+    return Group(*tables)
 
 
 def _labels_table(figures: Mapping[str, Any], split: str) -> Table:
@@ -152,6 +166,31 @@ def _labels_table(figures: Mapping[str, Any], split: str) -> Table:
         positives, *shares = (figures[key][name] for key in BY_LABEL)
         table.add_row(escape(name), f"{positives:,}", *map(shown, shares))
     return table
+
+
+def _classes_table(figures: Mapping[str, Any], split: str) -> Table:
+    """A row a task of classes."""
+    table = Table(title=f"by task of classes, {split}", title_justify="left")
+    table.add_column("")
+    for column in ("classes", "samples", *BY_TASK.values()):
+        table.add_column(column, justify="right")
+    for name, task in figures.items():
+        counts = (str(len(task["by_class"]["samples"])), f"{task['samples']:,}")
+        table.add_row(escape(name), *counts, *(shown(task[key]) for key in BY_TASK))
+    return table
+
+
+def told(tasks: Tasks) -> str:
+    """How many labels and tasks of classes there are.
+
+    Examples:
+        >>> told(Tasks(["sea", "damage"], {"damage": ["none", "some"]}))
+        '1 label, 1 task of classes'
+    """
+    labels, others = tasks.num_binary, len(tasks.class_names)
+    parts = [f"{labels} label{'s' * (labels != 1)}"] * (labels > 0 or not others)
+    parts += [f"{others} task{'s' * (others != 1)} of classes"] * (others > 0)
+    return ", ".join(parts)
 
 
 def shown(value: float | None, digits: int = 4) -> str:

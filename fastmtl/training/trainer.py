@@ -25,11 +25,12 @@ from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
 from fastmtl.training.lock import locked
 from fastmtl.training.logs import Log, StepRecord, need_log, open_log
+from fastmtl.training.losses import build_loss, check_figures
 from fastmtl.training.optimizer import make_optimizer
 from fastmtl.training.parts import InParts
 from fastmtl.training.precision import Precision
 from fastmtl.training.ranks import current_ranks
-from fastmtl.training.recipes import LOSSES, MAKING, OF_DATA, model_name
+from fastmtl.training.recipes import MAKING, OF_DATA, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import threads
 from fastmtl.training.results import write_results
@@ -53,7 +54,8 @@ class Trainer:
     rate one of the step.
 
     Args:
-        model: called as `model(x, lengths)`, gives logits (B, T).
+        model: called as `model(x, lengths)`, gives logits (B, T), or with tasks of classes those of
+            `data.tasks`.
         balancer: weighs the tasks' losses; any of `fastmtl.balancing`.
         data: in the model's layout (`arrange`), or samples (x, y[, lengths]) as for
             `fastmtl.data.from_samples`.
@@ -70,7 +72,8 @@ class Trainer:
 
     Raises:
         DataError: if a split to train or validate on is empty, or has no label.
-        ValueError: for a device that this machine has not.
+        ValueError: for a device that this machine has not, and for options that tasks of classes
+            cannot have.
 
     Examples:
         >>> import tempfile
@@ -103,6 +106,7 @@ class Trainer:
                 raise DataError.at(data.name, "split", f"samples in {split}", "none")
             if bool(data.y[data.indices(split)].isnan().all()):
                 raise DataError.at(data.name, "y", f"labels in {split}", "only missing ones (NaN)")
+        check_figures(config, data.tasks)
         self.config = config
         made = {"model", "balancer", *OF_DATA, *MAKING}
         self.options = {k: value for k, value in config.to_dict().items() if k not in made}
@@ -116,6 +120,7 @@ class Trainer:
         self.device = self.ranks.device(config.device)
         self.model = model.to(self.device)
         self.balancer = balancer.to(self.device)
+        self.tasks = data.tasks
         self.label_names = list(data.label_names)
         self.rows = {split: data.indices(split) for split in ("train", "val", "test")}
         self.description = {"name": data.name, **describe(data)}
@@ -124,7 +129,7 @@ class Trainer:
         if config.standardize:
             self.standardizer = Standardizer().fit(data)
             data = self.standardizer.transform(data)
-        self.loss = LOSSES[config.loss].build(config, data).to(self.device)
+        self.loss = build_loss(config, data).to(self.device)
         self.batches = Batches(data, self.device)
         optimizer = make_optimizer(model, balancer, config, self.device)
         precision = Precision(config.precision, self.device)
@@ -142,7 +147,7 @@ class Trainer:
             ema,
         )
         self.evaluation = Evaluation(
-            model, self.loss, self.batches, self.rows, self.label_names, config, self.ranks
+            model, self.loss, self.batches, self.rows, self.tasks, config, self.ranks
         )
         self.state = RunState(
             model,
@@ -247,12 +252,13 @@ class Trainer:
                 self.reporter.close()
 
     def evaluate(self, split: str) -> dict[str, Any]:
-        """`multilabel_metrics` of the model as it is on "train", "val" or "test"."""
+        """`task_metrics` of the model as it is on "train", "val" or "test"."""
         return self.evaluation.figures(split, self.progress.threshold)
 
     def predict(self, split: str) -> Tensor:
-        """sigmoid(logit) by the model as it is, (n, T) float64 on the CPU, in row order."""
-        return probabilities(self.evaluation.logits(split))
+        """Probabilities by the model as it is, (n, T) float64 on the CPU, in row order; of a task
+        of classes those of all classes (`tasks.columns()`)."""
+        return probabilities(self.tasks, self.evaluation.logits(split))
 
     def _open(self, held: ExitStack, resume: bool, overwrite: bool) -> RunStore | None:
         """Where the run is kept, and its lock in `held`; None where another process keeps it.

@@ -65,6 +65,7 @@ CASES = {
     "mtmlan-shared": Case(lambda: mtmlan(shared_features=6), {"": 5}, ("",), 3),
     "mtmlan-shared-gru": Case(lambda: mtmlan(shared_gru=True), {"": 5}, ("",), 3),
     "mtmlan-1-layer": Case(lambda: mtmlan(num_layers=1), {"": 5}, ("",), 3),
+    "mtmlan-groups": Case(lambda: mtmlan(group_sizes=[1, 3, 2]), {"": 5}, ("",), 6),
     "hgfn-1": Case(lambda: hgfn({"text": 7}), {"text": 7}, (), 3),
     "hgfn-2": Case(
         lambda: hgfn(TWO, sequence_modalities=["video"], gru_layers=2), TWO, ("video",), 3
@@ -78,6 +79,7 @@ CASES = {
         ("video", "text"),
         10,
     ),
+    "hgfn-2-mixed": Case(lambda: hgfn(TWO, group_sizes=[1, 1, 4]), TWO, (), 6),
     "hgfn-3-pairs": Case(lambda: hgfn(THREE, share_pairs=False), THREE, (), 3),
     "hgfn-3-norms": Case(lambda: hgfn(THREE, level_norm=True, similarity_norm=True), THREE, (), 3),
     "hgfn-3-residual": Case(lambda: hgfn(THREE, residual=True), THREE, (), 3),
@@ -87,6 +89,9 @@ CASES = {
     "hgfn-4-level-2": Case(lambda: hgfn(FOUR, max_level=2), FOUR, (), 3),
     "hgfn-3-interaction": Case(lambda: hgfn(THREE, interaction=True), THREE, (), 3),
     "cmlc": Case(lambda: CMLC(5, 3, hidden_size=4), {"": 5}, ("",), 3),
+    "cmlc-groups": Case(
+        lambda: CMLC(5, 3, hidden_size=4, group_sizes=[1, 2, 4]), {"": 5}, ("",), 7
+    ),
     "cfc-2": Case(lambda: baseline("cfc", TWO, group_sizes=[2, 3, 2]), TWO, (), 7),
     "matf-3": Case(
         lambda: baseline("matf", THREE, sequence_modalities=["video"]), THREE, ("video",), 3

@@ -158,7 +158,7 @@ def test_wrong_types() -> None:
         ({"max_level": 0}, "max_level"),
         ({"sequence_modalities": ["video"]}, "sequence_modalities"),
         ({"group_sizes": [2]}, "group_sizes"),
-        ({"group_sizes": [2, 1]}, "group_sizes"),
+        ({"group_sizes": [2, 0]}, "group_sizes"),
         ({"dropout": -0.1}, "dropout"),
     ],
 )
