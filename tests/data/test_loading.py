@@ -76,7 +76,10 @@ def test_synthetic_specs() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("synthetic:flood", "name: expected one of disaster, disaster-multimodal, got 'flood'"),
+        (
+            "synthetic:flood",
+            "name: expected one of disaster, disaster-multimodal, crisis, got 'flood'",
+        ),
         ("synthetic:", "name: expected one of"),
         ("synthetic:disaster?clip=5", "options: expected each of clips, frames, .*got 'clip'"),
         ("synthetic:disaster?clips=9&clips=9", "options: expected each of .* at most once"),

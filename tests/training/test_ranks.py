@@ -21,7 +21,7 @@ from fastmtl.training import (
 )
 from fastmtl.training.checkpoint import load_tensors, read_json
 from fastmtl.training.ranks import rank_device
-from tests.training.conftest import MODALITIES, SEQUENCES
+from tests.training.conftest import CLASSES, MODALITIES, SEQUENCES
 
 SIZE = 3
 Run = dict[str, Any]
@@ -39,6 +39,7 @@ RUNS: dict[str, Run] = {
     "cfc": {"model": "cfc"},
     "matf": {"model": "matf"},
     "gfn": {"model": "gfn"},
+    "classes": {"model": "hgfn", "balancer": "dmtl", "data": CLASSES},
 }
 
 
