@@ -22,6 +22,21 @@ from fastmtl.training.report import results_table, told
 
 SPLITS = ("train", "val", "test", "all")
 STDOUT = Path("-")
+DECIDED_BY = ("run", "tuned")
+
+Thresholds = Annotated[
+    str,
+    typer.Option(
+        help="What decides: the run's threshold, or one of each label, tuned on validation.",
+        metavar="run|tuned",
+    ),
+]
+Calibrated = Annotated[
+    bool,
+    options.flag(
+        "--calibrated", "Divide logits by each label's temperature, fitted on validation."
+    ),
+]
 
 
 def evaluate(
@@ -33,6 +48,8 @@ def evaluate(
         str | None,
         typer.Option(help="train, val, test or all samples.", show_default="val and test"),
     ] = None,
+    thresholds: Thresholds = "run",
+    calibrated: Calibrated = False,
     as_json: Annotated[bool, options.flag("--json", "Print JSON, not a table.")] = False,
     memory: options.Memory = "auto",
     device: options.Device = "auto",
@@ -50,14 +67,20 @@ def evaluate(
         found = [name for name in splits if len(split_rows(loaded, name))]
         if not found:
             raise RunError(f"{data}: expected samples in {' or '.join(splits)}, got none")
+        told, predictor = _tuned(predictor, loaded, thresholds, calibrated=calibrated)
     with failing():
         metrics = {name: predictor.evaluate(loaded, name) for name in found}
+        if calibrated:
+            for name in found:
+                metrics[name] |= predictor.calibration(loaded, name)
     if as_json:
         show(json.dumps(metrics, indent=2, allow_nan=False))
     else:
         console = TellingConsole()
         console.print(results_table(metrics, predictor.title))
         console.print(_measured(loaded, found), highlight=False)
+        if told:
+            console.print(told, highlight=False)
 
 
 def predict(
@@ -69,6 +92,8 @@ def predict(
     ],
     xml: options.Xml = None,
     split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
+    thresholds: Thresholds = "run",
+    calibrated: Calibrated = False,
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
     memory: options.Memory = "auto",
     device: options.Device = "auto",
@@ -84,6 +109,7 @@ def predict(
         predictor, loaded = _open(
             directory, data, None, xml, memory, device, threads, split, labels=False
         )
+        _, predictor = _tuned(predictor, loaded, thresholds, calibrated=calibrated)
     with failing():
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
@@ -109,6 +135,28 @@ def check_writable(out: Path, *, overwrite: bool) -> None:
         raise RunError(
             f"{out}: expected a new file, got one that is there (--overwrite replaces it)"
         )
+
+
+def _tuned(
+    predictor: Predictor, data: MultiTaskData, thresholds: str, *, calibrated: bool
+) -> tuple[str, Predictor]:
+    """The model as it is to decide, and on which samples that was fitted.
+
+    A run that stored nothing, since it was interrupted or is of an earlier version, is fitted on
+    the validation split of the data.
+    """
+    check_choice("thresholds", thresholds, DECIDED_BY)
+    if thresholds == "run" and not calibrated:
+        return "", predictor
+    tuning, where = predictor.tuning, "the run's validation split"
+    if tuning is None:
+        if not data.num_tasks or not len(data.indices("val")):
+            got = f"a run that stored none, and no labelled samples in val of {data.name}"
+            raise RunError(f"thresholds: expected thresholds by label, got {got}")
+        tuning, where = predictor.tune(data), f"the val samples of {data.name}"
+    fitted = ["thresholds"] * (thresholds == "tuned") + ["temperatures"] * calibrated
+    told = f"{' and '.join(fitted)} by label fitted on {where}, where figures are too good"
+    return told, predictor.tuned(tuning, thresholds=thresholds == "tuned", calibrated=calibrated)
 
 
 def _measured(data: MultiTaskData, splits: list[str]) -> str:

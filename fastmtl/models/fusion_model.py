@@ -109,6 +109,23 @@ class FusionModel(MultiTaskModel):
             hidden = self.interaction(hidden)
         return by_sample(self.output(hidden), self.columns)
 
+    def attention(
+        self, x: Mapping[str, Tensor], lengths: Lengths = None, present: Present = None
+    ) -> dict[str, Tensor]:
+        """Attention weights (B, L) over time of each modality that is a sequence.
+
+        They are 0 at padded steps and 1 in sum; the arguments and errors are those of a call.
+        """
+        by_modality = self._checked_inputs(x, lengths)
+        if present is not None:
+            x, _ = self._without_absent(x, present)
+        encoders = dict(zip(self.modalities, self.encoders, strict=True))
+        of_sequences: Any = {name: encoders[name] for name in self.sequence_modalities}
+        return {
+            name: encoder.attend(x[name], by_modality.get(name))[1]
+            for name, encoder in of_sequences.items()
+        }
+
     def _encode(
         self, x: Mapping[str, Tensor], lengths: Lengths, present: Present
     ) -> tuple[Tensor, Tensor | None]:
@@ -250,8 +267,12 @@ class _SequenceEncoder(Layer):
         self.project = nn.Linear(self.gru.out_features, hidden_size, **factory)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        context, _ = self.attention(self.gru(x, lengths), lengths)
-        return call(self.project, context[0])
+        return call(self.project, self.attend(x, lengths)[0])
+
+    def attend(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The context (B, 2h) and the weights (B, L) of its steps."""
+        context, weights = self.attention(self.gru(x, lengths), lengths)
+        return context[0], weights[0]
 
 
 def _checked_modalities(modalities: Mapping[str, int]) -> dict[str, int]:

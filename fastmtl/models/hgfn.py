@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from fastmtl.models.fusion_model import FusionModel, Lengths, Present
 from fastmtl.models.pairs import ParameterPair, layer_pairs
 from fastmtl.models.torch_twins import TorchFusionModel, TorchGraphFusion
 from fastmtl.nn import HierarchicalGraphFusion
+from fastmtl.nn.fusion_levels import edge_names
 
 
 class HGFN(FusionModel):
@@ -122,15 +123,61 @@ class HGFN(FusionModel):
         if residual:
             self._start_beside_concatenation()
 
+    @overload
     def fusion_weights(
-        self, x: Mapping[str, Tensor], lengths: Lengths = None, present: Present = None
-    ) -> tuple[Tensor, ...]:
+        self,
+        x: Mapping[str, Tensor],
+        lengths: Lengths = None,
+        present: Present = None,
+        *,
+        named: Literal[False] = False,
+    ) -> tuple[Tensor, ...]: ...
+
+    @overload
+    def fusion_weights(
+        self,
+        x: Mapping[str, Tensor],
+        lengths: Lengths = None,
+        present: Present = None,
+        *,
+        named: Literal[True],
+    ) -> tuple[dict[str, Tensor], ...]: ...
+
+    def fusion_weights(
+        self,
+        x: Mapping[str, Tensor],
+        lengths: Lengths = None,
+        present: Present = None,
+        *,
+        named: bool = False,
+    ) -> tuple[Tensor, ...] | tuple[dict[str, Tensor], ...]:
         """Importances (B, M) of the modalities and edge weights (B, E) of each further level.
 
-        `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level. Both
-        are detached from the graph; the arguments and errors are those of a call.
+        `fastmtl.nn.fusion_levels(len(modalities), max_level)` gives the edges of each level. With
+        `named` each level is a dict of (B,): the importances by modality, the weights by what their
+        edge joins, "text+audio" or, a level up, "(text+audio)+video". All are detached from the
+        graph; the arguments and errors are those of a call.
+
+        Examples:
+            >>> import torch
+            >>> from fastmtl.models import HGFN
+            >>> model = HGFN({"text": 8, "audio": 4}, num_tasks=3)
+            >>> x = {"text": torch.randn(5, 8), "audio": torch.randn(5, 4)}
+            >>> [list(level) for level in model.fusion_weights(x, named=True)]
+            [['text', 'audio'], ['text+audio']]
         """
-        return self.fusion.fuse(*self._encode(x, lengths, present))[1]
+        weights: tuple[Tensor, ...] = self.fusion.fuse(*self._encode(x, lengths, present))[1]
+        if not named:
+            return weights
+        names = (tuple(self.modalities), *self.edge_names())
+        return tuple(
+            dict(zip(own, level.unbind(1), strict=True))
+            for own, level in zip(names, weights, strict=True)
+        )
+
+    def edge_names(self) -> tuple[tuple[str, ...], ...]:
+        """What `fusion_weights` calls the edges of levels 2, 3, ..."""
+        return edge_names(list(self.modalities), self._config["max_level"])
 
     @torch.no_grad()
     def _start_beside_concatenation(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -67,6 +68,30 @@ def fusion_levels(num_modalities: int, max_level: int = 3) -> tuple[FusionLevel,
         below = [vertices[a] | vertices[b] for a, b in edges]
         levels.append(FusionLevel(edges, tuple(below)))
     return tuple(levels)
+
+
+def edge_names(modalities: Sequence[str], max_level: int = 3) -> tuple[tuple[str, ...], ...]:
+    """Names of the edges of each level, by those of the vertices that they join.
+
+    Args:
+        modalities: their names.
+        max_level: as for `fusion_levels`.
+
+    Raises:
+        TypeError or ValueError: as `fusion_levels`.
+
+    Examples:
+        >>> from fastmtl.nn.fusion_levels import edge_names
+        >>> edge_names(["text", "audio", "video"])[1][2:4]
+        ('(text+video)+(audio+video)', '(text+audio)+video')
+    """
+    vertices = list(modalities)
+    named: list[tuple[str, ...]] = []
+    for level in fusion_levels(len(modalities), max_level):
+        if named:
+            vertices = [*(f"({name})" for name in named[-1]), *modalities]
+        named.append(tuple(f"{vertices[a]}+{vertices[b]}" for a, b in level.edges))
+    return tuple(named)
 
 
 def _candidates(below: int, vertices: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from fastmtl.training.ranks import EndedElsewhere, joined
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
 from fastmtl.training.signals import Interrupted
 from fastmtl.training.trainer import Trainer
+from fastmtl.training.tuning import Tuning, tune
 
 __all__ = [
     "BarReporter",
@@ -34,6 +35,7 @@ __all__ = [
     "StepRecord",
     "TrainConfig",
     "Trainer",
+    "Tuning",
     "arrange",
     "build_balancer",
     "build_model",
@@ -43,4 +45,5 @@ __all__ = [
     "plot_losses",
     "plot_weights",
     "preset",
+    "tune",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,13 @@ class Batch(NamedTuple):
 
     def forward(self, model: nn.Module) -> Tensor:
         """What the model gives for it. It is told of missing modalities where there are any."""
-        told = {} if self.present is None else {"present": self.present}
-        output: Tensor = model(self.x, self.lengths, **told)
+        output: Tensor = self.call(model)
         return output
+
+    def call(self, function: Callable[..., Any], **options: Any) -> Any:
+        """What a model, or a method of one, gives for it."""
+        told = {} if self.present is None else {"present": self.present}
+        return function(self.x, self.lengths, **told, **options)
 
 
 class Batches:

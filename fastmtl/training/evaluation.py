@@ -18,6 +18,7 @@ from fastmtl.training.shares import share_of_rows
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.task_metrics import task_metrics
 from fastmtl.training.thresholds import best_threshold
+from fastmtl.training.tuning import Tuning, tune
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ class Evaluation:
         """
         logits = self.logits("val", stop)
         return self.ranks.of_first(lambda: self._validate(epoch, logits))
+
+    def tune(self, threshold: float, stop: StopRequest | None = None) -> Tuning:
+        """Thresholds and temperatures by task, fitted on the validation split."""
+        logits = self.logits("val", stop)
+        return self.ranks.of_first(
+            lambda: tune(logits.double().cpu(), self._targets("val").cpu(), threshold, self.tasks)
+        )
 
     def _validate(self, epoch: int, logits: Tensor) -> Validation:
         targets = self._targets("val")

@@ -15,8 +15,10 @@ BY_LABEL = ("positives", "average_precision", "f1", "accuracy")
 _COMPARISONS = 1 << 22
 
 
-def decide(probabilities: Tensor, threshold: float = HALF) -> Tensor:
+def decide(probabilities: Tensor, threshold: float | Tensor = HALF) -> Tensor:
     """The class decision of every probability: True above the threshold. Any shape, bool.
+
+    A threshold (T,) is that of each label, of probabilities (..., T).
 
     Examples:
         >>> import torch
@@ -31,7 +33,7 @@ def multilabel_metrics(
     targets: Tensor,  # (N, T)
     label_names: Sequence[str] | None = None,
     *,
-    threshold: float = HALF,
+    threshold: float | Tensor = HALF,
 ) -> dict[str, Any]:
     """Micro-F1, Hamming loss, mean average precision, ranking figures, and figures by label.
 
@@ -56,7 +58,7 @@ def multilabel_metrics(
         probabilities: (N, T), in [0, 1].
         targets: (N, T) of 0, 1, or NaN where the label is missing: such entries count nowhere.
         label_names: T names, "0", "1", ... by default.
-        threshold: of the decisions.
+        threshold: of the decisions, one for all labels or (T,).
 
     Raises:
         ValueError: for shapes that do not match, probabilities that are NaN or not in [0, 1], and
@@ -87,21 +89,20 @@ def multilabel_metrics(
 
     present = ~targets.isnan()
     labels = targets.nan_to_num().long()
+    decisions = decide(probabilities, threshold).long()
     by_label = [
-        _of_label(probabilities[chosen, task], labels[chosen, task], threshold)
+        _of_label(probabilities[chosen, task], decisions[chosen, task], labels[chosen, task])
         for task, chosen in enumerate(present.unbind(1))
     ]
     precisions = [each["average_precision"] for each in by_label if each["positives"]]
 
     # Micro averaging pools the entries of all tasks, which also serves T = 1.
-    p, y = probabilities[present], labels[present]
+    d, y = decisions[present], labels[present]
     pooled = len(y) > 0
     return {
-        "micro_f1": float(binary_f1_score(p, y, threshold, validate_args=False))
-        if pooled
-        else None,
+        "micro_f1": float(binary_f1_score(d, y, validate_args=False)) if pooled else None,
         "hamming_loss": (
-            float(binary_hamming_distance(p, y, threshold, validate_args=False)) if pooled else None
+            float(binary_hamming_distance(d, y, validate_args=False)) if pooled else None
         ),
         "map": sum(precisions) / len(precisions) if precisions else None,
         **ranking_metrics(probabilities, targets),
@@ -112,7 +113,7 @@ def multilabel_metrics(
     }
 
 
-def _of_label(p: Tensor, y: Tensor, threshold: float) -> dict[str, Any]:
+def _of_label(p: Tensor, decisions: Tensor, y: Tensor) -> dict[str, Any]:
     """The figures of one label, of its present entries (n,)."""
     from torchmetrics.functional.classification import (
         binary_accuracy,
@@ -128,8 +129,8 @@ def _of_label(p: Tensor, y: Tensor, threshold: float) -> dict[str, Any]:
         "average_precision": (
             float(binary_average_precision(p, y, validate_args=False)) if positives else None
         ),
-        "f1": float(binary_f1_score(p, y, threshold, validate_args=False)),
-        "accuracy": float(binary_accuracy(p, y, threshold, validate_args=False)),
+        "f1": float(binary_f1_score(decisions, y, validate_args=False)),
+        "accuracy": float(binary_accuracy(decisions, y, validate_args=False)),
     }
 
 

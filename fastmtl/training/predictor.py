@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ from torch import Tensor, nn
 from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.data.tasks import Tasks
 from fastmtl.training import directory as files
+from fastmtl.training import inspection
 from fastmtl.training.batches import Batches
+from fastmtl.training.calibration import calibrate, calibration_figures
 from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
 from fastmtl.training.config import TrainConfig, resolve_device
 from fastmtl.training.factory import rebuild_model
+from fastmtl.training.forward import in_batches
 from fastmtl.training.inputs import check_fits, with_classes_of
 from fastmtl.training.metrics import decide
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.state import expect
 from fastmtl.training.task_metrics import task_metrics
 from fastmtl.training.thresholds import HALF
+from fastmtl.training.tuning import Tuning, tune
 
 ClassNames = Mapping[str, Sequence[str]]
 _NONE: ClassNames = {}
@@ -43,7 +48,9 @@ class Predictor:
         description: what data must share with the training data (`describe`).
         standardizer: fitted on the training split, None for a run without.
         device: where it computes.
-        threshold: of its decisions.
+        threshold: of its decisions, one for all labels or (T,).
+        tuning: thresholds and temperatures by label as the run stored them, for `tuned`; None where
+            it did not.
 
     Examples:
         >>> predictor = Predictor.load("runs/disaster")  # doctest: +SKIP
@@ -58,7 +65,8 @@ class Predictor:
         description: dict[str, Any],
         standardizer: Standardizer | None,
         device: torch.device,
-        threshold: float = HALF,
+        threshold: float | Tensor = HALF,
+        tuning: Tuning | None = None,
     ) -> None:
         self.model = model.to(device)
         self.config = config
@@ -66,6 +74,8 @@ class Predictor:
         self.standardizer = standardizer
         self.device = device
         self.threshold = threshold
+        self.tuning = tuning
+        self.temperatures: Tensor | None = None  # (T,)
 
     @classmethod
     def load(
@@ -106,9 +116,9 @@ class Predictor:
         description = {**stored.data, "title": stored.title}
         # Runs of before thresholds could be chosen have none.
         threshold = float(values.get("threshold", HALF))
-        return cls(
-            model, stored.train, description, standardizer, resolve_device(device), threshold
-        )
+        tuning = _stored_tuning(Path(directory), _tasks(description))
+        device_found = resolve_device(device)
+        return cls(model, stored.train, description, standardizer, device_found, threshold, tuning)
 
     @property
     def title(self) -> str:
@@ -124,7 +134,7 @@ class Predictor:
     @property
     def tasks(self) -> Tasks:
         """What the probabilities are of."""
-        return Tasks(self.label_names, self.description.get("class_names", {}))
+        return _tasks(self.description)
 
     def check(self, data: MultiTaskData) -> None:
         """Raise DataError if the data has other features or labels than the training data."""
@@ -134,6 +144,8 @@ class Predictor:
         """Probabilities of every sample of a split, (n, T) float64 on the CPU; of a task of classes
         those of all classes (`tasks.columns()`).
 
+        Calibrated (`tuned`) they are those of logit / temperature.
+
         Args:
             data: the samples.
             split: "train", "val", "test" or "all".
@@ -141,9 +153,15 @@ class Predictor:
         Raises:
             DataError: if the data is not of the training data's kind, or gives NaN.
         """
+        logits = self.logits(data, split)
+        if self.temperatures is not None:
+            logits = logits / self.temperatures.repeat_interleave(torch.tensor(self.tasks.sizes), 0)
+        return self.tasks.probabilities(logits)
+
+    def logits(self, data: MultiTaskData, split: str = "all") -> Tensor:
+        """The logits of every sample of a split, float64 on the CPU; as `probabilities`."""
         check_fits(data, self.description, labels=False)
-        if self.standardizer is not None:
-            data = self.standardizer.transform(data)
+        data = self._standardized(data)
         rows = split_rows(data, split)
         if not len(rows):
             return torch.empty(0, len(self.tasks.columns()), dtype=torch.float64)
@@ -154,7 +172,7 @@ class Predictor:
             row = int(rows[bad.cpu()][0])
             expected = "features that the model makes numbers of"
             raise DataError.at(data.name, "x", expected, f"NaN for the sample in row {row}")
-        return self.tasks.probabilities(logits.double()).cpu()
+        return logits.double().cpu()
 
     def evaluate(self, data: MultiTaskData, split: str = "all") -> dict[str, Any]:
         """`task_metrics` over the samples of a split; arguments as for `probabilities`."""
@@ -163,6 +181,100 @@ class Predictor:
         probabilities = self.probabilities(data, split)
         targets = data.y[split_rows(data, split)]
         return task_metrics(self.tasks, probabilities, targets, threshold=self.threshold)
+
+    def calibration(self, data: MultiTaskData, split: str = "all") -> dict[str, float | None]:
+        """`calibration_figures` of the binary tasks over the samples of a split; arguments as for
+        `probabilities`."""
+        self.check(data)
+        binary, _ = self.tasks.split(self.probabilities(data, split))
+        return calibration_figures(binary, data.y[split_rows(data, split), : self.tasks.num_binary])
+
+    def tuned(
+        self, tuning: Tuning | None = None, *, thresholds: bool = True, calibrated: bool = False
+    ) -> Predictor:
+        """The same model with decisions and probabilities of every label's own.
+
+        Calibration changes no decision: the thresholds are moved along with the probabilities.
+
+        Args:
+            tuning: by default what the run stored, fitted on its validation split; `tune` fits one
+                on other data.
+            thresholds: whether to decide by its thresholds.
+            calibrated: whether to divide the logits by its temperatures.
+
+        Raises:
+            RunError: if none is given and the run stored none.
+        """
+        tuning = tuning or self.tuning
+        if tuning is None:
+            raise RunError(
+                "tuning: expected the thresholds and temperatures of a finished run, got none; "
+                "Predictor.tune fits them on a validation split"
+            )
+        other = copy(self)
+        if thresholds:
+            other.threshold = torch.tensor(tuning.thresholds, dtype=torch.float64)
+        if calibrated:
+            found = torch.tensor(tuning.temperatures, dtype=torch.float64)
+            own = torch.as_tensor(other.threshold, dtype=torch.float64)
+            binary = found[: self.tasks.num_binary]
+            # Thresholds outside [0, 1] decide for all or for none.
+            moved = calibrate(own.clamp(0, 1), binary)
+            other.threshold = torch.where((own >= 0) & (own <= 1), moved, own)
+            other.temperatures = found
+        return other
+
+    def tune(self, data: MultiTaskData, split: str = "val") -> Tuning:
+        """`fastmtl.training.tune` on the samples of a split; arguments as for `probabilities`."""
+        self.check(data)
+        threshold = self.threshold if isinstance(self.threshold, float) else HALF
+        data = with_classes_of(data, self.description)
+        targets = data.y[split_rows(data, split)]
+        return tune(self.logits(data, split), targets, threshold, self.tasks)
+
+    def attention(
+        self, data: MultiTaskData, rows: str | Tensor | Sequence[int] = "all"
+    ) -> dict[str, Tensor]:
+        """Attention over time of each modality that is a sequence, float32 on the CPU.
+
+        Of MTMLAN (n, T, L), each task its own; of HGFN and its baselines (n, L). The weights of a
+        sample are 1 in sum, and 0 at padded steps.
+
+        Args:
+            data: the samples, on the original scale; standardised here.
+            rows: a split, "all", or indices of samples, whose order is kept.
+
+        Raises:
+            DataError: if the data is not of the training data's kind.
+            ValueError: if the model has no attention over time.
+        """
+        return inspection.attention(self.model, *self._inspected(data, rows))
+
+    def fusion_weights(
+        self, data: MultiTaskData, rows: str | Tensor | Sequence[int] = "all"
+    ) -> tuple[dict[str, Tensor], ...]:
+        """`HGFN.fusion_weights` by name: of each level a dict of (n,) by modality or edge.
+
+        Arguments and errors as for `attention`; ValueError if the model has no fusion graph.
+        """
+        return inspection.fusion_weights(self.model, *self._inspected(data, rows))
+
+    def _inspected(
+        self, data: MultiTaskData, rows: str | Tensor | Sequence[int]
+    ) -> tuple[Batches, Tensor, int]:
+        """Samples as the model reads them, the order of those that are asked for, and how many at a
+        time."""
+        check_fits(data, self.description, labels=False)
+        chosen = split_rows(data, rows) if isinstance(rows, str) else torch.as_tensor(rows)
+        if not len(chosen):
+            raise ValueError("rows: expected at least one sample, got none")
+        if len(chosen) < len(data):
+            data, chosen = data.subset(chosen), torch.arange(len(chosen))
+        batches = Batches(self._standardized(data), self.device)
+        return batches, chosen, evaluation_batch(self.config)
+
+    def _standardized(self, data: MultiTaskData) -> MultiTaskData:
+        return data if self.standardizer is None else self.standardizer.transform(data)
 
 
 def _standardizer(stored: files.StoredRun, state: dict[str, Tensor]) -> Standardizer | None:
@@ -180,11 +292,23 @@ def _standardizer(stored: files.StoredRun, state: dict[str, Tensor]) -> Standard
     return Standardizer().load_state_dict(state)
 
 
+def _tasks(description: Mapping[str, Any]) -> Tasks:
+    return Tasks(list(description["label_names"]), description.get("class_names", {}))
+
+
+def _stored_tuning(directory: Path, tasks: Tasks) -> Tuning | None:
+    """What the run fitted on its validation split; None before it ended."""
+    try:
+        return Tuning.from_dict((files.stored_metrics(directory) or {})["training"], tasks)
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
 def predictions_csv(
     rows: Tensor,  # (n,)
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
-    threshold: float = HALF,
+    threshold: float | Tensor = HALF,
     class_names: ClassNames = _NONE,
     *,
     names: Sequence[str] | None = None,  # (n,)
@@ -220,7 +344,7 @@ def predictions_json(
     rows: Tensor,  # (n,)
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
-    threshold: float = HALF,
+    threshold: float | Tensor = HALF,
     class_names: ClassNames = _NONE,
     *,
     names: Sequence[str] | None = None,  # (n,)
@@ -251,7 +375,9 @@ def predictions_json(
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
-def _decisions(tasks: Tasks, probabilities: Tensor, threshold: float) -> list[list[int | str]]:
+def _decisions(
+    tasks: Tasks, probabilities: Tensor, threshold: float | Tensor
+) -> list[list[int | str]]:
     """What is decided for each sample and task: 0 or 1, or the name of a class."""
     binary, others = tasks.split(probabilities)
     decided: list[list[Any]] = [each.tolist() for each in decide(binary, threshold).int().unbind(1)]
@@ -271,7 +397,6 @@ def evaluation_batch(config: TrainConfig) -> int:
     return 4 * config.batch_size
 
 
-@torch.inference_mode()
 def compute_logits(
     model: nn.Module,
     batches: Batches,
@@ -283,14 +408,5 @@ def compute_logits(
 
     Raises Interrupted between two batches if `stop` was requested.
     """
-    training = model.training
-    model.eval()
-    parts = []
-    try:
-        for batch in batches(rows, batch_size):
-            if stop is not None:
-                stop.check()
-            parts.append(batch.forward(model))
-    finally:
-        model.train(training)
+    parts = in_batches(model, lambda batch: batch.forward(model), batches, rows, batch_size, stop)
     return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])

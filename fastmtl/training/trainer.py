@@ -323,6 +323,7 @@ class Trainer:
             "stopped_early": self.progress.epoch < self.config.epochs,
             "threshold": self.progress.threshold,
             "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
+            **self.evaluation.tune(self.progress.threshold, stop).to_dict(self.tasks),
         }
         return metrics
 

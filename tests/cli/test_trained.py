@@ -224,3 +224,39 @@ def test_features_in_a_file_go_through_every_command(call, tmp_path):
     code, _, told = call("evaluate", run, "--data", FLAT, "--memory", "stream", *CPU)
     assert code == 2
     assert "memory: expected auto or load" in told
+
+
+def test_evaluate_by_tuned_thresholds(call, run_dir):
+    options = ("--data", FLAT, "--thresholds", "tuned", *CPU)
+    code, out, _ = call("evaluate", run_dir, *options, "--json")
+    metrics = json.loads(out)
+    predictor = Predictor.load(run_dir, "cpu").tuned()
+    data = load_data(predictor.config, FLAT)
+    assert (code, metrics["test"]["f1"]) == (0, predictor.evaluate(data, "test")["f1"])
+    code, out, _ = call("evaluate", run_dir, *options, "--calibrated")
+    told = " ".join(out.split())
+    assert code == 0
+    assert "Brier score" in told
+    assert "thresholds and temperatures by label fitted on the run's validation split" in told
+    # Without stored ones they are fitted on the data.
+    (run_dir / "metrics.json").unlink()
+    code, out, _ = call("evaluate", run_dir, *options, "--json")
+    assert (code, json.loads(out)) == (0, metrics)
+    code, _, err = call("evaluate", run_dir, "--data", FLAT, "--thresholds", "best", *CPU)
+    assert code == 2
+    assert err.startswith("fastmtl: --thresholds: expected one of run, tuned")
+
+
+def test_predict_by_tuned_thresholds(call, run_dir, tmp_path):
+    out = tmp_path / "p.csv"
+    options = ("--thresholds", "tuned", "--calibrated", *CPU)
+    assert call("predict", run_dir, "--data", FLAT, "--out", out, *options)[0] == 0
+    predictor = Predictor.load(run_dir, "cpu").tuned(calibrated=True)
+    expected = predictor.probabilities(load_data(predictor.config, FLAT))
+    with open(out, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for task, name in enumerate(predictor.label_names):
+        p = torch.tensor([float(row[f"probability/{name}"]) for row in rows], dtype=torch.float64)
+        torch.testing.assert_close(p, expected[:, task], rtol=1e-5, atol=1e-12)
+        decided = torch.tensor([int(row[f"decision/{name}"]) for row in rows]).bool()
+        assert torch.equal(decided, expected[:, task] > predictor.threshold[task])

@@ -53,6 +53,40 @@ def test_fusion_weights() -> None:
         assert_close(weight.sum(1), torch.ones(4))
 
 
+def test_fusion_weights_by_name() -> None:
+    hgfn, x = model(), inputs()
+    weights, named = hgfn.fusion_weights(x), hgfn.fusion_weights(x, named=True)
+    assert [list(level) for level in named] == [
+        ["text", "audio", "video"],
+        ["text+audio", "text+video", "audio+video"],
+        [
+            "(text+audio)+(text+video)",
+            "(text+audio)+(audio+video)",
+            "(text+video)+(audio+video)",
+            "(text+audio)+video",
+            "(text+video)+audio",
+            "(audio+video)+text",
+        ],
+    ]
+    for level, own in zip(weights, named, strict=True):
+        assert torch.stack(list(own.values()), 1).equal(level)
+
+
+def test_attention_of_each_sequence() -> None:
+    hgfn, x = model(), inputs()
+    lengths = torch.tensor([6, 1, 3, 5])
+    attention = hgfn.attention(x, {"video": lengths})
+    assert {name: tuple(each.shape) for name, each in attention.items()} == {
+        "audio": (4, x["audio"].shape[1]),
+        "video": (4, 6),
+    }
+    for each in attention.values():
+        assert_close(each.sum(1), torch.ones(4))
+    beyond = torch.arange(6) >= lengths.unsqueeze(1)
+    assert not attention["video"][beyond].any()
+    assert attention["video"][~beyond].all()
+
+
 def test_group_columns_are_those_of_their_task() -> None:
     hgfn, x = model(group_sizes=[2, 3, 5]), inputs()
     sizes = [2, 3, 5]

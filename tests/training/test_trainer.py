@@ -95,6 +95,8 @@ def test_a_run_writes_its_results(tmp_path, make_config, model, balancer):
         "stopped_early",
         "threshold",
         "seconds_per_epoch",
+        "thresholds",
+        "temperatures",
     }
     for split in ("val", "test"):
         assert {"micro_f1", "hamming_loss", "map", "accuracy"} <= metrics[split].keys()
