@@ -76,10 +76,10 @@ def crisis(
         codes[task] = np.searchsorted(np.cumsum(list(classes.values()))[:-1], rank / posts)
     x = {modality: rng.standard_normal((posts, size)) for modality, size in sizes.items()}
     for task, classes in TASKS.items():
-        for value in x.values():
-            directions = rng.standard_normal((len(classes), value.shape[1]))
+        for features in x.values():
+            directions = rng.standard_normal((len(classes), features.shape[1]))
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-            value += signal * directions[codes[task]]
+            features += signal * directions[codes[task]]
     hidden = {task: rng.random(posts) < missing for task in TASKS}
     return MultiTaskData.from_arrays(
         {modality: value.astype(np.float32) for modality, value in x.items()},

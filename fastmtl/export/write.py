@@ -59,14 +59,16 @@ def export(
     """
     kind = format_of(path, format)
     deployed = Deployed(predictor)
-    facts = {
+    threshold = predictor.threshold
+    facts: dict[str, Any] = {
         "fastmtl": fastmtl.__version__,
         "torch": torch.__version__,
         "title": predictor.title,
         "inputs": deployed.inputs(),
         "features": deployed.sizes,
         "label_names": predictor.label_names,
-        "threshold": predictor.threshold,
+        # A list where every label has its own.
+        "threshold": threshold.tolist() if isinstance(threshold, Tensor) else threshold,
     }
     if predictor.tasks.class_names:
         facts |= {"class_names": predictor.tasks.class_names, "columns": predictor.tasks.columns()}

@@ -30,7 +30,8 @@ def task_metrics(
         tasks: what the columns are of.
         probabilities: (N, sum of `tasks.sizes`), in [0, 1].
         targets: (N, T) of 0, 1, numbers of classes, or NaN where a label is missing.
-        threshold: of the decisions for binary tasks, one or one each; of classes the most probable one is decided.
+        threshold: of the decisions for binary tasks, one or one
+            each; of classes the most probable one is decided.
 
     Raises:
         ValueError: as `multilabel_metrics`.
