@@ -31,6 +31,7 @@ EXTRAS = {
     "sklearn": (("scikit-learn",), "the estimators in pipelines and searches"),
     "statistics": (("scipy",), "p-values in tables of `reproduce`"),
     "tensorboard": (("tensorboard",), "`train --log tensorboard`"),
+    "tune": (("optuna",), "`tune`"),
 }
 
 

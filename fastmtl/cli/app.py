@@ -37,6 +37,7 @@ COMMANDS = {
     "train": "train",
     "evaluate": "trained",
     "predict": "trained",
+    "tune": "tune",
     "export": "export",
     "reproduce": "reproduce",
     "systems": "show",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -46,6 +47,13 @@ def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     shown: Any = command
     shown.__signature__ = signature.replace(parameters=[*required, *options, *optional])
     return command
+
+
+def with_absolute_paths(given: dict[str, Any]) -> dict[str, Any]:
+    """The same options, with files that are found from any directory."""
+    named = {k: str(given[k]) for k in ("data", "test", "xml") if k in given}
+    files = {k: value for k, value in named.items() if not value.startswith("synthetic:")}
+    return {**given, **{name: os.path.abspath(value) for name, value in files.items()}}
 
 
 def completion(choices: Iterable[str]) -> Callable[[str], list[str]] | None:

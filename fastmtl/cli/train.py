@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -79,9 +78,9 @@ def train(
 
     Example: fastmtl train --model mtmlan --data clips.npz --out runs/first
     """
-    given = _with_absolute_paths({name: v for name, v in given.items() if v is not None})
+    given = options.with_absolute_paths({name: v for name, v in given.items() if v is not None})
     with bad_input():
-        in_file = {} if config is None else _with_absolute_paths(read_options(config))
+        in_file = {} if config is None else options.with_absolute_paths(read_options(config))
         wanted = _Wanted(out, preset, in_file, given, resume, overwrite)
         if print_config:
             show(options_toml(wanted.options()), nl=False)
@@ -150,13 +149,6 @@ def _check_processes(processes: int) -> None:
         raise ValueError(
             f"processes: expected 1 under torchrun, which started {started}, got {processes}"
         )
-
-
-def _with_absolute_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """The same options, with files that are found from any directory."""
-    named = {k: str(given[k]) for k in ("data", "test", "xml") if k in given}
-    files = {k: value for k, value in named.items() if not value.startswith("synthetic:")}
-    return {**given, **{name: os.path.abspath(value) for name, value in files.items()}}
 
 
 def _run(trainer: Trainer, console: LastingConsole, *, resume: bool, overwrite: bool) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastmtl.reproduce.execute import execute, stored_result
+from fastmtl.reproduce.execute import execute, stored_result, with_threads
 from fastmtl.reproduce.plan import FILE, Plan, Run
-from fastmtl.reproduce.processes import run_in_processes
 from fastmtl.training import Reporter
 from fastmtl.training.checkpoint import remove_temporaries, write_json
 from fastmtl.training.lock import locked
 from fastmtl.training.options import check_count
+from fastmtl.training.processes import run_in_processes, threads_for
 from fastmtl.training.report import FIGURES, shown
 
 Results = dict[str, list[dict[str, Any]]]
@@ -82,9 +83,14 @@ def _run_open(plan: Plan, out: Path, jobs: int, say: Say, reporter: Reporter | N
                 reporter.message(f"{run.name}:")
             finished(run, execute(plan, run, out, reporter))
     elif open_runs:
-        run_in_processes(plan, open_runs, out, jobs, finished)
+        do = partial(_execute, with_threads(plan, threads_for(jobs)), out)
+        run_in_processes(do, open_runs, jobs, finished)
     by_system: Results = {system.name: [] for system in plan.chosen}
     for run, result in results.items():
         if result is not None:
             by_system[run.system].append(result)
     return by_system
+
+
+def _execute(plan: Plan, out: Path, run: Run) -> dict[str, Any]:
+    return execute(plan, run, out)

@@ -23,10 +23,16 @@ from tests.docs.pages import PAGES, Block, blocks, missing_line, missing_package
 
 __all__ = ["call"]
 
-ONNX = find_spec("onnxscript") is not None
+# Commands that need a package which is not there.
+ABSENT = {
+    command
+    for command, package in (("export", "onnxscript"), ("tune", "optuna"))
+    if find_spec(package) is None
+}
 # Where nothing is shown of what is printed, less of it will do.
 SMALL = {
     "train": "--epochs 1 --hidden-size 4 --attention-size 3 --device cpu",
+    "tune": "--epochs 1 --hidden-size 4 --attention-size 3 --device cpu --trials 2",
     "reproduce": "--device cpu -o epochs=1",
 }
 
@@ -114,7 +120,7 @@ def _call(
         if not line.startswith("fastmtl ") or block.language in ("text", "python"):
             continue
         _, command, *words = shlex.split(line, comments=True)
-        if not wanted(command) or (command == "export" and not ONNX):
+        if not wanted(command) or command in ABSENT:
             continue
         # Pages say OUT for any directory.
         words = [f"out-{block.line}" if word == "OUT" else word for word in words]

@@ -1,4 +1,4 @@
-"""Runs in several processes at a time, which stop when this one does."""
+"""Tasks in several processes at a time, which stop when this one does."""
 
 from __future__ import annotations
 
@@ -10,43 +10,45 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TypeVar
 
-from fastmtl.reproduce.execute import execute, with_threads
-from fastmtl.reproduce.plan import Plan, Run
-from fastmtl.training import Interrupted
-from fastmtl.training.signals import stop_on_signals
+from fastmtl.training.signals import Interrupted, stop_on_signals
 
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 # How long a signal may wait to be noticed.
 _POLL_SECONDS = 0.2
-# In a worker: whether it is between two runs, and whether no further one may begin.
+# In a worker: whether it is between two tasks, and whether no further one may begin.
 _idle, _stopping = threading.Event(), threading.Event()
 
 
 def run_in_processes(
-    plan: Plan,
-    runs: Sequence[Run],
-    out: Path,
+    do: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
     jobs: int,
-    finished: Callable[[Run, dict[str, Any]], None],
+    finished: Callable[[_Task, _Result], None],
 ) -> None:
-    """Do `runs`, `jobs` at a time, and call `finished` after each.
+    """Do `tasks`, `jobs` at a time, and call `finished` after each.
 
-    On SIGINT or SIGTERM, and when a run fails, the runs under way are stopped as that signal stops
-    a run here: after the step, with their state stored. Raises Interrupted, or what the run raised.
+    On SIGINT or SIGTERM, and when a task fails, those under way are stopped as that signal stops
+    a run here: after the step, with its state stored. Raises Interrupted, or what the task raised.
+
+    Args:
+        do: what to do with a task, importable by name.
+        tasks: what it is to be done with.
+        jobs: processes at a time.
+        finished: gets the task and what came of it, in this process.
     """
-    share = with_threads(plan, max(1, (os.cpu_count() or 1) // jobs))
     # A forked child of a process with OpenMP threads can hang.
     context = multiprocessing.get_context("spawn")
     # Its other end closes when this process wants the workers to stop, and when it dies.
     told, tell = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        min(jobs, len(runs)), mp_context=context, initializer=_stop_with, initargs=(told,)
+        min(jobs, len(tasks)), mp_context=context, initializer=_stop_with, initargs=(told,)
     )
     with stop_on_signals() as stop, told, tell, pool:
-        futures = {pool.submit(_work, share, run, out): run for run in runs}
+        futures = {pool.submit(_work, do, task): task for task in tasks}
         open_futures = set(futures)
         try:
             while open_futures:
@@ -87,11 +89,16 @@ def _stop_with(told: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(plan: Plan, run: Run, out: Path) -> dict[str, Any]:
+def _work(do: Callable[[_Task], _Result], task: _Task) -> _Result:
     if _stopping.is_set():
         raise Interrupted("SIGTERM")
     _idle.clear()
     try:
-        return execute(plan, run, out)
+        return do(task)
     finally:
         _idle.set()
+
+
+def threads_for(jobs: int) -> int:
+    """CPU threads for each of so many processes."""
+    return max(1, (os.cpu_count() or 1) // jobs)
