@@ -16,13 +16,14 @@ from fastmtl.training.report import told
 
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
-    out: Annotated[Path, typer.Option(help="The file to write: NAME.onnx or NAME.pt2.")],
+    out: Annotated[Path, typer.Option(help="The file to write: NAME.onnx, .pt2 or .safetensors.")],
     format: Annotated[
-        str | None, typer.Option(help="onnx or pt2.", show_default="as the file's suffix says")
+        str | None,
+        typer.Option(help="onnx, pt2 or safetensors.", show_default="as the file's suffix says"),
     ] = None,
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
 ) -> None:
-    """Write a trained model to a file that runs without fastmtl.
+    """Write a trained model to an ONNX, .pt2 or safetensors file.
 
     Example: fastmtl export runs/first --out first.onnx
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ import fastmtl
 from fastmtl.export.deployed import Deployed
 from fastmtl.export.lowering import decompositions
 from fastmtl.training import Predictor
-from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.checkpoint import take_prefix, with_prefix, write_atomic
 from fastmtl.training.options import check_choice
 
 # What the file's probabilities may differ by from the model's.
@@ -31,21 +33,28 @@ _OPSET = 18
 def export(
     predictor: Predictor, path: str | os.PathLike[str], format: str | None = None
 ) -> dict[str, Any]:
-    """Write a trained model to a file that runs without fastmtl, and return what the file says.
+    """Write a trained model to a file, and return what the file says.
 
-    The file takes features as they are in data, one tensor a modality, and where the model reads
-    sequences their `lengths` (B,), int64, or the `lengths_<modality>` of each where the training
-    data had these; batch and number of steps are free. It gives the probabilities (B, T), of a task
-    of classes those of each class. Standardisation is inside; the names of labels and of classes,
-    the decision threshold, the inputs and the versions are in its metadata, one JSON value each in
-    ONNX and the file `fastmtl.json` in a .pt2. Before it is written its probabilities are compared
-    with the model's, for ONNX where onnxruntime is installed.
+    An ONNX file or a program runs without fastmtl. It takes features as they are in data, one
+    tensor a modality, and where the model reads sequences their `lengths` (B,), int64, or the
+    `lengths_<modality>` of each where the training data had these; batch and number of steps are
+    free. It gives the probabilities (B, T), of a task of classes those of each class.
+    Standardisation is inside; the names of labels and of classes, the decision threshold, the
+    inputs and the versions are in its metadata, one JSON value each in ONNX and the file
+    `fastmtl.json` in a .pt2.
+
+    A safetensors file has the weights as `model.NAME`, mean and scale of each modality as
+    `standardizer.NAME.mean` and `.scale` where the run standardised, and in its metadata the same,
+    with the model's class and its constructor's arguments.
+
+    Before a file is written its probabilities are compared with the model's, for ONNX where
+    onnxruntime is installed.
 
     Args:
         predictor: the run.
         path: the file.
-        format: "onnx" (opset 18; needs onnxscript) or "pt2" (a `torch.export.ExportedProgram` of
-            torch's own operators); by default the suffix of the path.
+        format: "onnx" (opset 18; needs onnxscript), "pt2" (a `torch.export.ExportedProgram` of
+            torch's own operators) or "safetensors"; by default the suffix of the path.
 
     Raises:
         ValueError: for another format.
@@ -133,9 +142,42 @@ def _pt2(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run | None]:
     return file.getvalue(), program.module()
 
 
+def _safetensors(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run | None]:
+    model: Any = deployed.model
+    facts["model"] = type(model).__name__
+    facts["arguments"] = model.config() if hasattr(model, "config") else {}
+    tensors = with_prefix("model", model.state_dict())
+    if deployed.standardizer is not None:
+        tensors |= with_prefix("standardizer", deployed.standardizer.state_dict())
+    # Names of one storage would be refused.
+    content = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        {key: json.dumps(value) for key, value in facts.items()},
+    )
+    return content, _from_tensors(safetensors.torch.load(content), deployed)
+
+
+def _from_tensors(tensors: dict[str, Tensor], deployed: Deployed) -> Run:
+    """The model as a reader of the file has it."""
+    model = copy.deepcopy(deployed.model)
+    model.load_state_dict(take_prefix("model", tensors))
+    moments = take_prefix("standardizer", tensors)
+
+    def run(*inputs: Tensor) -> Tensor:
+        x = dict(zip(deployed.names, inputs, strict=False))
+        for name in x if moments else ():
+            x[name] = (x[name] - moments[f"{name}.mean"]) / moments[f"{name}.scale"]
+        lengths = inputs[-1] if deployed.sequences else None
+        logits: Tensor = model(x if deployed.multimodal else x["x"], lengths)
+        return logits.sigmoid()
+
+    return run
+
+
 FORMATS: dict[str, Callable[[Deployed, dict[str, Any]], tuple[bytes, Run | None]]] = {
     "onnx": _onnx,
     "pt2": _pt2,
+    "safetensors": _safetensors,
 }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import torch
+from safetensors import safe_open
 
 
 def test_export(run_dir, tmp_path, call):
@@ -21,8 +22,15 @@ def test_export(run_dir, tmp_path, call):
 def test_what_cannot_be_exported(run_dir, tmp_path, call):
     code, _, err = call("export", run_dir, "--out", tmp_path / "run.h5")
     assert code == 2
-    assert err == "fastmtl: --format: expected one of onnx, pt2, got 'h5'\n"
+    assert err == "fastmtl: --format: expected one of onnx, pt2, safetensors, got 'h5'\n"
     code, _, err = call("export", tmp_path / "none", "--out", tmp_path / "run.pt2")
     assert code == 2
     assert "none" in err
     assert not list(tmp_path.glob("run.*"))
+
+
+def test_the_format_may_be_told(run_dir, tmp_path, call):
+    out = tmp_path / "weights.bin"
+    assert call("export", run_dir, "--format", "safetensors", "--out", out)[0] == 0
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["model"]) == "MTMLAN"

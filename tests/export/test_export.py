@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from fastmtl import data as sets
@@ -17,6 +18,7 @@ from fastmtl.export import write as writing
 from fastmtl.training import Predictor, TrainConfig, arrange, build_model
 from fastmtl.training.inputs import describe
 from fastmtl.training.recipes import FUSION_MODELS, MODELS
+from tests.docs.pages import blocks
 
 SEQUENCES = "synthetic:disaster?clips=40&frames=4&features=6&min_frames=2"
 MODALITIES = "synthetic:disaster-multimodal?clips=40&frames=3&text=4&audio=5&video=6"
@@ -130,6 +132,32 @@ def test_onnx(model: str, tmp_path: Path) -> None:
     (found,) = session.run(None, {key: value.numpy() for key, value in named.items()})
     wanted = predictor.probabilities(samples)
     torch.testing.assert_close(torch.from_numpy(found).double(), wanted)
+
+
+@pytest.mark.parametrize("model", ["mtmlan", "cmlc"])
+def test_weights_are_loaded_as_the_page_says(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, samples = predictor_of(model)
+    facts = export(predictor, tmp_path / "model.safetensors")
+    x, lengths = arguments(Deployed(predictor), samples)
+    names: dict[str, Any] = {"x": x.numpy(), "lengths": lengths}
+    monkeypatch.chdir(tmp_path)
+    exec(next(b.text for b in blocks("docs/cli.md") if "safe_open" in b.text), names)
+    torch.testing.assert_close(names["probabilities"].double(), predictor.probabilities(samples))
+    assert names["facts"] == facts
+
+
+@pytest.mark.parametrize("model", ["hgfn", "hgfn without", "cfc"])
+def test_weights_of_several_modalities(model: str, tmp_path: Path) -> None:
+    name, _, without = model.partition(" ")
+    predictor, _ = predictor_of(name, standardize=not without)
+    path = tmp_path / "model.safetensors"
+    assert export(predictor, path)["inputs"] == ["text", "audio", "video", "lengths"]
+    with safe_open(path, "pt") as file:
+        stored = set(file.keys())
+    assert {f"model.{key}" for key in predictor.model.state_dict()} <= stored
+    assert ("standardizer.audio.mean" in stored) is not bool(without)
 
 
 def test_the_predictor_stays_as_it_is() -> None:

@@ -19,8 +19,8 @@ needs_tensorboard = pytest.mark.skipif(
 )
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path / "log.csv", encoding="utf-8", newline="") as file:
+def rows(path: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    with open(path / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -108,7 +108,10 @@ def test_tensorboard_has_every_step_once(make_config: MakeConfig, tmp_path: Path
     events.Reload()
     assert [each.step for each in events.Scalars("step/loss")] == list(range(1, 4 * STEPS + 1))
     assert [each.step for each in events.Scalars("val/map")] == [STEPS * n for n in range(1, 5)]
-    assert "weight/victim" in events.Tags()["scalars"]
+    history = rows(tmp_path, "history.csv")
+    for tag, column in (("val/map", "val_map"), ("weight/victim", "weight/victim")):
+        ends = [each.value for each in events.Scalars(tag) if each.step % STEPS == 0]
+        assert ends == pytest.approx([float(row[column]) for row in history], rel=1e-6)
     Trainer.from_config(make_config(epochs=1), tmp_path).fit(overwrite=True)
     assert not (tmp_path / "tensorboard").exists()
 
