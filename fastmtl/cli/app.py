@@ -34,6 +34,7 @@ from fastmtl.cli.errors import (
 
 # Every command, and the module of this package that has the function of that name.
 COMMANDS = {
+    "extract": "extract",
     "train": "train",
     "evaluate": "trained",
     "predict": "trained",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -85,11 +86,24 @@ def evaluate(
 
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
-    data: Annotated[str, typer.Option(help="The data, with or without labels.")],
     out: Annotated[
         Path,
         typer.Option(help="The file to write: JSON if it ends in .json, else CSV; - to print it."),
     ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="The data, with or without labels.", show_default="required, or --media"),
+    ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            help="Raw files: a manifest as extract takes it, for the run's own encoders.",
+            show_default="none",
+        ),
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="At a clip of --media that cannot be used: stop or skip.")
+    ] = "stop",
     xml: options.Xml = None,
     split: Annotated[str, typer.Option(help="train, val, test or all samples.")] = "all",
     thresholds: Thresholds = "run",
@@ -106,10 +120,30 @@ def predict(
     one_process()
     with bad_input():
         check_writable(out, overwrite=overwrite)
-        predictor, loaded = _open(
-            directory, data, None, xml, memory, device, threads, split, labels=False
-        )
-        _, predictor = _tuned(predictor, loaded, thresholds, calibrated=calibrated)
+        if (data is None) == (media is None):
+            raise ValueError("data: expected either it or --media, got both or neither")
+    with _features(directory, data, media, on_error, device) as source:
+        with bad_input():
+            predictor, loaded = _open(
+                directory, source, None, xml, memory, device, threads, split, labels=False
+            )
+            _, predictor = _tuned(predictor, loaded, thresholds, calibrated=calibrated)
+        _write_predictions(predictor, loaded, split, out)
+
+
+def _features(
+    directory: Path, data: str | None, media: Path | None, on_error: str, device: str
+) -> AbstractContextManager[str]:
+    """The data that was named, or a file of features out of a manifest, while it is needed."""
+    if media is None:
+        return nullcontext(str(data))
+    # Not with this module: those who have features need none of it.
+    from fastmtl.cli.media import features_of
+
+    return features_of(directory, media, on_error=on_error, device=device)
+
+
+def _write_predictions(predictor: Predictor, loaded: MultiTaskData, split: str, out: Path) -> None:
     with failing():
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)

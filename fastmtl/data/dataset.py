@@ -20,6 +20,7 @@ from fastmtl.data.classes import (
 from fastmtl.data.errors import DataError
 from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
 from fastmtl.data.missing import absent_rows, need_some
+from fastmtl.data.provenance import Encoders, of_modalities
 from fastmtl.data.splits import SPLITS, IntArray, complete_split
 from fastmtl.data.stored import StoredFeatures, Values
 from fastmtl.data.tasks import Tasks
@@ -44,6 +45,7 @@ class MultiTaskData:
       one of several modalities has NaN in all its valid steps there, or the length 0;
     - `group`: (N,) int64 ids, samples of one group were kept in one split; or None;
     - `sample_names`: N strings, what the samples are called; or None;
+    - `encoders`: what made the features, by modality, where a file says so (`fastmtl extract`);
     - `name`: what the set is called in messages;
     - `warnings`: one line each on what a user should know and can train without repairing.
 
@@ -57,6 +59,7 @@ class MultiTaskData:
     lengths: Lengths = None
     group: Tensor | None = None
     sample_names: list[str] | None = None
+    encoders: Encoders | None = None
     name: str = "data"
     warnings: tuple[str, ...] = ()
     class_names: dict[str, list[str]] = field(default_factory=dict)
@@ -334,7 +337,8 @@ class MultiTaskData:
             if isinstance(lengths, dict):
                 lengths = {m: each for m, each in lengths.items() if m in kept} or None
             need_some(self.name, {m: _absent(v, of_modality(lengths, m)) for m, v in kept.items()})
-            return replace(self, x=kept, lengths=lengths)
+            encoders = of_modalities(self.encoders, kept)
+            return replace(self, x=kept, lengths=lengths, encoders=encoders)
         if isinstance(self.x, dict):
             got = "a set that has the modalities " + ", ".join(self.x)
             raise DataError.at(self.name, "modalities", "one tensor x to cut columns from", got)

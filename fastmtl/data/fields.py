@@ -12,6 +12,7 @@ import numpy as np
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.placement import place
+from fastmtl.data.provenance import Encoders
 from fastmtl.data.ragged import RaggedRows, check_offsets, pad
 from fastmtl.data.rows import Array, Rows
 from fastmtl.data.splits import IntArray
@@ -38,6 +39,7 @@ class Fields:
     split: Array | None = None
     group: Array | None = None
     sample_names: Array | None = None
+    encoders: Encoders | None = None
     warnings: tuple[str, ...] = ()
     ragged: frozenset[str] = frozenset()
     classes: dict[str, Array] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class Fields:
             for_training=for_training,
         )
         name = name or Path(self.source).stem
-        return replace(data, name=name, warnings=self.warnings + data.warnings)
+        warnings = self.warnings + data.warnings
+        return replace(data, name=name, encoders=self.encoders, warnings=warnings)
 
 
 def require_file(path: str | Path) -> Path:

@@ -17,6 +17,7 @@ from fastmtl.data.fields import Fields, gather, require_file
 from fastmtl.data.hdf5_rows import reading, rows_of, slow_chunks
 from fastmtl.data.heaps import check_heaps
 from fastmtl.data.joining import append_test
+from fastmtl.data.provenance import ATTRIBUTE, parse_encoders
 from fastmtl.data.rows import Array, Rows
 
 _MOST_HOPS = 16
@@ -86,6 +87,10 @@ def read_hdf5(path: str | Path, memory: str = "load") -> Fields:
 
     with file:
         fields = gather(str(path), names, read, rows, memory)
+        with reading(str(path), ATTRIBUTE):
+            said = file.attrs.get(ATTRIBUTE)
+        if said is not None:
+            fields.encoders = parse_encoders(str(path), said)
     features = fields.x.values() if isinstance(fields.x, dict) else [fields.x]
     slow = [slow_chunks(x) for x in features if isinstance(x, Rows)]
     return replace(fields, warnings=fields.warnings + tuple(filter(None, slow)))

@@ -9,6 +9,7 @@ import numpy as np
 from fastmtl.data.checks import check_strings
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import CLASSES_OF, LENGTHS_OF, NAMES_OF, Fields, Values
+from fastmtl.data.provenance import check_encoders
 from fastmtl.data.rows import Array, JoinedRows, Rows
 
 _Values = TypeVar("_Values", Array, Values)
@@ -21,6 +22,7 @@ def append_test(train: Fields, test: Fields) -> Fields:
         got = "other ones, or another order"
         raise DataError.at(test.source, "label_names", f"those of {train.source}", got)
     pair = (train, test)
+    check_encoders(test.source, test.encoders, train.encoders)
     x = _join_features(train, test)
     split = ["train"] * _num_rows(train)
     if train.split is not None:
@@ -39,6 +41,7 @@ def append_test(train: Fields, test: Fields) -> Fields:
         sample_names=_join(pair, "sample_names", train.sample_names, test.sample_names),
         classes=_join_classes(train, test),
         class_names=_join_class_names(train, test),
+        encoders=train.encoders,
         warnings=train.warnings + test.warnings,
     )
 

@@ -12,6 +12,7 @@ import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.data.classes import recoded
 from fastmtl.data.dataset import default_label_names
+from fastmtl.data.provenance import check_encoders
 from fastmtl.training.checkpoint import digest, with_prefix
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.recipes import FUSION_MODELS
@@ -94,12 +95,14 @@ def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
 def describe(data: MultiTaskData) -> dict[str, Any]:
     """What a data set must share with the one a model was trained on, as JSON-able values."""
     features = data.features()
+    encoders = {} if data.encoders is None else {"encoders": dict(data.encoders)}
     return {
         "label_names": list(data.label_names),
         "features": {name: value.shape[-1] for name, value in features.items()},
         "sequences": _sequences(data),
         "own_lengths": _have_own_lengths(data),
         **({"class_names": data.class_names} if data.class_names else {}),
+        **encoders,
     }
 
 
@@ -115,6 +118,7 @@ def check_fits(data: MultiTaskData, stored: Mapping[str, Any], *, labels: bool =
         labels: whether labels are wanted; otherwise only those with other names are refused.
     """
     found = describe(data)
+    check_encoders(data.name, data.encoders, stored.get("encoders"))
     for field, kind in (("features", "the feature sizes"), ("sequences", "the sequences")):
         if found[field] != stored[field]:
             expected = f"{kind} of the training data, {_show(stored[field])}"

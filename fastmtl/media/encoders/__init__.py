@@ -1,0 +1,1 @@
+"""Encoders, a file a kind; `named.py` finds them."""
