@@ -15,6 +15,8 @@ from fastmtl.data.splits import SPLITS, IntArray
 from fastmtl.data.stored import StoredFeatures, Values
 
 _CHUNK_BYTES = 32 << 20
+# Where a label between 0 and 1 counts as one of the two.
+POSITIVE = 0.5
 
 
 def chunk_rows(x: Values, itemsize: int = 8) -> int:
@@ -112,20 +114,20 @@ def check_values(
 
 
 def check_labels(source: str, value: Any) -> Tensor:
-    """Labels (N, T) as float32 of 0, 1 and NaN."""
+    """Labels (N, T) as float32 from 0 to 1, and NaN."""
     array = as_array(value)
     if array.dtype.kind not in "fiub":
-        raise DataError.at(source, "y", "numbers 0, 1 or NaN (missing)", f"{array.dtype}")
+        raise DataError.at(source, "y", "numbers from 0 to 1 or NaN (missing)", f"{array.dtype}")
     if array.ndim != 2 or 0 in array.shape:
         expected = "a non-empty (N, T) array, one column per task"
         raise DataError.at(source, "y", expected, f"shape {array.shape}")
-    good = (array == 0) | (array == 1)
+    good = (array >= 0) & (array <= 1)
     if array.dtype.kind == "f":
         good |= np.isnan(array)
     if not good.all():
         row, column = np.argwhere(~good)[0].tolist()
         got = f"{array[row, column].item()!r} at row {row}, column {column}"
-        raise DataError.at(source, "y", "only 0, 1 or NaN (missing)", got)
+        raise DataError.at(source, "y", "only numbers from 0 to 1 or NaN (missing)", got)
     return torch.from_numpy(array.astype(np.float32))
 
 
@@ -200,7 +202,8 @@ def check_rows(source: str, sizes: Mapping[str, int]) -> None:
 def check_trainable(
     source: str, y: Tensor, split: IntArray, label_names: Sequence[str]
 ) -> tuple[str, ...]:
-    """Raise if training could not start; return warnings on tasks that have one class only."""
+    """Raise if training could not start; return warnings on tasks that have one class only, and on
+    labels between 0 and 1."""
     if not (split == SPLITS.index("train")).any():
         raise DataError.at(source, "split", "at least one training sample", "none")
     if not (split == SPLITS.index("val")).any():
@@ -210,13 +213,19 @@ def check_trainable(
         raise DataError.at(source, "y", "at least one label", "only missing ones (NaN)")
     train = y[torch.from_numpy(split == SPLITS.index("train"))]
     warnings = []
+    if soft := int(((y > 0) & (y < 1)).sum()):
+        warnings.append(
+            f"{source}: {soft} labels lie between 0 and 1: losses take them as they are, figures "
+            f"and counts as positive from {POSITIVE} on"
+        )
     for task, name in enumerate(label_names):
         column = train[:, task]
         column = column[~column.isnan()]
         if not len(column):
             got = f"none for the task {name!r} (column {task})"
             raise DataError.at(source, "y", "labels in the training split", got)
-        for value, kind in ((1.0, "positive"), (0.0, "negative")):
-            if not bool((column == value).any()):
+        positive = column >= POSITIVE
+        for there, kind in ((positive, "positive"), (~positive, "negative")):
+            if not bool(there.any()):
                 warnings.append(f"{source}: the task {name!r} has no {kind} in the training split")
     return tuple(warnings)

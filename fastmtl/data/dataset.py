@@ -34,8 +34,8 @@ class MultiTaskData:
 
     - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality; each a
       `StoredFeatures` that is read by row where the features stay in their file;
-    - `y`: (N, T) float32 labels of 0, 1, and NaN for a missing one; of a task of classes the number
-      of the class, from 0;
+    - `y`: (N, T) float32 labels of 0, 1, or between them, and NaN for a missing one; of a task of
+      classes the number of the class, from 0;
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
     - `class_names`: those of each task of classes, by the task's name; the last of the T tasks;
@@ -89,7 +89,8 @@ class MultiTaskData:
         Args:
             x: (N, D) or (N, L, D) of any real dtype, or a mapping of such by modality. A row of one
                 of several that is all NaN is missing.
-            y: (N, T) of 0, 1, and NaN for missing; or None where `classes` has all labels.
+            y: (N, T) of 0, 1, or between them, and NaN for missing; or None where `classes` has all
+                labels.
             lengths: (N,) integers, the valid steps of each sequence, for all modalities that are
                 sequences; these then have one number of steps L. Or a mapping of such by modality,
                 with 0 for a sample that lacks it.
@@ -196,6 +197,11 @@ class MultiTaskData:
         return Tasks(self.label_names, self.class_names)
 
     @property
+    def soft(self) -> bool:
+        """Whether some labels lie between 0 and 1."""
+        return bool(((self.y > 0) & (self.y < 1)).any())
+
+    @property
     def modalities(self) -> dict[str, tuple[int, ...]]:
         """Shape of one sample, (D,) or (L, D), by modality; a single tensor is called "x"."""
         return {name: tuple(value.shape[1:]) for name, value in self.features().items()}
@@ -269,7 +275,7 @@ class MultiTaskData:
         return None if names is None else [names[row] for row in rows.tolist()]
 
     def positives(self, split: str = "train") -> Tensor:
-        """Number of positive samples of each task: n_j, (T,) int64.
+        """Number of positive samples of each task, those with y >= 1/2: n_j, (T,) int64.
 
         Of a task of classes those outside its most frequent class, which are the positives of two
         classes where the positive one is the rarer.
@@ -283,7 +289,7 @@ class MultiTaskData:
             torch.Size([7])
         """
         y, tasks = self.y[self.indices(split)], self.tasks
-        counts = (y == 1).sum(0)
+        counts = (y >= checks.POSITIVE).sum(0)
         for task in range(tasks.num_binary, len(counts)):
             codes = y[:, task][~y[:, task].isnan()]
             counts[task] = len(codes) - (codes.long().bincount().max() if len(codes) else 0)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastmtl.training.thresholds import HALF
+
 # Beyond these a temperature makes of every probability 1/2, or 0 and 1.
 _COLDEST, _HOTTEST = 0.05, 20.0
 _HALVINGS = 50
@@ -143,4 +145,4 @@ def _bins(probabilities: Tensor) -> Tensor:
 
 def has_both(targets: Tensor) -> Tensor:
     """Which labels (T,) have a positive and a negative."""
-    return (targets == 1).any(0) & (targets == 0).any(0)
+    return (targets >= HALF).any(0) & (targets < HALF).any(0)

@@ -56,13 +56,14 @@ def multilabel_metrics(
 
     Args:
         probabilities: (N, T), in [0, 1].
-        targets: (N, T) of 0, 1, or NaN where the label is missing: such entries count nowhere.
+        targets: (N, T) from 0 to 1, positive from 1/2 on, or NaN where the label is missing: such
+            entries count nowhere.
         label_names: T names, "0", "1", ... by default.
         threshold: of the decisions, one for all labels or (T,).
 
     Raises:
-        ValueError: for shapes that do not match, probabilities that are NaN or not in [0, 1], and
-            targets that are neither 0, 1 nor NaN.
+        ValueError: for shapes that do not match, and for probabilities and targets that are not in
+            [0, 1]; targets may be NaN.
 
     Examples:
         >>> import torch
@@ -88,7 +89,7 @@ def multilabel_metrics(
         raise ValueError(f"label_names: expected {num_tasks} names, got {len(names)}")
 
     present = ~targets.isnan()
-    labels = targets.nan_to_num().long()
+    labels = (targets >= HALF).long()
     decisions = decide(probabilities, threshold).long()
     by_label = [
         _of_label(probabilities[chosen, task], decisions[chosen, task], labels[chosen, task])
@@ -152,11 +153,11 @@ def ranking_metrics(
 
     Args:
         probabilities: (N, T).
-        targets: (N, T) of 0, 1 and NaN.
+        targets: (N, T) from 0 to 1, positive from 1/2 on, and NaN.
 
     Raises:
         ValueError: for probabilities that are NaN, which have no rank, and targets that are neither
-            0, 1 nor NaN.
+            in [0, 1] nor NaN.
 
     Examples:
         >>> import torch
@@ -166,9 +167,9 @@ def ranking_metrics(
         {'one_error': 0.0, 'ranking_loss': 0.25, 'coverage': 1.0, 'lrap': 0.9167}
     """
     _check_entries("probabilities", probabilities, ~probabilities.isnan())
-    _check_entries("targets", targets, (targets == 0) | (targets == 1) | targets.isnan())
+    _check_entries("targets", targets, (targets >= 0) & (targets <= 1) | targets.isnan())
     whole = ~targets.isnan().any(1)
-    positive = targets == 1
+    positive = targets >= HALF
     rows = whole & positive.any(1) & ~positive.all(1)
     p, own = probabilities[rows], positive[rows]
     if not len(p):
@@ -197,7 +198,9 @@ def ranking_metrics(
 def _check_entries(name: str, values: Tensor, good: Tensor) -> None:
     """Raise ValueError naming the first entry of (N, T) that is not good."""
     if not bool(good.all()):
-        expected = {"probabilities": "numbers in [0, 1]", "targets": "0, 1 or NaN (missing)"}[name]
+        expected = {"probabilities": "numbers in [0, 1]"}.get(
+            name, "numbers in [0, 1] or NaN (missing)"
+        )
         row, column = (~good).nonzero()[0].tolist()
         got = f"{values[row, column].item():g} at row {row}, column {column}"
         raise ValueError(f"{name}: expected {expected}, got {got}")

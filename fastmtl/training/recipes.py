@@ -162,7 +162,7 @@ def _dynamic(
 
 
 def _focal_loss(data: MultiTaskData, *, gamma: float, **options: Any) -> nn.Module:
-    if not any(options.values()):
+    if not any(options.values()) and not data.soft:
         return FocalLoss(gamma=gamma)
     return MultilabelLoss(gamma_pos=gamma, gamma_neg=gamma, **options)
 

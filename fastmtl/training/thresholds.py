@@ -27,7 +27,7 @@ def best_threshold(
 
     Args:
         probabilities: (N, T), in [0, 1].
-        targets: (N, T) of 0, 1 and NaN; those that are NaN do not count.
+        targets: (N, T) from 0 to 1, positive from 1/2 on; those that are NaN do not count.
         figure: one of `THRESHOLDS`; 0.5 for "half", and where no label is present.
 
     Examples:
@@ -40,7 +40,7 @@ def best_threshold(
     if figure == "half" or not bool(present.any()):
         return HALF
     p, order = probabilities[present].double().sort(descending=True)
-    y = targets[present].double()[order]
+    y = (targets[present] >= HALF).double()[order]
     taken = torch.arange(1, len(p) + 1, dtype=torch.float64)  # TP + FP of the first k
     hits, positives = y.cumsum(0), y.sum()
     value = 2 * hits / (taken + positives) if figure == "micro_f1" else 2 * hits - taken

@@ -108,7 +108,10 @@ def test_layout_errors(tmp_path: Path) -> None:
         file.create_group("x")
     refuses(path, "x: expected a dataset, got an HDF5 Group")
     refuses(write(path, x=h5py.Empty("f4")), "x: expected numbers")
-    refuses(write(path, y=np.full((20, 2), 2)), "y: expected only 0, 1 or NaN .missing., got 2")
+    refuses(
+        write(path, y=np.full((20, 2), 2)),
+        "y: expected only numbers from 0 to 1 or NaN .missing., got 2",
+    )
 
 
 def test_test_file(tmp_path: Path) -> None:

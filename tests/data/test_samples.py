@@ -138,7 +138,7 @@ BAD: list[tuple[Any, str]] = [
     ([GOOD, (np.ones((3, 2)), np.ones(3))], r"y of sample 1: expected labels of shape \(2,\)"),
     ([GOOD, (*GOOD, 3)], "sample 1: expected lengths in all or in none"),
     ([(*GOOD, 4)] * 5, "lengths: expected from 1 to 3 steps"),
-    ([(np.ones(2), [2.0])] * 5, "y: expected only 0, 1 or NaN"),
+    ([(np.ones(2), [2.0])] * 5, "y: expected only numbers from 0 to 1 or NaN"),
 ]
 
 

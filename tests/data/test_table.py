@@ -70,7 +70,7 @@ BAD: list[tuple[str, str]] = [
     ("a,y_t\nnan,0\n2,1\n", "x: expected finite numbers, got 1 NaN"),
     ("a,y_t\n1e300,0\n2,1\n", "x: expected finite numbers"),
     ("a,y_t\n1,yes\n", "y_t: expected a number, got 'yes' in line 2"),
-    ("a,y_t\n1,2\n" * 1, "y: expected only 0, 1 or NaN"),
+    ("a,y_t\n1,2\n" * 1, "y: expected only numbers from 0 to 1 or NaN"),
     ("a,y_t,split\n1,0,dev\n", "split: expected train, val or test, got 'dev' at row 0"),
     ('a,y_t\n"1,0\n', "file: expected a table, got a broken one"),
     ("a,y_t\n1,0\x00\n", "expected a"),
