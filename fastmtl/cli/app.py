@@ -40,6 +40,7 @@ COMMANDS = {
     "predict": "trained",
     "tune": "tune",
     "export": "export",
+    "convert": "convert",
     "reproduce": "reproduce",
     "systems": "show",
     "balancers": "balancers",

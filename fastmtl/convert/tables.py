@@ -1,0 +1,75 @@
+"""Tables of text that come with a data set, and the manifest that `fastmtl extract` reads."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fastmtl._files import replacing
+from fastmtl.data import DataError
+from fastmtl.data.checks import repeated
+from fastmtl.data.fields import require_file
+
+
+def read_rows(path: Path, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a `.csv`, or of a table separated by tabs, whose quotes are text; each by the
+    names of the columns, with the number of its line.
+
+    Raises:
+        DataError: for a file that is no table, or has not the columns `needed`.
+    """
+    source = str(require_file(path))
+    commas = path.suffix.lower() == ".csv"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = (
+            csv.reader(file, strict=True)
+            if commas
+            else csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        )
+        try:
+            names = [name.strip() for name in next(lines, [])]
+            if (twice := repeated(names)) is not None:
+                got = f"{twice!r} more than once"
+                raise DataError.at(source, "columns", "distinct names", got)
+            if absent := [name for name in needed if name not in names]:
+                got = ", ".join(names)[:200] or "none"
+                raise DataError.at(source, "columns", f"a column {absent[0]!r}", got)
+            for row in lines:
+                if not row:
+                    continue
+                if len(row) != len(names):
+                    got = f"{len(row)} in line {lines.line_num}"
+                    raise DataError.at(source, "rows", f"{len(names)} cells", got)
+                yield lines.line_num, dict(zip(names, map(str.strip, row), strict=True))
+        except (csv.Error, UnicodeError) as error:
+            got = f"a broken one ({error})"
+            raise DataError.at(source, "file", "a table in UTF-8", got) from None
+
+
+def check_manifest(out: Path, *, overwrite: bool) -> None:
+    """Raise DataError unless a manifest can be written there."""
+    if out.suffix.lower() != ".csv":
+        expected = "a name in .csv: what comes is a manifest for fastmtl extract"
+        raise DataError.at(str(out), "path", expected, repr(out.suffix))
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
+        raise DataError.at(str(out), "path", "a file in a writable directory", "another place")
+    if out.exists() and not overwrite:
+        raise DataError.at(str(out), "path", "a new file", "one that is there")
+
+
+def write_manifest(out: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Write a manifest, whole or not at all; a column that a row lacks is empty."""
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def relative(path: Path, out: Path) -> str:
+    """A path as a manifest names it: from the directory that the manifest is in."""
+    try:
+        return Path(os.path.relpath(path, out.absolute().parent)).as_posix()
+    except ValueError:  # on another drive
+        return str(path.absolute())
