@@ -12,6 +12,8 @@ from fastmtl._checks import did_you_mean
 from fastmtl.convert import crisismmd, mulan_bags, nuswide_object, video_folders, youtube8m
 from fastmtl.data import DataError
 
+__all__ = ["LAYOUTS", "convert"]
+
 # How a layout is called, and what converts it.
 LAYOUTS: dict[str, Callable[..., list[str]]] = {
     "crisismmd": crisismmd.convert,

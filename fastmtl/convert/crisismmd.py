@@ -24,6 +24,8 @@ def convert(
 ) -> list[str]:
     """Write a manifest with an image, a text and up to three classes in a row.
 
+    An image stands in the column `video`, of which it is one frame.
+
     The tasks have splits of their own. An image that any of them tests is a test sample here, and
     one that any of them validates on a validation sample, so that no task trains on what it is
     measured by.
@@ -51,27 +53,27 @@ def convert(
             kept = rows.setdefault(
                 name,
                 {
-                    "sample_names": name,
-                    "image": relative((images or source) / row["image"], out),
+                    "name": name,
+                    "video": relative((images or source) / row["image"], out),
                     "text": row["tweet_text"],
                     "group": row["tweet_id"],
                     "split": split,
                 },
             )
-            if f"class_{task}" in kept:
+            if f"y_{task}" in kept:
                 got = f"{name!r} again in line {line}"
                 raise DataError.at(str(path), "image_id", f"an image once a task ({task})", got)
-            kept[f"class_{task}"] = "" if row["label"] in _UNJUDGED else row["label"]
+            kept[f"y_{task}"] = "" if row["label"] in _UNJUDGED else row["label"]
             if kept["split"] != split:
                 moved.add(name)
             kept["split"] = max(kept["split"], split, key=list(_SPLITS.values()).index)
     if not rows:
         raise DataError.at(str(source), "rows", "at least one", "none")
     tasks = [task for task in TASKS if any(each[0] == task for each in files)]
-    classes = [f"class_{task}" for task in tasks]
-    columns = ["sample_names", "image", "text", *classes, "split", "group"]
+    classes = [f"y_{task}" for task in tasks]
+    columns = ["name", "video", "text", *classes, "split", "group"]
     write_manifest(out, columns, rows.values())
-    absent = sum(not (out.parent / row["image"]).is_file() for row in rows.values())
+    absent = sum(not (out.parent / row["video"]).is_file() for row in rows.values())
     told = [f"{len(rows):,} images with texts, of the tasks {', '.join(tasks)}"]
     if moved:
         told.append(f"{len(moved):,} of them are in another split in another task")

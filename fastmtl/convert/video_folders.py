@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastmtl.convert.tables import check_manifest, read_rows, relative, write_manifest
 from fastmtl.data import DataError
+from fastmtl.data.splits import SPLITS
 
 # What a file of a folder is, by its ending.
 _KINDS = {
@@ -52,11 +53,11 @@ def convert(
         concepts = [column for column in others if column not in _OTHERS]
         if not concepts:
             raise DataError.at(str(table), "columns", "concepts besides the folder", "none")
-        rows.append(_row(folder, out, row, concepts, str(table), place) | {"sample_names": name})
+        rows.append(_row(folder, out, row, concepts, str(table), place) | {"name": name})
     if not rows:
         raise DataError.at(str(table), "rows", "at least one", "none")
     besides = [name for name in (*_KINDS, *_OTHERS) if any(name in row for row in rows)]
-    columns = ["sample_names", *besides, *(f"y_{concept}" for concept in concepts)]
+    columns = ["name", *besides, *(f"y_{concept}" for concept in concepts)]
     write_manifest(out, columns, rows)
     left = sum(each.is_dir() and each.name not in seen for each in source.iterdir())
     told = [f"{len(rows):,} videos, {len(concepts):,} concepts"]
@@ -93,6 +94,9 @@ def _row(
             got = f"{row[concept]!r} for {place}"
             raise DataError.at(table, concept, "0, 1 or nothing (missing)", got)
         found[f"y_{concept}"] = row[concept]
+    if row.get("split", SPLITS[0]) not in SPLITS:
+        got = f"{row['split']!r} for {place}"
+        raise DataError.at(table, "split", ", ".join(SPLITS), got)
     return found | {name: row[name] for name in _OTHERS if name in row}
 
 

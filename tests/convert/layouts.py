@@ -97,6 +97,38 @@ def nuswide(folder: Path) -> Path:
     return folder
 
 
+def video_folders(folder: Path) -> Path:
+    for name in ("a", "b c"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "clip.MP4").write_bytes(b"")
+    (folder / "a" / "sound.wav").write_bytes(b"")
+    (folder / "a" / "caption.txt").write_text("Water\n everywhere\n")
+    (folder / "left").mkdir()
+    text = "video,flood,split,fire\na,1,train,0\nb c,,test,1\n"
+    (folder / "concepts.csv").write_text(text)
+    return folder
+
+
+def youtube8m(folder: Path, *, frames: bool) -> Path:
+    folder.mkdir(parents=True)
+    for part, given in (("train00", [[0], [2, 1]]), ("validate03", [[1]]), ("testAB", [[]])):
+        contents = []
+        for i, labels in enumerate(given):
+            context: dict[str, Any] = {"id": [f"{part}{i}".encode()]}
+            if labels:
+                context["labels"] = labels
+            if frames:
+                lists = {"rgb": [bytes([i, 255, 128])] * (i + 2), "audio": [b"\x00\x10"] * (i + 2)}
+                contents.append(sequence_example(context, **lists))
+            else:
+                mean = {"mean_rgb": np.full(3, i / 2), "mean_audio": np.array([1, i])}
+                contents.append(example(**context, **mean))
+        (folder / f"{part}.tfrecord").write_bytes(tfrecord(*contents))
+    names = "Index,TrainVideoCount,Name\n1,5,Car\n0,9,Game\n2,3,Car\n"
+    (folder / "vocabulary.csv").write_text(names)
+    return folder
+
+
 BAGS = """% made by a test
 @relation bags
 @attribute id {b1,b2,'b 3'}

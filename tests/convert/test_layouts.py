@@ -23,6 +23,8 @@ from tests.convert.layouts import (
     nuswide,
     sequence_example,
     tfrecord,
+    video_folders,
+    youtube8m,
 )
 
 RNG = np.random.default_rng(0)
@@ -41,16 +43,16 @@ def test_crisismmd_is_a_manifest_of_three_classes(tmp_path: Path) -> None:
         "2 of them are in another split in another task",
         "2 image files are not there",
     ]
-    rows = {row["sample_names"]: row for row in manifest(out)}
+    rows = {row["name"]: row for row in manifest(out)}
     assert list(rows["1_0"]) == [
-        "sample_names", "image", "text", "class_informative", "class_damage", "split", "group",
+        "name", "video", "text", "y_informative", "y_damage", "split", "group",
     ]  # fmt: skip
-    assert rows["1_0"]["image"] == "crisis/data_image/1_0.jpg"
+    assert rows["1_0"]["video"] == "crisis/data_image/1_0.jpg"
     assert rows["1_0"]["text"] == '"Water everywhere, 1'
-    assert {n: rows[n]["class_informative"] for n in rows} == {
+    assert {n: rows[n]["y_informative"] for n in rows} == {
         "1_0": "informative", "1_1": "not_informative", "2_0": "informative",
     }  # fmt: skip
-    assert {n: rows[n]["class_damage"] for n in rows} == {
+    assert {n: rows[n]["y_damage"] for n in rows} == {
         "1_0": "", "1_1": "", "2_0": "severe_damage",
     }  # fmt: skip
     # What any task tests, none trains on.
@@ -62,22 +64,10 @@ def test_crisismmd_has_its_images_elsewhere(tmp_path: Path) -> None:
     source = crisismmd(tmp_path / "splits", "_agreed_lab")
     images = tmp_path / "images"
     assert convert("crisismmd", source, tmp_path / "m.csv", images=images)[-1].startswith("3 image")
-    assert manifest(tmp_path / "m.csv")[0]["image"].startswith("images/data_image/1_")
+    assert manifest(tmp_path / "m.csv")[0]["video"].startswith("images/data_image/1_")
     crisismmd(tmp_path / "splits" / "all")
     with pytest.raises(DataError, match="files: expected one division"):
         convert("crisismmd", source, tmp_path / "n.csv")
-
-
-def video_folders(folder: Path, table: str = "") -> Path:
-    for name in ("a", "b c"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "clip.MP4").write_bytes(b"")
-    (folder / "a" / "sound.wav").write_bytes(b"")
-    (folder / "a" / "caption.txt").write_text("Water\n everywhere\n")
-    (folder / "left").mkdir()
-    text = table or "video,flood,split,fire\na,1,train,0\nb c,,test,1\n"
-    (folder / "concepts.csv").write_text(text)
-    return folder
 
 
 def test_a_folder_a_video_is_a_manifest(tmp_path: Path) -> None:
@@ -86,14 +76,28 @@ def test_a_folder_a_video_is_a_manifest(tmp_path: Path) -> None:
     assert told == ["2 videos, 2 concepts", f"1 folders are not in {source / 'concepts.csv'}"]
     assert manifest(out) == [
         {
-            "sample_names": "a", "video": "videos/a/clip.MP4", "audio": "videos/a/sound.wav",
+            "name": "a", "video": "videos/a/clip.MP4", "audio": "videos/a/sound.wav",
             "text": "Water everywhere", "split": "train", "y_flood": "1", "y_fire": "0",
         },
         {
-            "sample_names": "b c", "video": "videos/b c/clip.MP4", "audio": "", "text": "",
+            "name": "b c", "video": "videos/b c/clip.MP4", "audio": "", "text": "",
             "split": "test", "y_flood": "", "y_fire": "1",
         },
     ]  # fmt: skip
+
+
+def test_manifests_are_read_by_extract(tmp_path: Path) -> None:
+    read = pytest.importorskip("fastmtl.media.manifest").read_manifest
+    convert("crisismmd", crisismmd(tmp_path / "c"), tmp_path / "c.csv")
+    found = read(tmp_path / "c.csv")
+    assert found.warnings == ()
+    assert sorted(clip.name for clip in found.clips) == ["1_0", "1_1", "2_0"]
+    assert found.class_names["informative"] == ["informative", "not_informative"]
+    convert("video-folders", video_folders(tmp_path / "v"), tmp_path / "v.csv")
+    found = read(tmp_path / "v.csv")
+    assert found.warnings == ()
+    assert found.label_names == ["flood", "fire"]
+    assert found.clips[0].sources["text"] == "Water everywhere"
 
 
 def test_nuswide_object_is_a_file_of_modalities(tmp_path: Path) -> None:
@@ -135,26 +139,6 @@ def test_bags_have_a_test_file_and_a_list_of_labels_beside_them(tmp_path: Path) 
     assert data.label_names == ["fire"]
     assert len(data) == 5
     assert len(data.indices("test")) == 2
-
-
-def youtube8m(folder: Path, *, frames: bool) -> Path:
-    folder.mkdir()
-    for part, given in (("train00", [[0], [2, 1]]), ("validate03", [[1]]), ("testAB", [[]])):
-        contents = []
-        for i, labels in enumerate(given):
-            context: dict[str, Any] = {"id": [f"{part}{i}".encode()]}
-            if labels:
-                context["labels"] = labels
-            if frames:
-                lists = {"rgb": [bytes([i, 255, 128])] * (i + 2), "audio": [b"\x00\x10"] * (i + 2)}
-                contents.append(sequence_example(context, **lists))
-            else:
-                mean = {"mean_rgb": np.full(3, i / 2), "mean_audio": np.array([1, i])}
-                contents.append(example(**context, **mean))
-        (folder / f"{part}.tfrecord").write_bytes(tfrecord(*contents))
-    names = "Index,TrainVideoCount,Name\n1,5,Car\n0,9,Game\n2,3,Car\n"
-    (folder / "vocabulary.csv").write_text(names)
-    return folder
 
 
 def test_youtube8m_by_video(tmp_path: Path) -> None:
@@ -242,6 +226,7 @@ BAD: list[tuple[str, Make, str]] = [
     ("video-folders", _edited(video_folders, "concepts.csv", "b c", "a"), "every folder once"),
     ("video-folders", _edited(video_folders, "concepts.csv", "b c", "left"), r"any in \.mp4"),
     ("video-folders", _edited(video_folders, "concepts.csv", ",0", ",2"), "fire: expected 0, 1 or"),
+    ("video-folders", _edited(video_folders, "concepts.csv", "train", "dev"), "split: expected tr"),
     ("nus-wide-object", crisismmd, "features: expected files such as Train_Normalized_CH.dat"),
     ("nus-wide-object", _edited(nuswide, "Labels_bear_Test.txt", "\n", " 1\n"), "label of 0 or 1"),
     ("nus-wide-object", _edited(nuswide, "Labels_bear_Test.txt", "\n", "x\n"), "expected numbers"),

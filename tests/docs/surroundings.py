@@ -15,6 +15,7 @@ from torch import nn
 import fastmtl
 from fastmtl.export import export
 from fastmtl.training import Predictor, TrainConfig, Trainer
+from tests.convert import layouts
 
 Names = dict[str, Any]
 _LABELS = {"scene": 6, "yeast": 14}
@@ -35,6 +36,16 @@ def files() -> None:
     save("yt8m_top100.npz", tasks=5, x_video=(8,), x_audio=(6,))
     for name in _LABELS:
         _mulan(name, rng)
+    _published()
+
+
+def _published() -> None:
+    """Sets in the layouts that they are published in."""
+    layouts.crisismmd(Path("crisismmd_datasplit_all"))
+    layouts.video_folders(Path("videos"))
+    layouts.nuswide(Path("NUS-WIDE-OBJECT"))
+    Path("bags-train.arff").write_text(layouts.BAGS)
+    layouts.youtube8m(Path("yt8m/frame"), frames=True)
 
 
 def _mulan(name: str, rng: np.random.Generator) -> None:
