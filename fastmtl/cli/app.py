@@ -40,6 +40,7 @@ COMMANDS = {
     "predict": "trained",
     "tune": "tune",
     "export": "export",
+    "search": "search",
     "convert": "convert",
     "reproduce": "reproduce",
     "systems": "show",

@@ -61,7 +61,7 @@ def evaluate(
     Example: fastmtl evaluate runs/first --data new.npz --split all
     """
     with bad_input():
-        predictor, loaded = _open(directory, data, test, xml, memory, device, threads, split)
+        predictor, loaded = open_run(directory, data, test, xml, memory, device, threads, split)
         if not loaded.num_tasks:
             raise RunError(f"{data}: expected labels to evaluate against, got none")
         splits = [split] if split else ["val", "test"]
@@ -124,7 +124,7 @@ def predict(
             raise ValueError("data: expected either it or --media, got both or neither")
     with _features(directory, data, media, on_error, device) as source:
         with bad_input():
-            predictor, loaded = _open(
+            predictor, loaded = open_run(
                 directory, source, None, xml, memory, device, threads, split, labels=False
             )
             _, predictor = _tuned(predictor, loaded, thresholds, calibrated=calibrated)
@@ -199,7 +199,7 @@ def _measured(data: MultiTaskData, splits: list[str]) -> str:
     return f"{parts} of {len(data):,} samples"
 
 
-def _open(
+def open_run(
     directory: Path,
     data: str,
     test: str | None,
