@@ -59,9 +59,15 @@ def time_peer(
     rounds = 3 if slow else max(7, min(200, int(1.0 / (once * iterations))))
     benchmark.pedantic(step, iterations=iterations, rounds=rounds, warmup_rounds=0 if slow else 3)
     if beside is not None:
-        times = [(_seconds(step), _seconds(beside)) for _ in range(3 if slow else max(rounds, 15))]
-        ours, others = zip(*times, strict=True)
-        benchmark.extra_info["beside"] = median(ours) / median(others)
+        ours, others = in_turn(step, beside, 3 if slow else max(rounds, 15))
+        benchmark.extra_info["beside"] = ours / others
+
+
+def in_turn(step: Callable[[], Any], beside: Callable[[], Any], rounds: int) -> tuple[float, float]:
+    """The median seconds of both, each run so often."""
+    times = [(_seconds(step), _seconds(beside)) for _ in range(rounds)]
+    ours, others = zip(*times, strict=True)
+    return median(ours), median(others)
 
 
 def peak_memory(step: Callable[[], Any]) -> int | None:
