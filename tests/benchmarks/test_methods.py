@@ -49,15 +49,18 @@ def test_pictures_are_of_what_is_asked_for():
     problem = rooms(30, 10)
     picture, classes, depth, normals = problem.train
     assert set(classes.unique().tolist()) == set(range(CLASSES))
-    assert picture.isfinite().all() and (depth > 0).all()
+    assert picture.isfinite().all()
+    assert (depth > 0).all()
     torch.testing.assert_close(normals.norm(dim=1), torch.ones_like(classes).float())
     assert (normals[:, 2] <= 1e-6).all()  # what is seen faces the one who sees it
 
 
 def test_faces_have_attributes_of_all_shares():
     x, y = faces(400, 100).train
-    assert x.isfinite().all() and y.shape == (400, 40)
-    assert 0.0 < y.mean(0).min() < 0.1 and 0.4 < y.mean(0).max() < 0.6
+    assert x.isfinite().all()
+    assert y.shape == (400, 40)
+    assert 0.0 < y.mean(0).min() < 0.1
+    assert 0.4 < y.mean(0).max() < 0.6
     assert (np.corrcoef(y.T) - np.eye(40)).max() > 0.3
 
 
@@ -110,7 +113,8 @@ def test_a_run_goes_on_where_it_was_stopped_and_is_reported(small, tmp_path, cap
     for _ in range(2):
         report.write(Journal(out / "results.jsonl"), page, image)
     text = page.read_text()
-    assert text.count("| `upgrad` |") == 2 and text.count(report.END) == 2
+    assert text.count("| `upgrad` |") == 2
+    assert text.count(report.END) == 2
     assert image.stat().st_size > 1000
 
 
