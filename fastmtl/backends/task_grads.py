@@ -9,7 +9,8 @@ triangle and half its diagonal
 and the Gram form needs half the products of K. The forms differ in cost by shape; the cheaper one
 is taken, in blocks that stay in the cache; a gradient of a single sample has rank one, and needs
 neither. Products are torch's and what is between them is the backend's `row_dots`, or its
-`squares` and `pairs` where it has better ones for triangular H.
+`squares` and `pairs` where it has better ones for triangular H. Products of two half operands are
+half products where torch leaves their sums in float32 (`precision.factor`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fastmtl.backends.precision import accumulation_dtype, full_precision
+from fastmtl.backends.precision import accumulation_dtype, factor, full_precision, product
 
 # row_dots(a (R, C), b (R, C) or (1, C), out (R,) float64, accumulate): out (+)= sum_c a * b
 RowDots = Callable[[Tensor, Tensor, Tensor, bool], None]
@@ -49,12 +50,12 @@ def norms(
                 row_dots(rows, rows, squares, False)
                 squares *= x.to(squares.dtype).square().sum((-2, -1))
             elif not _gram_is_cheaper(x, d, products=0):
-                _direct_squares(x.to(dtype), d.to(dtype), squares, row_dots)
+                _direct_squares(factor(x), factor(d), squares, row_dots)
             elif gram_squares is not None:
                 gram_squares(x, d, squares)
             else:
-                x, scale = _scaled(x.to(dtype))
-                _gram_squares(x @ x.mT, d.to(dtype), squares, row_dots)
+                x, scale = _scaled(factor(x))
+                _gram_squares(product(x, x.mT), d.to(dtype), squares, row_dots)
                 squares *= scale.to(squares.dtype).square().flatten()
     # Rounding can leave a little less than 0 where all terms cancel; -inf is an overflow.
     return squares.abs_().sqrt_().to(dtype)
@@ -77,7 +78,7 @@ def gramian(
             elif x.dim() == 2 and _gram_is_cheaper(x, d, products=len(d)):
                 half = (gram_pairs or _gram_pairs)(x, d)
             else:
-                _add_direct_products(x.to(dtype), d.to(dtype), half)
+                _add_direct_products(factor(x), factor(d), half)
                 half /= 2
     result = half + half.T
     result.diagonal().abs_()
@@ -87,43 +88,46 @@ def gramian(
 def _gram_squares(kernel: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
     _, samples, outputs = d.shape
     for block in _blocks(d, len(d), samples * outputs):
-        product = (kernel if kernel.dim() == 2 else kernel[block]) @ d[block]
-        row_dots(d[block].flatten(1), product.flatten(1), squares[block], False)
+        mixed = (kernel if kernel.dim() == 2 else kernel[block]) @ d[block]
+        row_dots(d[block].flatten(1), mixed.flatten(1), squares[block], False)
 
 
 def _direct_squares(x: Tensor, d: Tensor, squares: Tensor, row_dots: RowDots) -> None:
     for block in _blocks(d, len(d), d.shape[2] * x.shape[-1]):
-        grads = (d[block].mT @ (x if x.dim() == 2 else x[block])).flatten(1)
+        grads = product(d[block].mT, x if x.dim() == 2 else x[block]).flatten(1)
         row_dots(grads, grads, squares[block], False)
 
 
 def _gram_pairs(x: Tensor, d: Tensor) -> Tensor:
     tasks, samples, outputs = d.shape
     dtype = accumulation_dtype(x.dtype)
-    (x, scale), d = _scaled(x.to(dtype)), d.to(dtype)
-    half_kernel = x @ x.mT
+    (x, scale), d = _scaled(factor(x)), d.to(dtype)
+    half_kernel = product(x, x.mT)
     half_kernel.tril_().diagonal().mul_(0.5)
     half_kernel *= scale
     result = d.new_zeros(tasks, tasks)
     for rows in _blocks(d, samples, tasks * outputs, least=64, most=128):
-        product = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
-        result.addmm_((d[:, rows] * scale).flatten(1), product.flatten(1).T)
+        mixed = half_kernel[rows, : rows.stop] @ d[:, : rows.stop]
+        result.addmm_((d[:, rows] * scale).flatten(1), mixed.flatten(1).T)
     return result
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
     """Matrices divided by a power of 2, (1, 1) or (T, 1, 1), and that: their products neither
     overflow nor vanish where gradients do not."""
-    largest = torch.linalg.vector_norm(x, torch.inf, (-2, -1), keepdim=True)
+    dtype = accumulation_dtype(x.dtype)
+    if x.dtype == torch.float16:  # float32 holds its products; divided, it lost small numbers
+        return x, x.new_ones(*x.shape[:-2], 1, 1, dtype=dtype)
+    largest = torch.linalg.vector_norm(x, torch.inf, (-2, -1), keepdim=True, dtype=dtype)
     power = largest / (2 * torch.frexp(largest).mantissa)
     scale = torch.where((largest > 0) & (largest < torch.inf), power, 1)
-    return x / scale, scale
+    return x / scale.to(x.dtype), scale
 
 
 def _add_direct_products(x: Tensor, d: Tensor, result: Tensor) -> None:
     tasks, _, outputs = d.shape
     for block in _blocks(d, outputs, tasks * x.shape[-1]):
-        grads = (d[:, :, block].mT @ x).flatten(1)
+        grads = product(d[:, :, block].mT, x).flatten(1)
         result.addmm_(grads, grads.T)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fastmtl.backends import precision
 from fastmtl.backends import task_grads as gram
 from fastmtl.backends.native import task_grads as native
 from fastmtl.backends.precision import accumulation_dtype
@@ -211,3 +213,114 @@ def test_what_is_not_finite_is_so_on_every_backend(
     assert not other.isfinite().all()
     for grad, expected in zip(grads, wanted, strict=True):
         assert (grad.isfinite() <= expected.isfinite()).all()
+
+
+def materialised(x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms and Gramian of the gradients, in float64."""
+    grads = (d.double().mT @ x.double()).flatten(1)
+    return grads.norm(dim=1), grads @ grads.T
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize("sizes", [(5, 53, 200, 130), (3, 97, 15, 30), (3, 1, 6, 5)], ids=str)
+def test_halves_lose_nothing_in_products(
+    kernels: str, dtype: torch.dtype, shared: bool, sizes: tuple[int, int, int, int]
+) -> None:
+    """The results are as near to float64 as those of float32 inputs with the same values."""
+    problem = task_grads_problem(task_grad_norms, sizes, dtype, shared)
+    x, d = problem.leaves.values()
+    norms, gramian = materialised(x, d)
+    assert_close(task_grad_norms(x, d), norms, torch.float32)
+    assert_close(task_grad_gramian(x, d), gramian, torch.float32)
+
+
+@pytest.fixture
+def halves_multiplied(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Lets the CPU take the way of a device that multiplies halves; the dtypes it multiplied."""
+    multiplied = []
+
+    def multiply(a: Tensor, b: Tensor, *, out_dtype: torch.dtype) -> Tensor:
+        multiplied.append(a.dtype)
+        assert a.dtype == b.dtype
+        return a.to(out_dtype) @ b.to(out_dtype)
+
+    monkeypatch.setattr(precision, "_multiplies_halves", lambda x: x.itemsize == 2)
+    for name in ("mm", "bmm"):
+        monkeypatch.setattr(torch, name, multiply)
+    return multiplied
+
+
+@pytest.mark.parametrize("form", ["gram", "direct"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [
+        (torch.bfloat16, (1.0, 1.0)),
+        (torch.bfloat16, (1e20, 1e-20)),
+        (torch.bfloat16, (1e-20, 1e20)),
+        (torch.float16, (1.0, 1.0)),
+        (torch.float16, (1e4, 1e-4)),
+    ],
+    ids=str,
+)
+def test_products_of_halves(
+    halves_multiplied: list[torch.dtype],
+    dtype: torch.dtype,
+    scales: tuple[float, float],
+    shared: bool,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gram, "_gram_is_cheaper", lambda *_, **__: form == "gram")
+    problem = task_grads_problem(task_grad_norms, (5, 33, 40, 12), torch.float32, shared)
+    x, d = problem.leaves.values()
+    x.mul_(scales[0])[..., 7, :].mul_(1e-3)  # a sample that is small beside the others
+    x, d = x.to(dtype), (d * scales[1]).to(dtype)
+    norms, gramian = materialised(x, d)
+
+    def dots(a: Tensor, b: Tensor, out: Tensor, accumulate: bool) -> None:
+        out.copy_((a.double() * b.double()).sum(1) + out * accumulate)
+
+    assert_close(gram.norms(x, d, dots), norms)
+    assert_close(gram.gramian(x, d), gramian)
+    assert set(halves_multiplied) == {dtype}
+
+
+def test_small_samples_of_float16_are_kept(halves_multiplied: list[torch.dtype]) -> None:
+    """Beside the largest number, those of the sample that alone has a gradient."""
+    x = torch.tensor([[6e4, 5e4], [3e-3, 1e-3]]).half()
+    d = torch.tensor([[[0.0], [1.0]], [[0.0], [2.0]]]).half()
+    _, gramian = materialised(x, d)
+    assert_close(gram._gram_pairs(x, d) * 2, gramian)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "multiplies"),
+    [
+        (torch.bfloat16, (9, 0), True),
+        (torch.bfloat16, (7, 5), False),
+        (torch.float16, (7, 5), True),
+        (torch.float32, (9, 0), False),
+    ],
+    ids=str,
+)
+def test_what_a_device_multiplies(
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    multiplies: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    with FakeTensorMode():
+        x = torch.empty(4, 8, dtype=dtype, device="cuda")
+        one, several = precision.factor(x), precision.factor(torch.empty_like(x).expand(3, 4, 8))
+        assert (one.dtype == x.dtype) == (multiplies or dtype == torch.float32)
+        for found in (
+            precision.product(one, one.mT),
+            precision.product(several, one.mT),
+            precision.product(several, several.mT),
+        ):
+            assert found.dtype == torch.float32
+            assert found.shape[-2:] == (4, 4)
