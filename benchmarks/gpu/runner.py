@@ -139,7 +139,7 @@ class Runner:
         self._close_items(running, how)
         tries = 1 + sum(line["kind"] == "died" for line in lines)
         if part.items and tries < _MOST_TRIES and len(journal.begun()) > running.known:
-            journal.write("died", how=how)
+            journal.write("died", how=how, seconds=_since(running.start))
             self._keep_output(running)
             return True
         self._record(running, "failed" if code > 0 and not part.items else "crashed", how=how)
@@ -149,10 +149,7 @@ class Runner:
         _kill_group(running.process.pid)
         running.process.wait()
         self._running.remove(running)
-        if why == "out of its time":
-            self._close_items(running, why)
-        else:  # no fault of the item under way: it gets another try
-            running.journal.try_again()
+        running.journal.try_again()  # no fault of the item under way, which has a limit of its own
         self._record(running, why, unfinished=True)
 
     def _stop(self, why: str) -> None:
@@ -167,7 +164,10 @@ class Runner:
             running.journal.write("item", name=line["name"], outcome="crashed", message=message)
 
     def _record(self, running: _Running, outcome: str, **fields: object) -> None:
-        seconds = round(time.monotonic() - running.start, 1)
+        """Record how a part ended, with the seconds of all its processes, those that died too."""
+        died = (line for line in self.journal.lines() if line["kind"] == "died")
+        before = sum(line.get("seconds", 0) for line in died if line["part"] == running.part.name)
+        seconds = round(before + _since(running.start), 1)
         line = {"name": running.part.name, "outcome": outcome, "seconds": seconds, **fields}
         output = self._keep_output(running)
         if outcome != "passed":
@@ -186,6 +186,10 @@ class Runner:
         with self.log.open("ab") as log:
             log.write(f"\n===== {running.part.name}\n".encode() + text)
         return text[-3000:].decode(errors="replace")
+
+
+def _since(start: float) -> float:
+    return round(time.monotonic() - start, 1)
 
 
 def _how(code: int) -> str:

@@ -86,8 +86,10 @@ def test_what_fails_costs_itself_alone(tmp_path: Path) -> None:
 def test_what_ends_its_process_is_not_tried_again(
     tmp_path: Path, trouble: str, message: str
 ) -> None:
-    record = go(tmp_path, part(trouble, each=1 if "sleep" in trouble else 10))
+    late = "sleep" in trouble
+    record = go(tmp_path, part(trouble, each=1 if late else 10))
     assert outcomes(record) == [("failed", {"passed": 2, "crashed": 1})]
+    assert record["parts"][0]["seconds"] >= late  # of all processes of the part
     assert record["errors"] == [f"part: trouble: crashed: {message}"]
 
 
@@ -102,8 +104,10 @@ def test_a_process_that_never_begins(tmp_path: Path) -> None:
 def test_a_part_has_its_time(tmp_path: Path) -> None:
     parts = [part("time.sleep(60)", seconds=2), part("pass", "other")]
     record = go(tmp_path, *parts)
-    expected = {"passed": 1, "crashed": 1}
+    expected = {"passed": 1, "unfinished": 1}
     assert outcomes(record) == [("out of its time", expected), ("passed", {"passed": 3})]
+    record = go(tmp_path, *parts, arguments=("--resume",))
+    assert outcomes(record)[0] == ("out of its time", {"passed": 1, "crashed": 1})
     record = go(tmp_path, *parts, arguments=("--resume",))
     assert outcomes(record)[0] == ("failed", {"passed": 2, "crashed": 1})
 
