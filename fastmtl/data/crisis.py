@@ -21,7 +21,7 @@ TASKS = {
     "damage": {"little_or_no_damage": 0.20, "mild_damage": 0.30, "severe_damage": 0.50},
 }
 _COMMON = 0.7
-_LEAST_POSTS = 20
+_LEAST_POSTS = 100
 
 
 def crisis(

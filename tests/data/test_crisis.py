@@ -23,7 +23,7 @@ def test_the_features_tell_the_classes() -> None:
 
 
 def test_the_same_seed_draws_the_same_posts() -> None:
-    one, same, other = (load(f"synthetic:crisis?posts=50&seed={seed}") for seed in (1, 1, 2))
+    one, same, other = (load(f"synthetic:crisis?posts=100&seed={seed}") for seed in (1, 1, 2))
     assert one.tensors()["text"].equal(same.tensors()["text"])
     assert not one.tensors()["text"].equal(other.tensors()["text"])
 

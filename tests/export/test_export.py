@@ -22,15 +22,18 @@ from tests.docs.pages import blocks
 
 SEQUENCES = "synthetic:disaster?clips=40&frames=4&features=6&min_frames=2"
 MODALITIES = "synthetic:disaster-multimodal?clips=40&frames=3&text=4&audio=5&video=6"
+CRISIS = "synthetic:crisis?posts=100&text=5&image=4"
+MIXED = "binary tasks and tasks of classes"
 FLAT = "synthetic:disaster?clips=40&frames=1&features=6"
 
 
 def predictor_of(model: str, data: str = "", **options: Any) -> tuple[Predictor, Any]:
     """An untrained run, and its data."""
     spec = data or (MODALITIES if model in FUSION_MODELS else SEQUENCES)
+    samples = arrange(sets.load(spec) if data != MIXED else mixed(), model)
+    spec = "" if data == MIXED else spec
     sizes = {"hidden_size": 4, "attention_size": 3} if model != "cmlc" else {"hidden_size": 4}
     config = TrainConfig(model=model, data=spec, device="cpu", **(sizes | options))
-    samples = arrange(sets.load(spec), model)
     torch.manual_seed(0)
     network = build_model(config, samples)
     standardizer = Standardizer().fit(samples) if config.standardize else None
@@ -53,6 +56,16 @@ def own_lengths(path: Path) -> str:
     return str(path / "set.npz")
 
 
+def mixed() -> sets.MultiTaskData:
+    """The sequences, of whose labels some are classes."""
+    data = sets.load(SEQUENCES)
+    classes = {"damage": data.y[:, 5] + data.y[:, 6], "kind": data.y[:, 2]}
+    named = {"kind": ["no", "yes"]}
+    return sets.MultiTaskData.from_arrays(
+        data.x, data.y[:, :3], lengths=data.lengths, classes=classes, class_names=named
+    )
+
+
 def arguments(deployed: Deployed, samples: Any) -> tuple[Tensor, ...]:
     found = [samples.features()[name] for name in deployed.names]
     if deployed.own_lengths:
@@ -64,11 +77,24 @@ def arguments(deployed: Deployed, samples: Any) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-@pytest.mark.parametrize("model", [*MODELS, "hgfn without standardisation", "mtmlan flat"])
+SETS = {"flat": FLAT, "crisis": CRISIS, "mixed": MIXED}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *MODELS,
+        "hgfn without standardisation",
+        "mtmlan flat",
+        "hgfn crisis",
+        "mtmlan mixed",
+        "cmlc mixed",
+    ],
+)
 def test_what_is_shipped_gives_what_the_run_predicts(model: str) -> None:
     name, _, variant = model.partition(" ")
     predictor, samples = predictor_of(
-        name, FLAT if variant == "flat" else "", standardize=not variant.startswith("without")
+        name, SETS.get(variant, ""), standardize=not variant.startswith("without")
     )
     deployed = Deployed(predictor)
     probabilities = deployed(*arguments(deployed, samples))
@@ -99,14 +125,17 @@ def slow(*models: str) -> list[Any]:
     return [pytest.param(model, marks=pytest.mark.slow) for model in models]
 
 
-@pytest.mark.parametrize("model", ["hgfn", *slow("mtmlan")])
+@pytest.mark.parametrize("model", ["hgfn", "hgfn crisis", *slow("mtmlan", "mtmlan mixed")])
 def test_a_program_runs_without_fastmtl(model: str, tmp_path: Path) -> None:
-    predictor, samples = predictor_of(model)
+    name, _, variant = model.partition(" ")
+    predictor, samples = predictor_of(name, SETS.get(variant, ""))
     facts = export(predictor, tmp_path / "model.pt2")
     extra = {"fastmtl.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     assert json.loads(extra["fastmtl.json"]) == facts
     assert facts["label_names"] == predictor.label_names
+    assert facts.get("class_names", {}) == samples.class_names
+    assert len(facts.get("columns", facts["label_names"])) == sum(samples.tasks.sizes)
     assert not [n for n in program.graph.nodes if "fastmtl" in str(n.target)]
     deployed = Deployed(predictor)
     inputs = arguments(deployed, samples)
@@ -115,13 +144,19 @@ def test_a_program_runs_without_fastmtl(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["mtmlan", "hgfn", *slow("cmlc", "cfc", "matf", "gfn", "mtmlan-shared")]
+    "model",
+    [
+        *("mtmlan", "hgfn", "hgfn crisis", "mtmlan mixed"),
+        *slow("cmlc", "cfc", "matf", "gfn", "mtmlan-shared", "cmlc mixed"),
+    ],
 )
 def test_onnx(model: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
+    model, _, variant = model.partition(" ")
     name, _, shared = model.partition("-")
-    predictor, samples = predictor_of(name, **({"shared_features": 5} if shared else {}))
+    options = {"shared_features": 5} if shared else {}
+    predictor, samples = predictor_of(name, SETS.get(variant, ""), **options)
     path = tmp_path / "model.onnx"
     facts = export(predictor, path)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])

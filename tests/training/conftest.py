@@ -11,7 +11,7 @@ from fastmtl.training import TrainConfig, preset
 
 SEQUENCES = "synthetic:disaster?clips=60&frames=4&features=6&min_frames=2&missing=0.2"
 MODALITIES = "synthetic:disaster-multimodal?clips=60&frames=3&text=4&audio=5&video=6"
-CLASSES = "synthetic:crisis?posts=60&text=5&image=4&missing=0.1"
+CLASSES = "synthetic:crisis?posts=100&text=5&image=4&missing=0.1"
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_classes_alone() -> None:
     ],
 )
 def test_losses_of_binary_tasks_alone(make_config: MakeConfig, options, message: str) -> None:
-    data = fastmtl.data.load("synthetic:crisis?posts=50&text=3&image=3")
+    data = fastmtl.data.load("synthetic:crisis?posts=100&text=3&image=3")
     with pytest.raises(ValueError, match=f"^{message}"):
         build_loss(make_config("hgfn", **options), data)
 
