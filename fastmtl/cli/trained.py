@@ -148,9 +148,14 @@ def _write_predictions(predictor: Predictor, loaded: MultiTaskData, split: str, 
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         written = predictions_json if out.suffix.lower() == ".json" else predictions_csv
-        tasks, names = predictor.tasks, loaded.names_of(rows)
+        tasks = predictor.tasks
         text = written(
-            rows, probabilities, tasks.names, predictor.threshold, tasks.class_names, names=names
+            rows,
+            probabilities,
+            tasks.names,
+            predictor.threshold,
+            class_names=tasks.class_names,
+            names=loaded.names_of(rows),
         )
         if out == STDOUT:
             show(text, nl=False)

@@ -1,4 +1,4 @@
-"""Labels of tasks of classes: numbers or names in, the number of each sample's class out."""
+"""Labels of multi-class tasks: numbers or names in, the number of each sample's class out."""
 
 from __future__ import annotations
 

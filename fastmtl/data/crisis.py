@@ -1,4 +1,4 @@
-"""Synthetic posts of a crisis: text and image, and three tasks of classes."""
+"""Synthetic posts of a crisis: text and image, and three multi-class tasks."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ class MultiTaskData:
 
     - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality; each a
       `StoredFeatures` that is read by row where the features stay in their file;
-    - `y`: (N, T) float32 labels of 0, 1, or between them, and NaN for a missing one; of a task of
-      classes the number of the class, from 0;
+    - `y`: (N, T) float32 labels of 0, 1, or between them, and NaN for a missing one; of a multi-class
+      task the number of the class, from 0;
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
-    - `class_names`: those of each task of classes, by the task's name; the last of the T tasks;
+    - `class_names`: those of each multi-class task, by the task's name; the last of the T tasks;
     - `lengths`: (N,) int64 number of valid steps, or None where every step is valid. It holds for
       every modality that is a sequence, all of one number of steps then; or a dict of such by
       modality, of those that are padded. Features at the padded steps are 0. A sample that lacks
@@ -95,7 +95,7 @@ class MultiTaskData:
                 sequences; these then have one number of steps L. Or a mapping of such by modality,
                 with 0 for a sample that lacks it.
             label_names: T distinct names of the columns of `y`.
-            classes: (N,) for each task of classes, by its name: numbers from 0, with -1 or NaN for
+            classes: (N,) for each multi-class task, by its name: numbers from 0, with -1 or NaN for
                 missing, or names, with "" for missing. These tasks stand behind those of `y`.
             class_names: the names of the classes of such tasks, in the order of their numbers.
             split: (N,) of "train", "val", "test".
@@ -277,7 +277,7 @@ class MultiTaskData:
     def positives(self, split: str = "train") -> Tensor:
         """Number of positive samples of each task, those with y >= 1/2: n_j, (T,) int64.
 
-        Of a task of classes those outside its most frequent class, which are the positives of two
+        Of a multi-class task those outside its most frequent class, which are the positives of two
         classes where the positive one is the rarer.
 
         Args:

@@ -29,7 +29,7 @@ def load_table(
     """Load a table with a row a sample: a `.csv` with a header, or a `.parquet` (needs pyarrow).
 
     The columns `y_<label>` are the labels, 0, 1, or empty for missing, and `class_<task>` the class
-    of each sample in a task of several, a name or number, or empty; `split` is train, val or test,
+    of each sample in a multi-class task, a name or number, or empty; `split` is train, val or test,
     `group` an integer or a name, and `sample_names` what samples are called, all optional; every
     other column is a feature, a number.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tasks:
-    """The T tasks of a data set or model, those of classes behind the binary ones.
+    """The T tasks of a data set or model, the multi-class ones behind the binary ones.
 
     A model gives a binary task one logit and a task of C classes C of them, in the order of the
     tasks: (N, sum of `sizes`). Labels are (N, T): 0 or 1, or the number of the class from 0, and
@@ -19,7 +19,7 @@ class Tasks:
 
     Args:
         names: of all tasks.
-        class_names: of each task of classes, by the task's name and in the order of `names`.
+        class_names: of each multi-class task, by the task's name and in the order of `names`.
 
     Examples:
         >>> tasks = Tasks(["sea", "damage"], {"damage": ["none", "mild", "severe"]})
@@ -64,7 +64,7 @@ class Tasks:
 
     def split(self, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits or probabilities (N, sum of `sizes`) of the binary tasks, (N, number of them), and
-        of each task of classes, (N, C)."""
+        of each multi-class task, (N, C)."""
         binary, *others = values.split([self.num_binary, *self.num_classes], 1)
         return binary, dict(zip(self.class_names, others, strict=True))
 

@@ -38,7 +38,7 @@ def export(
     An ONNX file or a program runs without fastmtl. It takes features as they are in data, one
     tensor a modality, and where the model reads sequences their `lengths` (B,), int64, or the
     `lengths_<modality>` of each where the training data had these; batch and number of steps are
-    free. It gives the probabilities (B, T), of a task of classes those of each class.
+    free. It gives the probabilities (B, T), of a multi-class task those of each.
     Standardisation is inside; the names of labels and of classes, the decision threshold, the
     inputs and the versions are in its metadata, one JSON value each in ONNX and the file
     `fastmtl.json` in a .pt2.

@@ -55,7 +55,7 @@ class MultiTaskModel(Layer):
 
     @torch.no_grad()
     def start_at(self, frequencies: Tensor) -> None:
-        """Set the bias of each task's logit to log(f / (1 - f)), those of a task of classes to
+        """Set the bias of each task's logit to log(f / (1 - f)), those of a multi-class task to
         log f, f kept 1e-3 from 0 and 1, so that an untrained model gives the labels' frequencies f
         (sum C,).
 

@@ -122,7 +122,7 @@ def _fit(plan: Plan, run: Run) -> dict[str, Any]:
 
 
 def _need_binary(source: str, tasks: Tasks) -> None:
-    """Raise DataError for tasks of classes, which the papers' tables have no figures of."""
+    """Raise DataError for multi-class tasks, which the papers' tables have no figures of."""
     for task in tasks.class_names:
         raise DataError.at(source, f"y_{task}", "binary tasks alone to reproduce", "classes")
 

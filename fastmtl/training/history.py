@@ -23,7 +23,7 @@ class EpochRecord:
     `train_loss` is the mean over the epoch's steps, while the weights were changing; `val_loss` the
     mean over the validation split after the epoch. Both are the unweighted task losses, None for a
     task without a label there. `weights` are the task weights of the epoch's last step, `threshold`
-    that of the decisions, `macro_f1` that of tasks of classes.
+    that of the decisions, `macro_f1` that of multi-class tasks.
 
     Examples:
         >>> record = EpochRecord(1, 0.5, [0.6, 0.2], [0.5, None], [1.0, 1.0], 0.7, 0.2, 0.8)

@@ -1,4 +1,4 @@
-"""What a run minimises: one loss for each task, binary or of classes."""
+"""What a run minimises: one loss for each task, binary or multi-class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MISSING = -100
 
 
 class TaskLosses(nn.Module):
-    """A loss of the binary tasks and a `GroupedFocalLoss` of the tasks of classes behind them.
+    """A loss of the binary tasks and a `GroupedFocalLoss` of the multi-class tasks behind them.
 
     Args:
-        tasks: what the logits and targets are of, some of them of classes.
+        tasks: what the logits and targets are of, some of them multi-class.
         binary: the loss of the binary tasks, (N, t) to (t,).
         gamma: focusing parameter of the others.
 
@@ -59,11 +59,11 @@ def build_loss(config: TrainConfig, data: MultiTaskData) -> nn.Module:
         named = ", ".join(tasks.class_names)
         if config.loss != "focal":
             raise ValueError(
-                f"loss: expected focal for the tasks of classes {named}, got {config.loss}"
+                f"loss: expected focal for the multi-class tasks {named}, got {config.loss}"
             )
         if config.smoothing:
             raise ValueError(
-                f"smoothing: expected 0 for the tasks of classes {named}, got {config.smoothing}"
+                f"smoothing: expected 0 for the multi-class tasks {named}, got {config.smoothing}"
             )
     binary = LOSSES[config.loss].build(config, data)
     return TaskLosses(tasks, binary, config.gamma) if tasks.class_names else binary
@@ -72,7 +72,7 @@ def build_loss(config: TrainConfig, data: MultiTaskData) -> nn.Module:
 def check_figures(config: TrainConfig, tasks: Tasks) -> None:
     """Raise ValueError if a run is to be chosen by a figure that its tasks do not have."""
     if config.monitor == "macro_f1" and not tasks.class_names:
-        raise ValueError("monitor: expected macro_f1 only with tasks of classes, got none")
+        raise ValueError("monitor: expected macro_f1 only with multi-class tasks, got none")
     if tasks.num_binary:
         return
     if config.monitor == "micro_f1":

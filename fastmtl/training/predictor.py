@@ -141,8 +141,8 @@ class Predictor:
         check_fits(data, self.description)
 
     def probabilities(self, data: MultiTaskData, split: str = "all") -> Tensor:
-        """Probabilities of every sample of a split, (n, T) float64 on the CPU; of a task of classes
-        those of all classes (`tasks.columns()`).
+        """Probabilities of every sample of a split, (n, T) float64 on the CPU; of a multi-class
+        task those of all classes (`tasks.columns()`).
 
         Calibrated (`tuned`) they are those of logit / temperature.
 
@@ -309,8 +309,8 @@ def predictions_csv(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float | Tensor = HALF,
-    class_names: ClassNames = _NONE,
     *,
+    class_names: ClassNames = _NONE,
     names: Sequence[str] | None = None,  # (n,)
 ) -> str:
     """CSV of one line a sample: its index in the data, its name, T probabilities, T decisions.
@@ -345,12 +345,12 @@ def predictions_json(
     probabilities: Tensor,  # (n, T)
     label_names: Sequence[str],
     threshold: float | Tensor = HALF,
-    class_names: ClassNames = _NONE,
     *,
+    class_names: ClassNames = _NONE,
     names: Sequence[str] | None = None,  # (n,)
 ) -> str:
     """The same as JSON: a list of an object a sample, with an object by label for each kind, in
-    which the probabilities of a task of classes are an object by class.
+    which the probabilities of a multi-class task are an object by class.
 
     Examples:
         >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))

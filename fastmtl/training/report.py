@@ -172,8 +172,8 @@ def _labels_table(figures: Mapping[str, Any], split: str) -> Table:
 
 
 def _classes_table(figures: Mapping[str, Any], split: str) -> Table:
-    """A row a task of classes."""
-    table = Table(title=f"by task of classes, {split}", title_justify="left")
+    """A row a multi-class task."""
+    table = Table(title=f"by multi-class task, {split}", title_justify="left")
     table.add_column("")
     for column in ("classes", "samples", *BY_TASK.values()):
         table.add_column(column, justify="right")
@@ -184,15 +184,15 @@ def _classes_table(figures: Mapping[str, Any], split: str) -> Table:
 
 
 def told(tasks: Tasks) -> str:
-    """How many labels and tasks of classes there are.
+    """How many labels and multi-class tasks there are.
 
     Examples:
         >>> told(Tasks(["sea", "damage"], {"damage": ["none", "some"]}))
-        '1 label, 1 task of classes'
+        '1 label, 1 multi-class task'
     """
     labels, others = tasks.num_binary, len(tasks.class_names)
     parts = [f"{labels} label{'s' * (labels != 1)}"] * (labels > 0 or not others)
-    parts += [f"{others} task{'s' * (others != 1)} of classes"] * (others > 0)
+    parts += [f"{others} multi-class task{'s' * (others != 1)}"] * (others > 0)
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The figures of all tasks: those of the binary ones, and of each task of classes."""
+"""The figures of all tasks: those of the binary ones, and of each multi-class task."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def task_metrics(
     *,
     threshold: float | Tensor = HALF,
 ) -> dict[str, Any]:
-    """`multilabel_metrics` of the binary tasks; with tasks of classes also
+    """`multilabel_metrics` of the binary tasks; with multi-class tasks also
 
         map      = the mean of the binary tasks' and of the others' `average_precision`
-        macro_f1 = the mean of the macro-F1 of the tasks of classes
+        macro_f1 = the mean of the macro-F1 of the multi-class tasks
         classes  = `class_metrics` of each of these
 
     Args:

@@ -54,8 +54,8 @@ class Trainer:
     rate one of the step.
 
     Args:
-        model: called as `model(x, lengths)`, gives logits (B, T), or with tasks of classes those of
-            `data.tasks`.
+        model: called as `model(x, lengths)`, gives logits (B, T), or with multi-class tasks those
+            of `data.tasks`.
         balancer: weighs the tasks' losses; any of `fastmtl.balancing`.
         data: in the model's layout (`arrange`), or samples (x, y[, lengths]) as for
             `fastmtl.data.from_samples`.
@@ -72,7 +72,7 @@ class Trainer:
 
     Raises:
         DataError: if a split to train or validate on is empty, or has no label.
-        ValueError: for a device that this machine has not, and for options that tasks of classes
+        ValueError: for a device that this machine has not, and for options that multi-class tasks
             cannot have.
 
     Examples:
@@ -256,8 +256,8 @@ class Trainer:
         return self.evaluation.figures(split, self.progress.threshold)
 
     def predict(self, split: str) -> Tensor:
-        """Probabilities by the model as it is, (n, T) float64 on the CPU, in row order; of a task
-        of classes those of all classes (`tasks.columns()`)."""
+        """Probabilities by the model as it is, (n, T) float64 on the CPU, in row order; of a
+        multi-class task those of all classes (`tasks.columns()`)."""
         return probabilities(self.tasks, self.evaluation.logits(split))
 
     def _open(self, held: ExitStack, resume: bool, overwrite: bool) -> RunStore | None:

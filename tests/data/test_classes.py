@@ -1,4 +1,4 @@
-"""Tasks of classes in data: numbers and names, in every format."""
+"""Multi-class tasks in data: numbers and names, in every format."""
 
 from __future__ import annotations
 

@@ -111,6 +111,7 @@ def _data(stack: ExitStack) -> Names:
     return {
         "video": rows[:, None, None] * np.ones((3, 4)),
         "text": rows[:, None] * np.ones(6),
+        "image": rows[:, None] * np.ones(5),
         "labels": rows[:, None] % [2, 3] == 0,
         "frames": rows % 3 + 1,
         "source_video": rows // 4,

@@ -23,7 +23,7 @@ from tests.docs.pages import blocks
 SEQUENCES = "synthetic:disaster?clips=40&frames=4&features=6&min_frames=2"
 MODALITIES = "synthetic:disaster-multimodal?clips=40&frames=3&text=4&audio=5&video=6"
 CRISIS = "synthetic:crisis?posts=100&text=5&image=4"
-MIXED = "binary tasks and tasks of classes"
+MIXED = "binary tasks and multi-class tasks"
 FLAT = "synthetic:disaster?clips=40&frames=1&features=6"
 
 

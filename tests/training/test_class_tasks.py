@@ -1,4 +1,4 @@
-"""Runs on tasks of classes, beside binary ones and alone."""
+"""Runs on multi-class tasks, beside binary ones and alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Make = Callable[..., TrainConfig]
 
 
 def mixed(samples: int = 60, **options: Any) -> MultiTaskData:
-    """Sequences with two binary tasks and two of classes, with missing labels."""
+    """Sequences with two binary and two multi-class tasks, with missing labels."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((samples, 4, 6), dtype=np.float32)
     y = (rng.random((samples, 2)) < 0.4).astype(float)

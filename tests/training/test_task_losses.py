@@ -48,10 +48,10 @@ def test_classes_alone() -> None:
     [
         (
             {"loss": "asymmetric"},
-            "loss: expected focal for the tasks of classes informative, .*got",
+            "loss: expected focal for the multi-class tasks informative, .*got",
         ),
         ({"loss": "class-balanced"}, "loss: expected focal .* got class-balanced"),
-        ({"smoothing": 0.1}, "smoothing: expected 0 for the tasks of classes"),
+        ({"smoothing": 0.1}, "smoothing: expected 0 for the multi-class tasks"),
     ],
 )
 def test_losses_of_binary_tasks_alone(make_config: MakeConfig, options, message: str) -> None:
@@ -62,7 +62,9 @@ def test_losses_of_binary_tasks_alone(make_config: MakeConfig, options, message:
 
 def test_figures_that_tasks_do_not_have(make_config: MakeConfig) -> None:
     check_figures(make_config(monitor="macro_f1", threshold="micro_f1"), TASKS)
-    with pytest.raises(ValueError, match=r"^monitor: expected macro_f1 only with tasks of classes"):
+    with pytest.raises(
+        ValueError, match=r"^monitor: expected macro_f1 only with multi-class tasks"
+    ):
         check_figures(make_config(monitor="macro_f1"), Tasks(["a"]))
     alone = Tasks(["c"], {"c": ["x", "y"]})
     with pytest.raises(ValueError, match=r"^monitor: expected micro_f1 only with binary tasks"):
