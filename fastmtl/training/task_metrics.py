@@ -37,6 +37,7 @@ def task_metrics(
         ValueError: as `multilabel_metrics`.
 
     Examples:
+        >>> import torch
         >>> tasks = Tasks(["sea", "damage"], {"damage": ["none", "some"]})
         >>> p = torch.tensor([[0.9, 0.2, 0.8], [0.4, 0.7, 0.3]])
         >>> figures = task_metrics(tasks, p, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
@@ -91,6 +92,7 @@ def class_metrics(
         class_names: C names.
 
     Examples:
+        >>> import torch
         >>> p = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.7, 0.2]])
         >>> figures = class_metrics(p, torch.tensor([0.0, 1.0, 2.0]), ["none", "mild", "severe"])
         >>> round(figures["accuracy"], 4), figures["by_class"]["f1"]["severe"]
