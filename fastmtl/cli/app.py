@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": "trained",
     "predict": "trained",
     "tune": "tune",
+    "report": "report",
     "export": "export",
     "search": "search",
     "convert": "convert",

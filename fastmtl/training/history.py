@@ -103,6 +103,39 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
     return text.getvalue()
 
 
+def read_history_csv(text: str, num_tasks: int) -> list[EpochRecord]:
+    """The records that `history_csv` wrote, but for their thresholds, which it leaves out.
+
+    Raises ValueError for any other text.
+
+    Examples:
+        >>> record = EpochRecord(1, 0.5, [0.6], [None], [1.0], 0.7, 0.2, 0.8)
+        >>> read_history_csv(history_csv([record], ["sea"]), 1) == [record]
+        True
+    """
+    records = []
+    for row in list(csv.reader(io.StringIO(text)))[1:]:
+        if len(row) != 7 + 3 * num_tasks:
+            raise ValueError(f"history: expected {7 + 3 * num_tasks} columns, got {len(row)}")
+        values = [float(field) if field else None for field in row]
+        losses, val_losses, weights = (
+            values[7 + kind * num_tasks : 7 + (kind + 1) * num_tasks] for kind in range(3)
+        )
+        records.append(
+            EpochRecord(
+                int(row[0]),
+                float(row[1]),
+                losses,
+                val_losses,
+                [float(weight or 0.0) for weight in weights],
+                micro_f1=values[4],
+                hamming_loss=values[5],
+                map=values[6],
+            )
+        )
+    return records
+
+
 def mean_present(values: Iterable[float | None]) -> float:
     """The mean of the values that are not None, NaN if there is none.
 

@@ -46,12 +46,17 @@ def fusion_weights(
     return tuple(_joined(list(parts)) for parts in levels)
 
 
-def _method(model: nn.Module, name: str, what: str) -> Any:
+def shows(model: nn.Module, name: str) -> bool:
+    """Whether a model can be asked for "attention" or "fusion_weights"."""
     method = getattr(model, name, None)
     # A module of this name is a layer.
-    if method is None or isinstance(method, nn.Module):
+    return method is not None and not isinstance(method, nn.Module)
+
+
+def _method(model: nn.Module, name: str, what: str) -> Any:
+    if not shows(model, name):
         raise ValueError(f"model: expected one with {what}, got {type(model).__name__}")
-    return method
+    return getattr(model, name)
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

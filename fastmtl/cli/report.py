@@ -1,0 +1,71 @@
+"""`fastmtl report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastmtl.cli import options
+from fastmtl.cli.errors import bad_input, failing, one_process, show
+from fastmtl.cli.trained import SPLITS, check_writable, open_run
+from fastmtl.report import report as make_report
+from fastmtl.report.findings import SAMPLES
+from fastmtl.training import RunError
+from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.options import check_choice
+from fastmtl.training.predictor import split_rows
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    test: options.Test = None,
+    xml: options.Xml = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val, test or all samples.", show_default="test, else val"),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(help="Samples whose attention and fusion are shown.", min=0)
+    ] = SAMPLES,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows of the samples to show, 3,17.", show_default="the surest hits and mistakes"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
+    memory: options.Memory = "auto",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Write one page that shows what a trained model learnt.
+
+    Example: fastmtl report runs/first --data new.npz --out report.html
+    """
+    one_process()
+    with bad_input():
+        check_writable(out, overwrite=overwrite)
+        chosen = _rows(rows)
+        predictor, loaded = open_run(directory, data, test, xml, memory, device, threads, split)
+        if not loaded.num_tasks:
+            raise RunError(f"{data}: expected labels to report on, got none")
+        split = split or ("test" if len(split_rows(loaded, "test")) else "val")
+        check_choice("split", split, SPLITS)
+    with failing():
+        page = make_report(
+            directory, loaded, predictor=predictor, split=split, samples=samples, rows=chosen
+        )
+        write_atomic(out, page)
+    show(f"{len(split_rows(loaded, split)):,} {split} samples in {out}, {len(page) / 1e6:.1f} MB")
+
+
+def _rows(given: str | None) -> list[int]:
+    """Rows as they are typed."""
+    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise RunError(f"rows: expected numbers, 3,17, got {given!r}")
+    return [int(part) for part in parts]
