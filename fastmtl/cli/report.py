@@ -10,6 +10,8 @@ import typer
 from fastmtl.cli import options
 from fastmtl.cli.errors import bad_input, failing, one_process, show
 from fastmtl.cli.trained import SPLITS, check_writable, open_run
+from fastmtl.data import MultiTaskData
+from fastmtl.report import Frames
 from fastmtl.report import report as make_report
 from fastmtl.report.findings import SAMPLES
 from fastmtl.training import RunError
@@ -37,6 +39,13 @@ def report(
             help="Rows of the samples to show, 3,17.", show_default="the surest hits and mistakes"
         ),
     ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            help="Manifest of the clips, as extract takes it: frames under the attention.",
+            show_default="none",
+        ),
+    ] = None,
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
     memory: options.Memory = "auto",
     device: options.Device = "auto",
@@ -55,12 +64,28 @@ def report(
             raise RunError(f"{data}: expected labels to report on, got none")
         split = split or ("test" if len(split_rows(loaded, "test")) else "val")
         check_choice("split", split, SPLITS)
+        frames = _frames(media, loaded)
     with failing():
         page = make_report(
-            directory, loaded, predictor=predictor, split=split, samples=samples, rows=chosen
+            directory,
+            loaded,
+            predictor=predictor,
+            split=split,
+            samples=samples,
+            rows=chosen,
+            frames=frames,
         )
         write_atomic(out, page)
     show(f"{len(split_rows(loaded, split)):,} {split} samples in {out}, {len(page) / 1e6:.1f} MB")
+
+
+def _frames(media: Path | None, data: MultiTaskData) -> Frames | None:
+    if media is None:
+        return None
+    # Not with this module: those who have no clips need none of it.
+    from fastmtl.report.media import frames_of
+
+    return frames_of(media, data)
 
 
 def _rows(given: str | None) -> list[int]:

@@ -26,7 +26,7 @@ def attention_strips(
 ) -> Markup:
     """A strip a modality, or a strip a task where each task attends on its own.
 
-    Of the tasks those that the sample has or is given are drawn, at most six.
+    Of the binary tasks those that the sample has or is given are drawn, at most six.
 
     Args:
         sample: with its attention.
@@ -41,6 +41,9 @@ def attention_strips(
             continue
         for task in _tasks(sample, threshold):
             strips.append(_strip(label_names[task], weights[task]))
+        # Tasks of classes stand behind the binary ones.
+        for task, own in enumerate(weights[len(sample.probabilities) :], len(sample.probabilities)):
+            strips.append(_strip(label_names[task], own))
     return tag("div", strips, _pictures(sample, frames), class_="strips")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastmtl.report.findings import Confusion
-from fastmtl.report.markup import Markup, short, tag
+from fastmtl.report.markup import Markup, number, short, tag
 
 # Beyond this many classes a matrix is no longer read.
 MAX_CLASSES = 40
@@ -15,7 +15,8 @@ def confusion_table(confusion: Confusion) -> Markup:
     Of more than 40 classes the most frequent are shown.
     """
     counts, names = confusion.counts, list(confusion.classes)
-    said = "rows: true class, columns: decided class"
+    said = f"accuracy {number(confusion.accuracy)}, macro-F1 {number(confusion.macro_f1)}; "
+    said += "rows: true class, columns: decided class"
     if len(names) > MAX_CLASSES:
         most = counts.sum(1).argsort(descending=True, stable=True)[:MAX_CLASSES].sort().values
         said += f"; the {MAX_CLASSES} most frequent of {len(names)} classes"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.data.tasks import Tasks
 from fastmtl.models.base import MultiTaskModel
 from fastmtl.nn.fusion_levels import fusion_levels
 from fastmtl.report.curves import Operating, operating
 from fastmtl.training import EpochRecord, Predictor, Tuning, directory, inspection
 from fastmtl.training.calibration import calibration_figures
 from fastmtl.training.history import read_history_csv
-from fastmtl.training.metrics import decide, multilabel_metrics
+from fastmtl.training.inputs import with_classes_of
+from fastmtl.training.metrics import decide
 from fastmtl.training.predictor import split_rows
+from fastmtl.training.task_metrics import task_metrics
 from fastmtl.training.thresholds import HALF
 
 SAMPLES = 6
@@ -73,6 +77,16 @@ class Confusion:
     name: str
     classes: tuple[str, ...]
     counts: Tensor
+    accuracy: float | None
+    macro_f1: float | None
+
+
+class Decided(NamedTuple):
+    """The class that a sample is taken for, with its probability, and the true one if known."""
+
+    name: str
+    probability: float
+    true: str | None
 
 
 @dataclass(frozen=True)
@@ -81,8 +95,9 @@ class Sample:
 
     row: int
     name: str
-    probabilities: Tensor  # (T,)
-    targets: Tensor  # (T,)
+    probabilities: Tensor  # of the binary tasks
+    targets: Tensor  # likewise
+    classes: dict[str, Decided]  # by task of classes
     attention: dict[str, Tensor]  # (L,), or (T, L) where each task has its own
     weights: tuple[dict[str, float], ...]  # of the fusion graph, level by level
 
@@ -105,7 +120,7 @@ class Findings:
     title: str
     data: str
     split: str
-    label_names: list[str]
+    tasks: Tasks
     measured: int
     threshold: float
     fitted_here: bool  # whether thresholds and temperatures are of this data, not of the run
@@ -146,43 +161,44 @@ def find(
         DataError: if the data does not fit the run, or the split is empty.
     """
     predictor.check(data)
+    data = with_classes_of(data, predictor.description)
+    tasks = predictor.tasks
     chosen = split_rows(data, split)
     if not len(chosen):
         raise DataError.at(data.name, "split", f"samples in {split}", "none")
     tuning = predictor.tuning or predictor.tune(data)
-    logits = predictor.logits(data, split)
-    targets, p = data.y[chosen], logits.sigmoid()
-    names = predictor.label_names
+    calibrated = predictor.tuned(tuning, thresholds=False, calibrated=True)
+    p, sure = (each.probabilities(data, split) for each in (predictor, calibrated))
+    targets, binary = data.y[chosen], tasks.num_binary
     threshold = predictor.threshold if isinstance(predictor.threshold, float) else HALF
     figures = {}
     if split == "test" and len(data.indices("val")):
         figures["val"] = predictor.evaluate(data, "val")
-    figures[split] = multilabel_metrics(p, targets, names, threshold=threshold)
+    figures[split] = task_metrics(tasks, p, targets, threshold=threshold)
     by_label = torch.tensor(tuning.thresholds, dtype=torch.float64)
     concepts = _concepts(p, targets, chosen, figures[split], threshold, tuning)
     inspected = list(rows) or _to_inspect(concepts, samples)
     metrics = directory.stored_metrics(run) or {}
-    sure = logits / torch.tensor(tuning.temperatures, dtype=torch.float64)
     stored = directory.read(run)
     return Findings(
         title=predictor.title,
         data=data.name,
         split=split,
-        label_names=names,
+        tasks=tasks,
         measured=len(chosen),
         threshold=threshold,
         fitted_here=predictor.tuning is None,
         figures=figures,
-        tuned=multilabel_metrics(p, targets, names, threshold=by_label),
+        tuned=task_metrics(tasks, p, targets, threshold=by_label),
         calibration={
-            "as trained": calibration_figures(p, targets),
-            "calibrated": calibration_figures(sure.sigmoid(), targets),
+            "as trained": calibration_figures(p[:, :binary], targets[:, :binary]),
+            "calibrated": calibration_figures(sure[:, :binary], targets[:, :binary]),
         },
         concepts=concepts,
-        groups=[],
+        groups=_groups(tasks, p, targets, figures[split].get("classes", {})),
         samples=_samples(predictor, data, inspected),
         graph=_graph(predictor, data, chosen),
-        history=_history(run, len(names)),
+        history=_history(run, len(tasks.names)),
         training=metrics.get("training", {}),
         settings=predictor.config.to_dict(),
         record=stored.record,
@@ -191,8 +207,7 @@ def find(
 
 def sample_name(data: MultiTaskData, row: int) -> str:
     """What a sample is called: its name in the data, or its row."""
-    names = getattr(data, "sample_names", None)
-    return f"sample {row}" if names is None else str(names[row])
+    return f"sample {row}" if data.sample_names is None else data.sample_names[row]
 
 
 def _concepts(
@@ -238,7 +253,7 @@ def _samples(predictor: Predictor, data: MultiTaskData, rows: Sequence[int]) -> 
     for row in rows:
         if not 0 <= row < len(data):
             raise DataError.at(data.name, "rows", f"rows from 0 to {len(data) - 1}", str(row))
-    chosen = data.subset(list(rows))
+    chosen, tasks = data.subset(list(rows)), predictor.tasks
     p = predictor.probabilities(chosen)
     model = predictor.model
     attention = predictor.attention(chosen) if _shows(model, "attention") else {}
@@ -251,8 +266,39 @@ def _samples(predictor: Predictor, data: MultiTaskData, rows: Sequence[int]) -> 
             steps = lengths[name]
             own[name] = each[place][..., : None if steps is None else int(steps[place])]
         weights = tuple({k: float(v[place]) for k, v in level.items()} for level in levels)
+        binary, others = tasks.split(p[place : place + 1])
         y = chosen.y[place]
-        found.append(Sample(row, sample_name(data, row), p[place], y, own, weights))
+        decided = {
+            task: _decided(of_classes[0], tasks.class_names[task], float(number))
+            for (task, of_classes), number in zip(
+                others.items(), y[tasks.num_binary :], strict=True
+            )
+        }
+        labels = y[: tasks.num_binary]
+        name = sample_name(data, row)
+        found.append(Sample(row, name, binary[0], labels, decided, own, weights))
+    return found
+
+
+def _decided(probabilities: Tensor, names: Sequence[str], true: float) -> Decided:
+    best = int(probabilities.argmax())
+    known = None if math.isnan(true) else names[int(true)]
+    return Decided(names[best], float(probabilities[best]), known)
+
+
+def _groups(
+    tasks: Tasks, probabilities: Tensor, targets: Tensor, figures: dict[str, Any]
+) -> list[Confusion]:
+    """The confusion of each task of classes over the samples with a label."""
+    found = []
+    _, others = tasks.split(probabilities)
+    columns = targets[:, tasks.num_binary :].unbind(1)
+    for (name, p), column in zip(others.items(), columns, strict=True):
+        classes, own = tuple(tasks.class_names[name]), figures[name]
+        present = ~column.isnan()
+        pairs = column[present].long() * len(classes) + p[present].argmax(1)
+        counts = pairs.bincount(minlength=len(classes) ** 2).view(len(classes), -1)
+        found.append(Confusion(name, classes, counts, own["accuracy"], own["macro_f1"]))
     return found
 
 

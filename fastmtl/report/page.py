@@ -16,6 +16,7 @@ from fastmtl.report.graph import graph_levels, weights_table
 from fastmtl.report.markup import Markup, join, number, short, tag
 from fastmtl.report.settings import settings_tables
 from fastmtl.training.metrics import decide
+from fastmtl.training.report import told
 
 # Labels written beside a sample.
 MAX_CHIPS = 8
@@ -79,7 +80,7 @@ def _summary(findings: Findings) -> Markup:
     ways = findings.calibration
 
     def beside(key: str) -> str:
-        others = [f"{k} {number(v[key])}" for k, v in findings.figures.items() if k != split]
+        others = [f"{k} {number(v.get(key))}" for k, v in findings.figures.items() if k != split]
         return ", ".join(others) or f"on {split}"
 
     macro = _mean(tuned["f1"])
@@ -87,6 +88,7 @@ def _summary(findings: Findings) -> Markup:
         ("mAP", own["map"], beside("map")),
         ("micro-F1", own["micro_f1"], beside("micro_f1")),
         ("macro-F1, tuned", macro, f"{number(_mean(own['f1']))} at {findings.threshold:.3g}"),
+        ("macro-F1 of classes", own.get("macro_f1"), beside("macro_f1")),
         ("Hamming loss", own["hamming_loss"], beside("hamming_loss")),
         (
             "calibration error",
@@ -100,6 +102,7 @@ def _summary(findings: Findings) -> Markup:
             (
                 tag("div", tag("b", number(value)), tag("span", name), tag("small", said))
                 for name, value, said in tiles
+                if value is not None
             ),
             class_="tiles",
         ),
@@ -117,9 +120,10 @@ def _figures(findings: Findings) -> Markup:
         tag(
             "tr",
             tag("th", name, scope="row"),
-            (tag("td", number(own[key])) for own in columns.values()),
+            (tag("td", number(own.get(key))) for own in columns.values()),
         )
         for key, name in _FIGURES.items()
+        if any(own.get(key) is not None for own in columns.values())
     ]
     head = tag("tr", tag("th", ""), (tag("th", name, scope="col") for name in columns))
     return tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll")
@@ -129,8 +133,7 @@ def _story(findings: Findings) -> str:
     samples = f"{findings.measured:,} samples of the {findings.split} split"
     if findings.split == "all":
         samples = f"all {findings.measured:,} samples"
-    concepts = len(findings.label_names)
-    story = f"Measured on {samples}, {concepts} concept{'s' if concepts > 1 else ''}."
+    story = f"Measured on {samples}: {told(findings.tasks)}."
     training = findings.training
     if {"epochs", "best_epoch", "stopped_early", "seconds_per_epoch"} <= training.keys():
         story += f" Trained for {training['epochs']} epochs"
@@ -141,6 +144,8 @@ def _story(findings: Findings) -> str:
 
 
 def _concepts(findings: Findings, names: Mapping[int, str]) -> Markup:
+    if not findings.concepts:
+        return join()
     here = findings.fitted_here
     where = "the validation split of this data" if here else "the run's validation split"
     said = (
@@ -180,7 +185,7 @@ def _training(findings: Findings) -> Markup:
     if not findings.history:
         return join()
     best = findings.training.get("best_epoch")
-    return epochs_charts(findings.history, findings.label_names, best)
+    return epochs_charts(findings.history, findings.tasks.names, best)
 
 
 def _fusion(findings: Findings) -> Markup:
@@ -212,7 +217,7 @@ def _samples(findings: Findings, frames: Frames | None) -> Markup:
 def _sample(sample: Sample, findings: Findings, frames: Frames | None) -> Markup:
     parts = []
     if sample.attention:
-        names, threshold = findings.label_names, findings.threshold
+        names, threshold = findings.tasks.names, findings.threshold
         parts.append(attention_strips(sample, names, threshold, frames))
     if findings.graph is not None and sample.weights:
         levels = graph_levels(findings.graph, sample.weights)
@@ -232,9 +237,23 @@ def _chips(sample: Sample, findings: Findings) -> Markup:
         kind = ("hit" if given[task] else "missed") if has[task] else "false"
         if sample.targets[task] != sample.targets[task]:
             kind = "unknown"
-        name = short(findings.label_names[task])
+        name = short(findings.tasks.names[task])
         p = number(float(sample.probabilities[task]), 2)
         chips.append(tag("span", name, tag("b", p), tag("small", _KINDS[kind]), class_=kind))
+    for task, decided in sample.classes.items():
+        kind = "hit" if decided.name == decided.true else "missed"
+        kind = "unknown" if decided.true is None else kind
+        said = _KINDS[kind] if kind != "missed" else f"is {decided.true}"
+        name = short(f"{task}: {decided.name}", 40)
+        chips.append(
+            tag(
+                "span",
+                name,
+                tag("b", number(decided.probability, 2)),
+                tag("small", said),
+                class_=kind,
+            )
+        )
     if len(shown) > MAX_CHIPS:
         chips.append(tag("span", f"and {len(shown) - MAX_CHIPS} more"))
     return tag("p", chips, class_="chips")
@@ -244,6 +263,7 @@ _FIGURES = {
     "map": "mAP",
     "micro_f1": "micro-F1",
     "hamming_loss": "Hamming loss",
+    "macro_f1": "macro-F1 of classes",
     "one_error": "one-error",
     "ranking_loss": "ranking loss",
     "coverage": "coverage",

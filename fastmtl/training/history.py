@@ -14,6 +14,8 @@ from torch import Tensor
 
 # What early stopping can watch on the validation split.
 MONITORS = ("loss", "map", "micro_f1", "macro_f1")
+# Columns of the validation figures; the last one where there are tasks of classes.
+_FIGURES = ["micro_f1", "hamming_loss", "map", "macro_f1"]
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,8 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["epoch", "seconds", "train_loss", "val_loss"]
-    figures = ["micro_f1", "hamming_loss", "map"]
-    if any(record.macro_f1 is not None for record in records):
-        figures.append("macro_f1")
+    some = any(record.macro_f1 is not None for record in records)
+    figures = _FIGURES if some else _FIGURES[:-1]
     header += [f"val_{figure}" for figure in figures]
     for kind in ("train_loss", "val_loss", "weight"):
         header += [f"{kind}/{name}" for name in label_names]
@@ -113,26 +114,21 @@ def read_history_csv(text: str, num_tasks: int) -> list[EpochRecord]:
         >>> read_history_csv(history_csv([record], ["sea"]), 1) == [record]
         True
     """
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    figures = [name.removeprefix("val_") for name in header[4 : -3 * num_tasks]]
+    first = 4 + len(figures)
+    if figures[:3] != _FIGURES[:3] or figures[3:] not in ([], _FIGURES[3:]):
+        raise ValueError(f"history: expected the columns of {num_tasks} tasks, got others")
     records = []
-    for row in list(csv.reader(io.StringIO(text)))[1:]:
-        if len(row) != 7 + 3 * num_tasks:
-            raise ValueError(f"history: expected {7 + 3 * num_tasks} columns, got {len(row)}")
+    for row in rows:
         values = [float(field) if field else None for field in row]
         losses, val_losses, weights = (
-            values[7 + kind * num_tasks : 7 + (kind + 1) * num_tasks] for kind in range(3)
+            values[first + kind * num_tasks : first + (kind + 1) * num_tasks] for kind in range(3)
         )
-        records.append(
-            EpochRecord(
-                int(row[0]),
-                float(row[1]),
-                losses,
-                val_losses,
-                [float(weight or 0.0) for weight in weights],
-                micro_f1=values[4],
-                hamming_loss=values[5],
-                map=values[6],
-            )
-        )
+        of_epoch: dict[str, Any] = dict(zip(figures, values[4:first], strict=True))
+        kept = [float(weight or 0.0) for weight in weights]
+        record = EpochRecord(int(row[0]), float(row[1]), losses, val_losses, kept, **of_epoch)
+        records.append(record)
     return records
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.report import report
-from fastmtl.training import Predictor
+from fastmtl.training import Predictor, arrange
 from fastmtl.training.checkpoint import read_json
 from tests.report.conftest import NAMES
 
@@ -128,8 +129,6 @@ def test_labels_without_a_positive_and_one_modality(make_run):
     data = MultiTaskData.from_arrays(x, y, label_names=["some", "none"])
     directory, data = make_run("mtmlan", data, epochs=1)
     predictor = Predictor.load(directory, "cpu")
-    from fastmtl.training import arrange
-
     page = Page(report(directory, arrange(data, "mtmlan"), predictor=predictor, split="all"))
     assert "No positive sample to draw curves of." in page.texts
 
@@ -139,3 +138,22 @@ def test_an_empty_split(make_run, many_labels):
     train_only = many_labels.subset("train")
     with pytest.raises(DataError, match="split: expected samples in test, got none"):
         report(directory, train_only)
+
+
+def test_tasks_of_classes(make_run):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 4, 5, generator=generator)
+    y = (torch.rand(60, 1, generator=generator) < 0.4).float()
+    damage = ["none", "<mild>", ""]
+    classes = {"damage": np.array(damage)[torch.arange(60) % 3]}
+    data = MultiTaskData.from_arrays(x, y, classes=classes, label_names=["sea"])
+    directory, data = make_run("mtmlan", data, epochs=1)
+    page = Page(report(directory, arrange(data, "mtmlan"), split="all"))
+    assert {"classes", "concepts"} <= set(page.ids)
+    assert "<mild>" in page.texts
+    assert any(text.startswith("damage: ") for text in page.texts)
+    alone = MultiTaskData.from_arrays(x, None, classes=classes)
+    directory, data = make_run("mtmlan", alone, epochs=1)
+    page = Page(report(directory, arrange(data, "mtmlan"), split="all"))
+    assert "classes" in page.ids
+    assert "concepts" not in page.ids
