@@ -46,10 +46,12 @@ def video(name: str, setting: Setting, *, pool: str = "auto") -> Encoder:
     processor = _plain(_loader("AutoImageProcessor", name, "frames").to_dict())
     project = getattr(model, "get_image_features", None) if pool == "auto" else None
 
+    tower = getattr(model, "vision_model", model)
+
     def compute(frames: Tensor) -> Tensor:
         if project is not None:
             return _projected(project(pixel_values=frames))
-        hidden: Tensor = model(pixel_values=frames).last_hidden_state
+        hidden: Tensor = tower(pixel_values=frames).last_hidden_state
         if hidden.dim() == 4:
             return hidden.mean((2, 3))
         return hidden.mean(1) if pool == "mean" else hidden[:, 0]
@@ -92,6 +94,8 @@ def audio(
     project = getattr(model, "get_audio_features", None) if pool == "auto" else None
     follows = hasattr(model, "_get_feat_extract_output_lengths")
 
+    tower = getattr(model, "audio_model", model)
+
     def compute(stretches: list[Array]) -> Tensor:
         inputs = extractor(stretches, sampling_rate=rate, return_tensors="pt")
         inputs = {
@@ -100,7 +104,7 @@ def audio(
         }
         if project is not None:
             return _projected(project(**inputs))[:, None]
-        hidden: Tensor = model(**inputs).last_hidden_state
+        hidden: Tensor = tower(**inputs).last_hidden_state
         if follows:
             steps = max(1, round(len(stretches[0]) / rate / step))
             return nn.functional.adaptive_avg_pool1d(hidden.float().mT, steps).mT
@@ -150,7 +154,8 @@ class _TextNetwork:
         self._most = min(tokens, tokenizer.model_max_length, room)
         self.request: Request = Text()
         self.content = {**content, "tokens": self._most, "vocabulary": _vocabulary(tokenizer)}
-        self._model, self._tokenizer, self._setting, self._pool = model, tokenizer, setting, pool
+        self._tokenizer, self._setting, self._pool = tokenizer, setting, pool
+        self._tower = getattr(model, "text_model", model)
         self._project = getattr(model, "get_text_features", None) if pool == "auto" else None
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -181,7 +186,7 @@ class _TextNetwork:
         ids, mask = filled["input_ids"], filled["attention_mask"]
         if self._project is not None:
             return as_features(_projected(self._project(input_ids=ids, attention_mask=mask)))
-        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self._tower(input_ids=ids, attention_mask=mask).last_hidden_state
         if self._pool == "cls":
             return as_features(hidden[:, 0])
         valid = mask[..., None].to(hidden.dtype)
