@@ -26,6 +26,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _REINSTALL = "pip install --force-reinstall --no-deps --verbose . in a checkout"
 # The extras that are for users: what they bring, and what for.
 EXTRAS = {
+    "datasets": (("datasets",), "data sets that Hugging Face `datasets` saved"),
     "onnx": (("onnxscript", "onnxruntime"), "export to .onnx"),
     "parquet": (("pyarrow",), "tables in Parquet files"),
     "sklearn": (("scikit-learn",), "the estimators in pipelines and searches"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastmtl.data import synthetic
 from fastmtl.data.arff import load_arff
+from fastmtl.data.arrow import load_arrow
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.hdf5 import load_hdf5
@@ -25,6 +26,7 @@ __all__ = [
     "h5_writer",
     "load",
     "load_arff",
+    "load_arrow",
     "load_hdf5",
     "load_npy",
     "load_npz",

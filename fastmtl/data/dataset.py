@@ -34,8 +34,8 @@ class MultiTaskData:
 
     - `x`: float32 features, a tensor (N, D) or (N, L, D), or a dict of such by modality; each a
       `StoredFeatures` that is read by row where the features stay in their file;
-    - `y`: (N, T) float32 labels of 0, 1, or between them, and NaN for a missing one; of a multi-class
-      task the number of the class, from 0;
+    - `y`: (N, T) float32 labels of 0, 1, or between them, and NaN for a missing one; of a
+      multi-class task the number of the class, from 0;
     - `split`: (N,) int64, 0 for train, 1 for val, 2 for test;
     - `label_names`: T distinct names;
     - `class_names`: those of each multi-class task, by the task's name; the last of the T tasks;

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from fastmtl._checks import did_you_mean
 from fastmtl.data import synthetic
 from fastmtl.data.arff import load_arff
+from fastmtl.data.arrow import holds_lists, is_arrow_directory, load_arrow
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import require_file
@@ -48,9 +49,9 @@ def load(
 
     Args:
         spec: a path that ends in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy
-            files, or `synthetic:disaster`, `synthetic:disaster-multimodal` or `synthetic:crisis`,
-            with the options of these functions after a question mark:
-            `synthetic:disaster?clips=200&seed=3`.
+            files or one that Hugging Face `datasets` saved, or `synthetic:disaster`,
+            `synthetic:disaster-multimodal` or `synthetic:crisis`, with the options of these
+            functions after a question mark: `synthetic:disaster?clips=200&seed=3`.
         seed: draws the split of data that has none.
         test: a second file of the same kind, whose samples are the test split.
         xml: for an .arff, the list of labels. Without it X.xml is taken, and X-train.arff finds
@@ -59,8 +60,8 @@ def load(
             ("expression=0:79,phylogeny=79:103", or a mapping from names to slices).
         for_training: as for `MultiTaskData.from_arrays`.
         memory: "load" reads all features; "stream" leaves them in the file, of which rows are read
-            when they are used (`StoredFeatures`), for .h5, directories of .npy, and .npz that are
-            not compressed; "auto" streams what would take more than a quarter of the available
+            when they are used (`StoredFeatures`), for .h5, directories, and .npz that are not
+            compressed; "auto" streams what would take more than a quarter of the available
             memory.
 
     Raises:
@@ -101,12 +102,16 @@ def _load(
         raise DataError.at(str(path), "xml", f"none for a {suffix} file", str(xml))
     if suffix in (".csv", ".parquet") and not path.is_dir():
         refuse_stream(str(path), memory, "a table")
-        return load_table(path, test=test, seed=seed, for_training=for_training)
+        lists = suffix == ".parquet" and holds_lists(path)
+        read = load_arrow if lists else load_table
+        return read(path, test=test, seed=seed, for_training=for_training)
+    if is_arrow_directory(path):
+        return load_arrow(path, test=test, seed=seed, for_training=for_training, memory=memory)
     if load_file := load_npy if path.is_dir() else _BY_ROW.get(suffix):
         return load_file(path, test=test, seed=seed, for_training=for_training, memory=memory)
     expected = (
-        "a name in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy, or "
-        "synthetic:NAME"
+        "a name in .npz, .h5, .hdf5, .csv, .parquet or .arff, a directory of .npy or of datasets, "
+        "or synthetic:NAME"
     )
     raise DataError.at(str(path), "file", expected, f"the ending {suffix!r}" if suffix else "none")
 

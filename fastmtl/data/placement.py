@@ -65,7 +65,7 @@ def refuse_stream(source: str, memory: str, kind: str) -> None:
     """Raise DataError if `memory` is "stream" for data of which no single rows can be read."""
     check_memory(memory)
     if memory == "stream":
-        expected = "auto or load, or data in .h5, in .npz or in a directory of .npy files"
+        expected = "auto or load, or data in .h5, in .npz or in a directory of arrays"
         raise DataError.at(source, "memory", expected, f"stream for {kind}")
 
 

@@ -71,7 +71,7 @@ class TrainConfig:
     )
     data: str = option(
         "synthetic:disaster",
-        "A .npz, .h5, .csv, .parquet or .arff file, a directory of .npy, or synthetic:NAME[?...].",
+        "A .npz, .h5, .csv, .parquet or .arff file, a directory, or synthetic:NAME[?...].",
         "Data",
     )
     test: str | None = option(None, "A second file, the test split.", "Data")
