@@ -15,6 +15,7 @@ from fastmtl.data.samples import from_samples
 from fastmtl.data.standardize import Standardizer
 from fastmtl.data.stored import StoredFeatures
 from fastmtl.data.table import load_table
+from fastmtl.data.tasks import Tasks
 from fastmtl.data.writing import h5_writer, write_h5
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MultiTaskData",
     "Standardizer",
     "StoredFeatures",
+    "Tasks",
     "from_samples",
     "h5_writer",
     "load",

@@ -13,10 +13,9 @@ from fastmtl.data.errors import DataError
 from fastmtl.data.rows import Array, Rows
 from fastmtl.data.splits import SPLITS, IntArray
 from fastmtl.data.stored import StoredFeatures, Values
+from fastmtl.data.tasks import POSITIVE
 
 _CHUNK_BYTES = 32 << 20
-# Where a label between 0 and 1 counts as one of the two.
-POSITIVE = 0.5
 
 
 def chunk_rows(x: Values, itemsize: int = 8) -> int:

@@ -288,32 +288,7 @@ class MultiTaskData:
             >>> synthetic.disaster(154, 4, 8).positives("train").shape
             torch.Size([7])
         """
-        y, tasks = self.y[self.indices(split)], self.tasks
-        counts = (y >= checks.POSITIVE).sum(0)
-        for task in range(tasks.num_binary, len(counts)):
-            codes = y[:, task][~y[:, task].isnan()]
-            counts[task] = len(codes) - (codes.long().bincount().max() if len(codes) else 0)
-        return counts
-
-    def frequencies(self, split: str = "train") -> Tensor:
-        """Share of each binary task's positives and of each class in the labels that are present:
-        (sum of `tasks.sizes`,), NaN for a task without a label.
-
-        Args:
-            split: "train", "val" or "test".
-
-        Examples:
-            >>> y = {"damage": [0, 1, 2, 1] * 4}
-            >>> data = MultiTaskData.from_arrays(torch.eye(16), None, classes=y, for_training=False)
-            >>> data.frequencies("test").shape
-            torch.Size([3])
-        """
-        y, tasks = self.y[self.indices(split)], self.tasks
-        shares = list(y[:, : tasks.num_binary].nanmean(0).unbind())
-        for task, count in enumerate(tasks.num_classes, tasks.num_binary):
-            codes = y[:, task][~y[:, task].isnan()].long()
-            shares += (codes.bincount(minlength=count) / len(codes)).unbind()
-        return torch.stack(shares) if shares else y.new_empty(0)
+        return self.tasks.positives(self.y[self.indices(split)])
 
     def with_modalities(
         self, modalities: Mapping[str, slice | Sequence[int]] | Sequence[str]

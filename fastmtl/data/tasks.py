@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# Where a label between 0 and 1 counts as one of the two.
+POSITIVE = 0.5
+
 
 @dataclass(frozen=True)
 class Tasks:
@@ -74,3 +77,29 @@ class Tasks:
             return logits.sigmoid()
         binary, others = self.split(logits)
         return torch.cat([binary.sigmoid(), *(each.softmax(1) for each in others.values())], 1)
+
+    def positives(self, y: Tensor) -> Tensor:
+        """Number of positive labels of each task in y (N, T), those of 1/2 and more, int64.
+
+        Of a multi-class task that of the labels outside its most frequent class: the positives of
+        two classes where the positive one is the rarer.
+        """
+        counts = (y >= POSITIVE).sum(0)
+        for task in range(self.num_binary, len(self.names)):
+            codes = _present(y[:, task])
+            counts[task] = len(codes) - (codes.bincount().max() if len(codes) else 0)
+        return counts
+
+    def frequencies(self, y: Tensor) -> Tensor:
+        """Share of the positives of each binary task and of each class in the labels y (N, T) that
+        are present: (sum of `sizes`,), NaN for a task without one."""
+        shares = [y[:, : self.num_binary].nanmean(0)]
+        for task, count in enumerate(self.num_classes, self.num_binary):
+            codes = _present(y[:, task])
+            shares.append(codes.bincount(minlength=count) / len(codes))
+        return torch.cat(shares)
+
+
+def _present(codes: Tensor) -> Tensor:
+    """The numbers of classes (n,) that are not missing."""
+    return codes[~codes.isnan()].long()

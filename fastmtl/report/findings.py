@@ -23,7 +23,7 @@ from fastmtl.training.history import read_history_csv
 from fastmtl.training.inputs import with_classes_of
 from fastmtl.training.metrics import decide
 from fastmtl.training.predictor import split_rows
-from fastmtl.training.task_metrics import task_metrics
+from fastmtl.training.task_figures import task_metrics
 from fastmtl.training.thresholds import HALF
 
 SAMPLES = 6

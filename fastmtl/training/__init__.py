@@ -17,6 +17,7 @@ from fastmtl.training.presets import preset
 from fastmtl.training.ranks import EndedElsewhere, joined
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
 from fastmtl.training.signals import Interrupted
+from fastmtl.training.task_figures import class_metrics, task_metrics
 from fastmtl.training.trainer import Trainer
 from fastmtl.training.tuning import Tuning, tune
 
@@ -39,11 +40,13 @@ __all__ = [
     "arrange",
     "build_balancer",
     "build_model",
+    "class_metrics",
     "joined",
     "load_data",
     "multilabel_metrics",
     "plot_losses",
     "plot_weights",
     "preset",
+    "task_metrics",
     "tune",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastmtl.training.thresholds import HALF
+from fastmtl.data.tasks import POSITIVE
 
 # Beyond these a temperature makes of every probability 1/2, or 0 and 1.
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -145,4 +145,4 @@ def _bins(probabilities: Tensor) -> Tensor:
 
 def has_both(targets: Tensor) -> Tensor:
     """Which labels (T,) have a positive and a negative."""
-    return (targets >= HALF).any(0) & (targets < HALF).any(0)
+    return (targets >= POSITIVE).any(0) & (targets < POSITIVE).any(0)

@@ -16,7 +16,7 @@ from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.ranks import Ranks
 from fastmtl.training.shares import share_of_rows
 from fastmtl.training.signals import StopRequest
-from fastmtl.training.task_metrics import task_metrics
+from fastmtl.training.task_figures import task_metrics
 from fastmtl.training.thresholds import best_threshold
 from fastmtl.training.tuning import Tuning, tune
 

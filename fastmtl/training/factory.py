@@ -36,7 +36,7 @@ def build_model(config: TrainConfig, data: MultiTaskData) -> nn.Module:
         torch.default_generator.manual_seed(config.seed)
         model: Any = MODELS[config.model].build(config, data)
     if config.prior_bias:
-        model.start_at(data.frequencies("train"))
+        model.start_at(data.tasks.frequencies(data.y[data.indices("train")]))
     built: nn.Module = model
     return built
 

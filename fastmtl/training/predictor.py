@@ -28,7 +28,7 @@ from fastmtl.training.inputs import check_fits, with_classes_of
 from fastmtl.training.metrics import decide
 from fastmtl.training.signals import StopRequest
 from fastmtl.training.state import expect
-from fastmtl.training.task_metrics import task_metrics
+from fastmtl.training.task_figures import task_metrics
 from fastmtl.training.thresholds import HALF
 from fastmtl.training.tuning import Tuning, tune
 

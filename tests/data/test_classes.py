@@ -201,5 +201,5 @@ def test_counts_and_frequencies() -> None:
     )
     # Outside the most frequent class of 0, 0, 1, 2, 0.
     assert data.positives("train").tolist() == [3, 3, 2]
-    shares = data.frequencies("train")
+    shares = data.tasks.frequencies(data.y[data.indices("train")])
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.5, 0.6, 0.2, 0.2]))

@@ -76,6 +76,6 @@ def test_figures_that_tasks_do_not_have(make_config: MakeConfig) -> None:
 def test_a_model_starts_at_the_frequencies_of_classes(make_config: MakeConfig) -> None:
     data = fastmtl.data.load("synthetic:crisis?posts=200&text=3&image=3&missing=0.2")
     bias = build_model(make_config("hgfn", prior_bias=True), data).output.bias
-    shares = data.frequencies("train").split([2, 5, 3])
+    shares = data.tasks.frequencies(data.y[data.indices("train")]).split([2, 5, 3])
     for own, expected in zip(bias, shares, strict=True):
         torch.testing.assert_close(own[: len(expected)].softmax(0), expected)

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import (
 
 from fastmtl.data.tasks import Tasks
 from fastmtl.training.metrics import multilabel_metrics
-from fastmtl.training.task_metrics import class_metrics, task_metrics
+from fastmtl.training.task_figures import class_metrics, task_metrics
 
 NAMES = ["none", "mild", "severe", "gone"]
 
