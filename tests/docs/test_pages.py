@@ -143,7 +143,9 @@ def test_every_command_is_listed() -> None:
 @pytest.mark.usefixtures("reader")
 def test_errors_of_data() -> None:
     shown = next(
-        block.text for block in blocks("docs/data.md") if "expected only 0, 1" in block.text
+        block.text
+        for block in blocks("docs/data.md")
+        if "expected only numbers from 0 to 1" in block.text
     )
     good = {"x_video": np.zeros((9, 2, 8)), "y": np.arange(18).reshape(9, 2) % 2.0}
     for line in shown.splitlines():
