@@ -158,8 +158,8 @@ def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
         ("@attribute a real\n@data\n", "@data: expected at least one row, got none"),
         ("@attribute sea {0,1}\n@attribute sky {0,1}\n@data\n1,1", "expected features beside"),
         (
-            "@attribute sea real\n@attribute sky real\n@attribute f real\n@data\n.5,1,1",
-            "y: .*got 0.5",
+            "@attribute sea real\n@attribute sky real\n@attribute f real\n@data\n1.5,1,1",
+            "y: .*got 1.5",
         ),
     ],
 )
