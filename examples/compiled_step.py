@@ -1,4 +1,4 @@
-"""torch.compile with fastmtl in it: an op is one node of the graph, a balanced layer one break."""
+"""torch.compile with fastmtl in it: a balanced network is one graph up to the balancer's call."""
 
 import argparse
 
@@ -39,7 +39,7 @@ def train(compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
     def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return loss(model(x), y)
 
-    step = torch.compile(forward, backend=options.backend) if compiled else forward
+    step = torch.compile(forward, backend=options.backend, fullgraph=True) if compiled else forward
     x, y = torch.randn(256, 128), torch.rand(256, TASKS).round()
     for _ in range(options.steps):
         losses = step(x, y)
@@ -49,7 +49,7 @@ def train(compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return losses.detach(), balancer.weights
 
 
-# Without a balancer there is no break: the focal loss is one node, its gradient another.
+# Of an op: the focal loss is one node, its gradient another.
 logits, targets = torch.randn(256, TASKS, requires_grad=True), torch.rand(256, TASKS).round()
 whole = torch.compile(fastmtl.ops.focal_loss, backend=options.backend, fullgraph=True)
 whole(logits, targets).sum().backward()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from rich.text import Text
 
 import fastmtl
 from fastmtl import info
+from fastmtl._toolchain import cxx_compiler
 from fastmtl.backends import native, triton
 
 GOOD, NOTE, WRONG = "ok", "note", "wrong"
@@ -94,7 +94,7 @@ def _cpu_kernels() -> Finding:
     if reason := native.why_not("cpu"):
         text = f"{reason}; plain PyTorch serves, up to 20 times slower"
         advice = f"{_REINSTALL} shows what failed"
-        if not _compiler():
+        if not cxx_compiler():
             text, advice = (
                 f"{text}; no C++ compiler found",
                 f"install g++ and reinstall: {_REINSTALL}",
@@ -116,11 +116,6 @@ def _agree() -> bool:
     with fastmtl.use_backend("reference"):
         expected = fastmtl.ops.focal_loss(logits, (logits > 1).float())
     return torch.allclose(found, expected, rtol=1e-4)
-
-
-def _compiler() -> str | None:
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def _gpu() -> Finding:
@@ -179,7 +174,7 @@ def _load() -> Finding:
 
 
 def _torch_compile() -> Finding:
-    if compiler := _compiler():
+    if compiler := cxx_compiler():
         return Finding("torch.compile", GOOD, f"compiles for the CPU with {compiler}")
     text = "no C++ compiler found, which its default backend needs on the CPU"
     return Finding("torch.compile", NOTE, text, "install g++")

@@ -128,6 +128,11 @@ class Balancer(nn.Module):
                 device, losses without a graph, or both `scaler` and `backward`.
             RuntimeError: if `backward` did not run the pass.
         """
+        if torch.compiler.is_compiling():
+            # As a decorator it would load all of the compiler wherever fastmtl is imported.
+            reason = "a balancer runs the backward pass and sets its weights from it"
+            outside: Callable[..., Tensor] = torch.compiler.disable(self.backward, reason=reason)
+            return outside(losses, present=present, counts=counts, scaler=scaler, backward=backward)
         self._check(losses, present, counts)
         if scaler is not None and backward is not None:
             raise ValueError(

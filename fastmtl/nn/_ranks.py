@@ -22,6 +22,12 @@ from torch.nn import functional as F
 from fastmtl.backends.precision import accumulation_dtype, full_precision
 
 
+def several() -> bool:
+    """Whether torch.distributed runs more processes than this one."""
+    running = distributed.is_available() and distributed.is_initialized()
+    return running and distributed.get_world_size() > 1
+
+
 def share_columns(
     inputs: Tensor,  # (N, I)
     grad_outputs: Tensor,  # (T, N, O)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from fastmtl.nn._compiled import probe
 from fastmtl.nn._module import call
+
+_ELSEWHERE = (
+    "SharedLinear: its weight has a gradient from outside the layer as well, as a weight that is "
+    "tied to another layer or has a penalty among the losses does; the norms or inner products of "
+    "the tasks' gradients would lack it. Use weight.detach() there, take a penalty in a backward "
+    "pass of its own, or put a TaskFork behind a torch.nn.Linear, which looks at gradients of the "
+    "output"
+)
 
 
 class _Lent(torch.autograd.Function):
@@ -40,6 +50,8 @@ class SoleUse:
         self._handle: RemovableHandle | None = None
         self._backward_id = -1
         self._received: list[Tensor] = []  # from the layer, in this backward pass
+        # What arrived at the weight in a pass in which nothing had come from the layer.
+        self._arrived: tuple[int, ref[Tensor]] | None = None
 
     def lend(self, weight: Tensor) -> Tensor:
         """The weight, for one use."""
@@ -48,6 +60,25 @@ class SoleUse:
         if weight is not self._weight:
             self._watch(weight)
         return call(_Lent.apply, weight, self)
+
+    def watches(self, weight: Tensor) -> bool:
+        """Whether it is this weight's gradient that is looked at."""
+        return self._weight is weight
+
+    def probe(self, weight: Tensor) -> Tensor:
+        """Zeros of the weight's shape, whose gradient in a compiled graph is the layer's own."""
+        if weight is not self._weight:
+            self._watch(weight)
+        return probe(self._note_compiled, tuple(weight.shape), weight.device, weight.dtype)
+
+    def _note_compiled(self, grad: Tensor) -> None:
+        """Take down a gradient from the layer, which most often comes after that of the weight."""
+        arrived, self._arrived = self._arrived, None
+        self.note(grad)
+        if arrived is not None and arrived[0] == self._backward_id:
+            self._received = []
+            if arrived[1]() is not grad:
+                raise RuntimeError(_ELSEWHERE)
 
     def note(self, grad: Tensor) -> None:
         """Take down a gradient from the layer."""
@@ -73,16 +104,11 @@ class SoleUse:
 
     def _check(self, grad: Tensor) -> None:
         received, self._received = self._received, []
-        ours = self._backward_id == torch._C._current_graph_task_id()
-        if not (received and ours) or _is_sum(grad, received):
-            return
-        raise RuntimeError(
-            "SharedLinear: its weight has a gradient from outside the layer as well, as a weight "
-            "that is tied to another layer or has a penalty among the losses does; the norms or "
-            "inner products of the tasks' gradients would lack it. Use weight.detach() there, take "
-            "a penalty in a backward pass of its own, or put a TaskFork behind a torch.nn.Linear, "
-            "which looks at gradients of the output"
-        )
+        backward_id = torch._C._current_graph_task_id()
+        if not received or self._backward_id != backward_id:
+            self._arrived = backward_id, ref(grad)
+        elif not _is_sum(grad, received):
+            raise RuntimeError(_ELSEWHERE)
 
 
 def _is_sum(grad: Tensor, parts: list[Tensor]) -> bool:

@@ -10,14 +10,16 @@ from torch.nn import functional as F
 
 from fastmtl._checks import need_size, need_sizes
 from fastmtl.nn import _ranks
+from fastmtl.nn._compiled import Shown
 from fastmtl.nn._fork import Fork, Use
+from fastmtl.nn._module import call
 from fastmtl.nn._sole_use import SoleUse
 
 # What tells the weight of a SharedLinear, an attribute of it.
 _SHARED = "_fastmtl_shared"
 
 
-class SharedLinear(Fork):
+class SharedLinear(Fork, nn.Linear):
     """The last shared layer: y = x W^T + b, one view of y for each of T tasks.
 
     Calling it on x (..., I) gives (T, ..., O) and `views(x)` a tuple of T tensors (..., O), all of
@@ -36,9 +38,15 @@ class SharedLinear(Fork):
     `weighting` is set, a backward pass in which the weight has a gradient from elsewhere too, tied
     to another layer for instance, raises RuntimeError.
 
-    Parameters, their initialisation and state_dict are those of torch.nn.Linear. While gradients
-    are on and `watch` or `weighting` is set, a second derivative raises, torch.compile breaks the
-    graph here, and each use under reentrant checkpointing counts as a backward pass of its own.
+    It is a torch.nn.Linear to tools that look for one, with its parameters, their initialisation
+    and its state_dict. What wraps it, as LoRA's adapters do, adds to all its views; the gradients
+    that it measures are those of its own weight, also of a frozen one, but combining them needs a
+    weight that is trained.
+
+    While gradients are on and `watch` or `weighting` is set, a second derivative raises, and each
+    use under reentrant checkpointing counts as a backward pass of its own. torch.compile makes it
+    part of one graph, in which it can be used once; for a scope beyond the layer and for several
+    processes the graph breaks here.
 
     Args:
         in_features: I.
@@ -85,9 +93,17 @@ class SharedLinear(Fork):
         self._sole_use = SoleUse()
         self._mark()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_weight_probe": None}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._mark()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "weighting" or (name == "weight" and hasattr(self, "_sole_use")):
+            self._prepare()
 
     def _mark(self) -> None:
         setattr(self.weight, _SHARED, True)
@@ -107,8 +123,41 @@ class SharedLinear(Fork):
             f"num_tasks={self.num_tasks}, bias={self.bias is not None}"
         )
 
+    def _prepare(self) -> None:
+        weight = self._parameters.get("weight")
+        if weight is not None:
+            self._probed_on = weight.device
+        self._weight_probe: Tensor | None = None
+        watched = self._watch is not None or self.weighting is not None
+        if watched and weight is not None and weight.requires_grad:
+            self._weight_probe = self._sole_use.probe(weight)
+        # The last that is made receives first: two uses are told before what follows from them.
+        super()._prepare()
+
     def _output(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def _fits_in_graph(self, x: Tensor) -> bool:
+        ready = not self.weight.requires_grad or (
+            self._weight_probe is not None and self._sole_use.watches(self.weight)
+        )
+        return ready and super()._fits_in_graph(x)
+
+    def _compiled_output(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+        weight: Tensor = self.weight
+        if self._weight_probe is not None:
+            weight = call(Shown.apply, weight, self._weight_probe)
+        return F.linear(x, weight, self.bias), x.detach(), True
+
+    def _split(self, x: Tensor) -> Tensor:
+        frozen = self.weighting is not None and not self.weight.requires_grad
+        if frozen and torch.is_grad_enabled():
+            raise RuntimeError(
+                "SharedLinear: its weight is frozen, as under LoRA, while a weighting combines the "
+                "tasks' gradients; those of an adapter beside it would be left out. Put a TaskFork "
+                "behind the adapted layer, and balance there"
+            )
+        return super()._split(x)
 
     def _watched_output(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.scope != "layer":
@@ -184,6 +233,9 @@ class TaskFork(Fork):
 
     def _watched_output(self, x: Tensor) -> tuple[Tensor, None]:
         return x, None
+
+    def _compiled_output(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+        return x, x.new_ones(1, 1), False
 
     def _joined(self, uses: list[Use]) -> tuple[Tensor, Tensor]:
         # With the one input 1, the gradient of a linear map's weight is d_j itself.

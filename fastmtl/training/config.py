@@ -217,6 +217,7 @@ class TrainConfig:
         "Run",
         choices=tuple(PRECISIONS),
     )
+    compile: bool = option(False, "Train the model as torch.compile makes it.", "Run")
     threads: int | None = option(
         None, "CPU threads.", "Run", minimum=1, maximum=MOST_THREADS, unset="torch's choice"
     )

@@ -15,6 +15,7 @@ from fastmtl.data import DataError, MultiTaskData, Standardizer
 from fastmtl.data.samples import Samples, as_data
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
+from fastmtl.training.compiling import compiled
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.ema import Ema
 from fastmtl.training.epochs import Epochs
@@ -134,8 +135,9 @@ class Trainer:
         optimizer = make_optimizer(model, balancer, config, self.device)
         precision = Precision(config.precision, self.device)
         ema = None if config.ema is None else Ema(model, config.ema)
+        called = compiled(model, self.device, config.accumulate) if config.compile else model
         self.steps = Steps(
-            InParts(model, config.accumulate) if config.accumulate > 1 else model,
+            InParts(called, config.accumulate) if config.accumulate > 1 else called,
             self.loss,
             balancer,
             optimizer,

@@ -235,6 +235,16 @@ def refused(rank: int) -> dict[str, str]:
     return {"late": str(late.value), "early": str(early.value)}
 
 
+def refused_below(rank: int) -> dict[str, str]:
+    """What is said of a scope that FSDP shards and frees before it is measured."""
+    net = Net()
+    balancer = GradNorm(net, scope="trunk").double()
+    model = shard(net)
+    with pytest.raises(RuntimeError) as told:
+        balancer.backward(model(torch.ones(3, 6, dtype=F64)))
+    return {"trunk": str(told.value)}
+
+
 def update(rank: int) -> dict[str, Tensor]:
     """FAMO's second look at a batch."""
     balancer = FAMO(T)
@@ -281,7 +291,7 @@ def work(rank: int, path: Path) -> None:
     results = {(m, s): run(m, s, rank) for m in METHODS for s in SIZES}
     for wrapper, method in WRAPPED:
         results[wrapper, method] = run(method, SIZES[2], rank, wrapper)
-    extra = {f.__name__: f(rank) for f in (approximate, half, apart, refused, *SAME)}
+    extra = {f.__name__: f(rank) for f in (approximate, half, apart, refused, refused_below, *SAME)}
     torch.save({**results, **extra}, path / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -319,6 +329,13 @@ def test_parameters_under_fsdp_are_refused(ranks: list[dict[object, dict[str, st
     for rank in ranks:
         for message in rank["refused"].values():
             assert "balance_at" in message
+
+
+def test_a_trunk_under_fsdp_is_refused(ranks: list[dict[object, dict[str, str]]]) -> None:
+    for rank in ranks:
+        message = rank["refused_below"]["trunk"]
+        assert "scope:" in message
+        assert "FSDP frees their parameters; measure at the layer" in message
 
 
 def test_second_look_is_at_the_batch_of_all_ranks(

@@ -47,7 +47,7 @@ def test_compiled(method: type[Balancer]) -> None:
     compiled: dict[int, Any] = {}
 
     def losses(net: Net, x: Tensor) -> Tensor:
-        step = compiled.setdefault(id(net), torch.compile(net, backend="aot_eager"))
+        step = compiled.setdefault(id(net), torch.compile(net, backend="aot_eager", fullgraph=True))
         result: Tensor = step(x)
         return result
 

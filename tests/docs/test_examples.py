@@ -16,7 +16,8 @@ from tests.docs.pages import ROOT, blocks, missing_line, missing_package
 PAGE = "examples/README.md"
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 # Processes of their own, a compiler and an exporter take their time whatever the sizes.
-LONG = {"compiled_step", "ddp", "export_and_serve"}
+OF_PROCESSES = {"accelerate_loop", "ddp", "fabric_loop"}
+LONG = {"compiled_step", "export_and_serve"} | OF_PROCESSES
 # What makes the others quick, besides a single epoch.
 SMALL = {
     "compiled_step.py": "--steps 2 --backend aot_eager",
@@ -48,7 +49,7 @@ def test_a_small_run(
 ) -> None:
     _needs(script)
     small = SMALL.get(script.name, "--epochs 1").split()
-    if script.stem == "ddp":
+    if script.stem in OF_PROCESSES:
         printed = _process(script, *small)
     else:
         monkeypatch.setattr(sys, "argv", [str(script), *small])

@@ -65,7 +65,12 @@ def used_twice(layer: SharedLinear, x: Tensor) -> Tensor:
 
 
 def compiled(layer: SharedLinear, x: Tensor) -> Tensor:
-    return torch.compile(by_function, backend="aot_eager")(layer, x)
+    return torch.compile(by_function, backend="aot_eager", fullgraph=True)(layer, x)
+
+
+def compiled_around(layer: SharedLinear, x: Tensor) -> Tensor:
+    whole = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    return losses(whole(F.linear(x, layer.weight).tanh()))
 
 
 def autocast(layer: SharedLinear, x: Tensor) -> Tensor:
@@ -90,6 +95,7 @@ ELSEWHERE: list[Use] = [
     penalty,
     used_twice,
     compiled,
+    compiled_around,
     autocast,
     recomputed,
     recomputed_reentrant,
