@@ -14,6 +14,9 @@ import fastmtl
         ("import fastmtl", "torch"),
         ("import fastmtl.cli.app", "torch"),
         ("import fastmtl.training, fastmtl.models", "torch._dynamo"),
+        # What a decoding process loads.
+        ("import fastmtl.media.worker, fastmtl.media.encoders.stft", "torch"),
+        ("import fastmtl.media.encoders.pixels, fastmtl.media.encoders.hashing", "torch"),
     ],
 )
 def test_what_takes_seconds_is_loaded_when_it_is_used(statement, module) -> None:

@@ -85,10 +85,11 @@ def extract(
         )
     console = LastingConsole()
     result = media.run(extraction, console, going_on="the same command goes on from there")
-    before = f", {result.resumed:,} of them before" if result.resumed else ""
+    before = f", {result.resumed:,} taken up" if result.resumed else ""
     left_out = f", {len(result.skipped):,} left out" if result.skipped else ""
     sizes = ", ".join(f"{m} {encoder.size}" for m, encoder in extraction.encoders.items())
-    show(f"{result.written:,} clips in {out}{before}{left_out}; features: {sizes}")
+    clips = f"{result.written:,} clip{'s' * (result.written != 1)}"
+    show(f"{clips} in {out}{before}{left_out}; features: {sizes}")
 
 
 def made(

@@ -74,3 +74,34 @@ def _tone(frequency: float, seconds: float, rng: np.random.Generator) -> Any:
     frame = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="fltp", layout="mono")
     frame.sample_rate, frame.pts = RATE, 0
     yield frame
+
+
+CONCEPTS = ("red", "moving", "siren", "flood")
+_WORDS = {
+    True: ("water in the streets", "the river rises", "houses under water", "the dam overflows"),
+    False: ("a quiet street", "sun over the town", "people at the market", "a road in the hills"),
+}
+
+
+def write_set(folder: Path, count: int, *, seed: int = 0) -> Path:
+    """Clips whose concepts show in a colour, a motion, a tone and the words of a caption; the
+    manifest clips.csv of them, with a split of 60/20/20."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        red, moving, siren, flood = (bool(each) for each in rng.integers(0, 2, 4))
+        name = f"clip{i:03}.mp4"
+        write_clip(
+            folder / name,
+            seconds=float(rng.uniform(1.5, 3.0)),
+            colour=COLOURS["red" if red else "blue"],
+            speed=0.8 if moving else 0.0,
+            tone=float(rng.uniform(1500, 2500) if siren else rng.uniform(200, 400)),
+            rng=rng,
+        )
+        caption = f"{rng.choice(_WORDS[flood])}, seen {rng.choice(['today', 'at noon', 'by us'])}"
+        labels = dict(zip(CONCEPTS, (red, moving, siren, flood), strict=True))
+        split = "train" if i % 5 < 3 else "val" if i % 5 == 3 else "test"
+        columns = {f"y_{name}": int(value) for name, value in labels.items()}
+        rows.append({"video": name, "text": caption, **columns, "split": split})
+    return write_table(folder / "clips.csv", rows)

@@ -82,13 +82,15 @@ def test_pixels_see_colour_edges_and_motion() -> None:
     frame = np.zeros((32, 32, 3), "f4")
     frame[:16, 16:, 0] = 1
     x = statistics(frame, None)
-    assert x.shape == (2 * 2 * 13,)
+    assert x.shape == (2 * 2 * 13 + 64,)
+    # A quarter of it is red, the rest black.
+    assert (x[52 + 3 * 16], x[52]) == (0.25, 0.75)
     np.testing.assert_array_equal(x[:12].reshape(4, 3)[:, 0], [0, 1, 0, 0])
     assert (x[16:20] == 0).all()
     moved = statistics(np.roll(frame, 8, 1), frame)
     assert moved[16:18].max() > 0.1 > moved[18:20].max()
     # The edge on the left of the bright part goes up to the right: the first direction.
-    edges = x[20:].reshape(4, 8)
+    edges = x[20:52].reshape(4, 8)
     assert edges.sum(0).argmax() == 0
 
 
