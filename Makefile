@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 STAMP := $(VENV)/.installed
 SOURCES := requirements.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow fuzz sanitize torture lint docs sdist cuda bench gpu clean
+.PHONY: demo test test-slow fuzz sanitize torture lint docs sdist wheel notes cuda bench gpu clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -100,6 +100,38 @@ sdist: $(STAMP)
 	cd $(SDIST) && venv/bin/fastmtl info && venv/bin/python -c "import fastmtl, torch; \
 	  assert '$(SDIST)' in fastmtl.__file__; \
 	  print(fastmtl.ops.focal_loss(torch.zeros(4, 2), torch.ones(4, 2)))"
+
+# A wheel as it is published, from the sdist: its libraries looked through, its page checked, installed
+# in a virtual environment of its own and used there. PyTorch brings libgomp, so the wheel must not.
+WHEEL := build/wheel
+wheel: $(STAMP)
+	rm -rf $(WHEEL)
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(WHEEL)')" > /dev/null
+	$(BIN)/python -m venv $(WHEEL)/tools
+	$(WHEEL)/tools/bin/python -m pip --quiet --disable-pip-version-check install -r packaging/requirements.txt
+	FASTMTL_NATIVE=on FASTMTL_CUDA=off $(WHEEL)/tools/bin/python -m pip --quiet --disable-pip-version-check \
+	  wheel --no-deps --wheel-dir $(WHEEL)/built $(WHEEL)/*.tar.gz
+ifeq ($(shell uname -s),Linux)
+	PATH="$(abspath $(WHEEL))/tools/bin:$$PATH" auditwheel show $(WHEEL)/built/*.whl
+	PATH="$(abspath $(WHEEL))/tools/bin:$$PATH" auditwheel repair --exclude libgomp.so.1 \
+	  --wheel-dir $(WHEEL)/dist $(WHEEL)/built/*.whl
+else
+	mkdir $(WHEEL)/dist && cp $(WHEEL)/built/*.whl $(WHEEL)/dist
+endif
+	$(WHEEL)/tools/bin/twine check --strict $(WHEEL)/dist/*.whl $(WHEEL)/*.tar.gz
+	$(BIN)/python -m venv $(WHEEL)/venv
+	$(BIN)/python $(SITE) > "$$($(WHEEL)/venv/bin/python $(SITE))/borrowed.pth"
+	$(WHEEL)/venv/bin/python -m pip --quiet --disable-pip-version-check \
+	  install --no-deps --ignore-installed $(WHEEL)/dist/*.whl
+	cd $(WHEEL) && venv/bin/fastmtl info && venv/bin/python -c "import fastmtl, fastmtl._cpu, torch; \
+	  assert '$(WHEEL)' in fastmtl.__file__; \
+	  print(fastmtl.ops.focal_loss(torch.zeros(4, 2), torch.ones(4, 2)))"
+	ls -sh $(WHEEL)/dist
+
+# What CHANGELOG.md says of a version, as a release shows it: `make -s notes VERSION=0.2.0`.
+VERSION ?= Unreleased
+notes:
+	@.ci/notes $(VERSION)
 
 # Compiles the CUDA extension, for which nvcc is enough, and leaves the installed package alone.
 # CUDA_ARCHS="90" or "80;90" in place of CMakeLists.txt's list takes less time.
