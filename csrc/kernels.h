@@ -173,6 +173,23 @@ struct NonnegativeQP : Execution {
   double* out;  // (B, T)
 };
 
+// Row i the coefficients of gradient i after it has visited the others in the order of its row and
+// taken out of it what points against them. Visits of itself, of gradients whose square is 0 and of
+// what is no task are left out.
+struct GradientSurgery : Execution {
+  const double* products;     // (T, T), those of the gradients
+  const std::int64_t* order;  // (T, T)
+  std::int64_t tasks;
+  double* coefficients;  // (T, T)
+};
+
+// The same, turned where their cosine is below phihat. What is left of a gradient is 0 where its
+// square is at most `rounding` of what it was.
+struct GradientVaccine : GradientSurgery {
+  double* phihat;  // (T, T), in and out
+  double beta, rounding;
+};
+
 struct GraphFusion : Execution {
   DType dtype;
   const void* vertices;       // (B, P, D)

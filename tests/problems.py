@@ -19,11 +19,13 @@ import fastmtl
 from fastmtl.ops import (
     focal_loss,
     fusion_edge_weights,
+    gradvac_weights,
     graph_fusion,
     grouped_focal_loss,
     least_norm_weights,
     multilabel_loss,
     nonnegative_qp,
+    pcgrad_weights,
     stacked_norms,
     task_grad_gramian,
     task_grad_norms,
@@ -287,6 +289,20 @@ def nonnegative_qp_problem(
     return Problem(nonnegative_qp, leaves, {})
 
 
+def pcgrad_problem(tasks: int, dtype: torch.dtype = torch.float32) -> Problem:
+    grads = torch.randn(tasks, 40, dtype=torch.float64)
+    order = torch.rand(tasks, tasks).argsort(1)
+    return Problem(pcgrad_weights, {"gramian": (grads @ grads.T).to(dtype)}, {"order": order})
+
+
+def gradvac_problem(tasks: int, dtype: torch.dtype = torch.float32, beta: float = 0.1) -> Problem:
+    problem = pcgrad_problem(tasks, dtype)
+    phihat = 0.5 * torch.rand(tasks, tasks, dtype=torch.float64) - 0.1
+    leaves = {"gramian": problem.leaves["gramian"], "phihat": phihat.to(dtype)}
+    others = {**problem.others, "beta": beta, "rounding": 1e-6}
+    return Problem(gradvac_weights, leaves, others)
+
+
 RAGGED = [3, 6, 1, 4]
 # An entry an op, or more where it takes ways of its own; each makes its problem in a dtype.
 PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
@@ -323,10 +339,14 @@ PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {
     ),
     "least_norm_weights": lambda dtype: least_norm_problem(7, _single_or_double(dtype)),
     "nonnegative_qp": lambda dtype: nonnegative_qp_problem(6, 4, _single_or_double(dtype)),
+    "pcgrad_weights": lambda dtype: pcgrad_problem(6, _single_or_double(dtype)),
+    "gradvac_weights": lambda dtype: gradvac_problem(6, _single_or_double(dtype)),
 }
-NOT_DIFFERENTIABLE = frozenset({"least_norm_weights", "nonnegative_qp"})
+NOT_DIFFERENTIABLE = frozenset(
+    {"least_norm_weights", "nonnegative_qp", "pcgrad_weights", "gradvac_weights"}
+)
 # Ops that Triton has no kernel for.
-CUDA_ALONE = {"task_gru_layer", "nonnegative_qp"}
+CUDA_ALONE = {"task_gru_layer", "nonnegative_qp", "pcgrad_weights", "gradvac_weights"}
 
 
 def _single_or_double(dtype: torch.dtype) -> torch.dtype:

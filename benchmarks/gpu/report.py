@@ -34,6 +34,8 @@ TESTS = {
     "graph_fusion": "test_graph_fusion",
     "task_gru_layer": "test_task_gru",
     "least_norm_weights": "test_least_norm",
+    "pcgrad_weights": "test_gradient_surgery",
+    "gradvac_weights": "test_gradient_surgery",
 }
 FIGURES = {
     "focal_loss": "focal loss",
@@ -43,7 +45,7 @@ FIGURES = {
     "graph_fusion": "graph fusion",
     "task_gru_layer": "recurrence of a GRU layer",
 }
-NO_KERNEL = {("task_gru_layer", "Triton")}
+NO_KERNEL = {(op, "Triton") for op in ("task_gru_layer", "pcgrad_weights", "gradvac_weights")}
 BACKENDS = {"CUDA": ("cuda", "native"), "Triton": ("triton", "triton")}
 
 INTRODUCTION = """\
@@ -52,12 +54,14 @@ INTRODUCTION = """\
 <!-- Written by `python -m benchmarks.gpu.report` from benchmarks/results; not edited by hand. -->
 
 The ops listed below have two GPU backends: CUDA C++ (`csrc/cuda`, the extension
-`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs has CUDA kernels alone.
+`fastmtl._cuda`) and Triton (`fastmtl/backends/triton`); the layer of GRUs and the weights of
+PCGrad and GradVac have CUDA kernels alone.
 A CUDA tensor is served by the CUDA extension where it is built and runs on the device, else by
 Triton, else by plain PyTorch; `fastmtl info` says which and why, and
 `fastmtl.use_backend("native" | "triton" | "reference")` forces one. For graphs of more than 512
 edges or 64 vertices, and for more than 768 groups of classes, the CUDA backend uses plain PyTorch;
-so do the weights of least norm for more than 1024 tasks, and in Triton for more than 128.
+so do the weights of least norm, of PCGrad and of GradVac for more than 1024 tasks, and the first in
+Triton for more than 128. Quadratic programs over v >= 0 are in plain PyTorch on a GPU.
 
 ## Building
 

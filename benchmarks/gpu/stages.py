@@ -20,6 +20,8 @@ OPS = {
     "task_gru": "gru",
     "graph_fusion": "fusion or edge",
     "least_norm": "least_norm",
+    "gradient_surgery": "surgery",
+    "nonnegative_qp": "nonnegative",
     "norms": "norms or grads or gramian",
 }
 TOOLS = ("memcheck", "racecheck", "synccheck")

@@ -26,8 +26,8 @@ def mean_ranks(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]]) -> dic
     """The mean over the tasks of a problem of the rank of each method, 1 the best, among all but
     the networks of one task each. Each score is ranked by its mean over the seeds that all methods
     have; equal ones share their ranks, and the scores of a task count as one."""
-    seeds = set.intersection(*(set(runs) for runs in methods.values()))
     ranked = [method for method in methods if method != ALONE]
+    seeds = set.intersection(*(set(methods[method]) for method in ranked)) if ranked else set()
     by_score: dict[tuple[int, int], dict[str, float]] = {}
     for method in ranked:
         for index, scores in enumerate(
@@ -70,14 +70,18 @@ def gain(scores: list[dict[str, Any]], alone: list[dict[str, Any]]) -> float:
 
 
 def gains(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]]) -> dict[str, list[float]]:
-    """Delta-m of each method, for each seed that its networks of one task have too."""
-    alone = methods.get(ALONE, {})
-    found = {
-        method: [gain(runs[seed], alone[seed]) for seed in sorted(runs) if seed in alone]
+    """Delta-m of each method, seed by seed, over the mean of the networks of one task each."""
+    if ALONE not in methods:
+        return {}
+    alone = [
+        {**scores[0], "value": statistics.mean(score["value"] for score in scores)}
+        for scores in zip(*methods[ALONE].values(), strict=True)
+    ]
+    return {
+        method: [gain(runs[seed], alone) for seed in sorted(runs)]
         for method, runs in methods.items()
         if method != ALONE
     }
-    return {method: values for method, values in found.items() if values}
 
 
 def means_over_problems(by_problem: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/dense.h"
 #include "cpu/memory.h"
 #include "table.h"
 
@@ -15,19 +16,6 @@ namespace {
 
 using Index = std::int64_t;
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-// y += factor * x.
-inline void add(double factor, const double* x, Index count, double* y) {
-#pragma omp simd
-  for (Index i = 0; i < count; ++i) y[i] += factor * x[i];
-}
-
-inline double dot(const double* a, const double* b, Index count) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (Index i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 template <class Real>
 class Solver {

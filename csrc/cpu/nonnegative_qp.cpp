@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/dense.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "table.h"
@@ -24,19 +25,6 @@ constexpr double zero = 1e-13;
 constexpr int most_iterations = 30;
 constexpr double tolerance = 1e-15;
 constexpr double nearly_all = 0.995;  // of the way to the boundary
-
-inline double dot(const double* a, const double* b, Index count) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (Index i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-// y += factor * x.
-inline void add(double factor, const double* x, Index count, double* y) {
-#pragma omp simd
-  for (Index i = 0; i < count; ++i) y[i] += factor * x[i];
-}
 
 class Solver {
  public:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from fastmtl import ops
 from fastmtl._checks import need_number
 from fastmtl.balancing.gramian import Place
 from fastmtl.balancing.gramian_method import GramianMethod
-from fastmtl.balancing.solvers import UnitGramian, operate
+from fastmtl.balancing.solvers import UnitGramian
 
 
 class GradVac(GramianMethod):
@@ -62,27 +63,13 @@ class GradVac(GramianMethod):
         return f"{super().extra_repr()}, beta={self.beta}"
 
     def _solve(self, tasks: UnitGramian) -> Tensor:
-        targets = self.phihat.double()
-        rows = torch.arange(self.num_tasks, device=targets.device)
-        # The squared norm of a g'_i that is 0 is rounding errors.
-        least = tasks.rounding * tasks.norms.square()
-
-        def turn(product: Tensor, square: Tensor, visited: Tensor) -> Tensor:
-            at = visited.unsqueeze(1)
-            target = targets.gather(1, at).squeeze(1)
-            there = (square > least) & tasks.present[visited] & (visited != rows)
-            norm = torch.where(there, square, 0).sqrt()
-            inverse = tasks.inverse_norms[visited]
-            cosine = torch.where(there, product / torch.where(there, norm, 1) * inverse, 0)
-            cosine = cosine.clamp(-1, 1)
-            mean = torch.where(there, target + self.beta * (cosine - target), target)
-            targets.scatter_(1, at, mean.unsqueeze(1))
-            # A cosine that is always 1 must not divide by 0 the day it is not.
-            sine = (1 - target * target).clamp(min=1e-12).sqrt()
-            turned = norm * (target * (1 - cosine * cosine).sqrt() / sine - cosine) * inverse
-            return torch.where(cosine < target, turned, 0)
-
         drawn = torch.rand(self.num_tasks, self.num_tasks, device=tasks.norms.device)
-        weights = operate(tasks, self._same_on_ranks(drawn).argsort(1), turn)
-        self.phihat.copy_(targets)
+        weights, phihat = ops.gradvac_weights(
+            tasks.products,
+            self._same_on_ranks(drawn).argsort(1),
+            self.phihat.double(),
+            self.beta,
+            rounding=tasks.rounding,
+        )
+        self.phihat.copy_(phihat)
         return weights

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastmtl import ops
 from fastmtl.balancing.gramian_method import GramianMethod
-from fastmtl.balancing.solvers import UnitGramian, operate
+from fastmtl.balancing.solvers import UnitGramian
 
 
 class PCGrad(GramianMethod):
@@ -40,10 +41,5 @@ class PCGrad(GramianMethod):
     """
 
     def _solve(self, tasks: UnitGramian) -> Tensor:
-        inverse_squares = tasks.inverse_norms.square()
-
-        def project(product: Tensor, square: Tensor, visited: Tensor) -> Tensor:
-            return (-product).clamp(min=0) * inverse_squares[visited]
-
         drawn = torch.rand(self.num_tasks, self.num_tasks, device=tasks.norms.device)
-        return operate(tasks, self._same_on_ranks(drawn).argsort(1), project)
+        return ops.pcgrad_weights(tasks.products, self._same_on_ranks(drawn).argsort(1))

@@ -92,6 +92,8 @@ def test_limits_hold() -> None:
         )
     with pytest.raises(ValueError, match="at most 1024 tasks"):
         module.least_norm_weights(HERE, 0, 0, module.limits["least_norm_tasks"] + 1, 1, 0)
+    with pytest.raises(ValueError, match="at most 1024 tasks"):
+        module.pcgrad_coefficients(HERE, 0, 0, module.limits["gradient_surgery_tasks"] + 1, 0)
 
 
 def test_memory_that_runs_out() -> None:

@@ -18,10 +18,13 @@ from fastmtl.ops import (
 from tests.problems import (
     Problem,
     focal_loss_problem,
+    gradvac_problem,
     graph_fusion_problem,
     grouped_focal_loss_problem,
     least_norm_problem,
     multilabel_loss_problem,
+    nonnegative_qp_problem,
+    pcgrad_problem,
     stacked_norms_problem,
     task_grads_problem,
     task_gru_problem,
@@ -40,6 +43,10 @@ GAMMAS = (0.0, 1.0, 2.0, 0.5, 3.7)
 def _lengths(size: Size) -> list[int]:
     """Some lengths up to the second size, as many as the first one has it."""
     return [1 + (7 * index) % max(size[1], 1) for index in range(1 + size[0] % 8)]
+
+
+def _single_or_double(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 # A problem of every op from four sizes, a number for its options, and a dtype.
@@ -83,7 +90,14 @@ OPS: dict[str, Callable[[Size, int, torch.dtype], Problem]] = {
         recompute=o % 5 == 0,
     ),
     "least_norm_weights": lambda s, o, dtype: least_norm_problem(
-        1 + s[0] % 30, torch.float64 if dtype == torch.float64 else torch.float32, 1 + o
+        1 + s[0] % 30, _single_or_double(dtype), 1 + o
+    ),
+    "nonnegative_qp": lambda s, o, dtype: nonnegative_qp_problem(
+        1 + s[0] % 30, 1 + s[1] % 9, _single_or_double(dtype)
+    ),
+    "pcgrad_weights": lambda s, o, dtype: pcgrad_problem(1 + s[0] % 60, _single_or_double(dtype)),
+    "gradvac_weights": lambda s, o, dtype: gradvac_problem(
+        1 + s[0] % 60, _single_or_double(dtype), beta=(1 + o % 5) / 5
     ),
 }
 # The ways a case is tried (tests/fuzz/ways.py), and what is done to the values of one leaf.

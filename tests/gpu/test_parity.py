@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from tests.problems import (
     check,
     exact,
     focal_loss_problem,
+    gradvac_problem,
     graph_fusion_problem,
     grouped_focal_loss_problem,
     least_norm_problem,
     multilabel_loss_problem,
+    nonnegative_qp_problem,
+    pcgrad_problem,
     solve,
     stacked_norms_problem,
     task_grads_problem,
@@ -347,6 +351,26 @@ LEAST_NORM = one_at_a_time(
 @pytest.mark.parametrize("case", LEAST_NORM)
 def test_least_norm(device: torch.device, case: dict[str, Any]) -> None:
     check(least_norm_problem(**case).to(device))
+
+
+SURGERY = one_at_a_time(
+    {"tasks": 7, "dtype": torch.float32}, {"tasks": [1, 2, 33, 70], "dtype": [F64]}
+)
+
+
+@pytest.mark.parametrize("case", SURGERY)
+@pytest.mark.parametrize("problem", [pcgrad_problem, gradvac_problem])
+@cuda_alone
+def test_gradient_surgery(
+    device: torch.device, problem: Callable[..., Problem], case: dict[str, Any]
+) -> None:
+    check(problem(**case).to(device))
+
+
+@pytest.mark.parametrize("tasks", [1, 7, 33])
+@cuda_alone
+def test_nonnegative_qp(device: torch.device, tasks: int) -> None:
+    check(nonnegative_qp_problem(tasks, 5, F64).to(device))
 
 
 BITS = {

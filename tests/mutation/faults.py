@@ -28,6 +28,8 @@ MULTILABEL = ("tests/ops/test_multilabel_loss.py",)
 FUSION = ("tests/ops/test_graph_fusion.py",)
 GRADS = ("tests/backends/test_task_grads.py", "tests/ops/test_task_grads.py")
 NORMS = ("tests/ops/test_stacked_norms.py",)
+SURGERY = ("tests/ops/test_gradient_surgery.py",)
+PROGRAMS = ("tests/ops/test_nonnegative_qp.py",)
 LEAST_NORM = ("tests/ops/test_least_norm.py",)
 GRU = ("tests/ops/test_task_gru.py",)
 CONTRACT = ("tests/ops/test_contract.py",)
@@ -148,6 +150,34 @@ KERNELS = [
         "const double length = std::min(best, bound);",
         "const double length = best;",
         LEAST_NORM,
+    ),
+    Fault(
+        "minimum-with-a-negative-multiplier",
+        "csrc/cpu/nonnegative_qp.cpp",
+        "bool is_wrong(Index t) { return free_[t] ? v_[t] < 0 : slack_[t] < -zero; }",
+        "bool is_wrong(Index t) { return free_[t] && v_[t] < 0; }",
+        PROGRAMS,
+    ),
+    Fault(
+        "any-of-several-minima",
+        "csrc/cpu/nonnegative_qp.cpp",
+        "if (!free_[t] && slack_[t] < least_multiplier) return false;",
+        "if (!free_[t] && slack_[t] < -least_multiplier) return false;",
+        PROGRAMS,
+    ),
+    Fault(
+        "projection-off-the-gradient-before",
+        "csrc/cpu/gradient_surgery.cpp",
+        "add(added, args.products + j * tasks, tasks, changed);",
+        "add(added, args.products + j * tasks, j, changed);",
+        SURGERY,
+    ),
+    Fault(
+        "cosine-that-follows-only-where-it-is-turned",
+        "csrc/gradient_surgery.h",
+        "  if (!(cosine < target)) return 0;\n",
+        "  if (!(cosine < target)) return phihat = target, 0;\n",
+        SURGERY,
     ),
     Fault(
         "stale-state-between-tiles",

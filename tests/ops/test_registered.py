@@ -46,6 +46,16 @@ GRU = (
         ("task_grad_norms", (torch.zeros(4, 3), torch.zeros(2, 9, 3)), "inputs: expected"),
         ("task_grad_gramian", (torch.zeros(4, 3), torch.zeros(2, 4, 3).half()), "grad_outputs"),
         ("least_norm_weights", (torch.zeros(4, 3), 5), "gramian: expected"),
+        (
+            "pcgrad_weights",
+            (torch.eye(2), torch.tensor([[0, 1], [2, 0]])),
+            "order: expected indices from 0 to 1",
+        ),
+        (
+            "gradvac_weights",
+            (torch.eye(2), torch.zeros(2, 2).long(), torch.eye(2), 2.0, 0.0),
+            "beta: expected",
+        ),
         ("nonnegative_qp", (torch.eye(3), torch.zeros(2, 4)), "linear: expected"),
         ("fusion_edge_weights", (*GRAPH, torch.tensor([[0, 10**9]]), 0.5), "edges: expected"),
         (

@@ -5,7 +5,6 @@ from fastmtl.balancing.solvers.dual_cone import dual_cone_weights
 from fastmtl.balancing.solvers.eigen import symmetric_eigen
 from fastmtl.balancing.solvers.inverse import least_solution
 from fastmtl.balancing.solvers.settle import is_settled
-from fastmtl.balancing.solvers.surgery import operate
 from fastmtl.balancing.solvers.unit_gramian import UnitGramian
 
 __all__ = [
@@ -14,6 +13,5 @@ __all__ = [
     "dual_cone_weights",
     "is_settled",
     "least_solution",
-    "operate",
     "symmetric_eigen",
 ]
