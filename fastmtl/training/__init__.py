@@ -11,11 +11,12 @@ from fastmtl.training.history import EpochRecord
 from fastmtl.training.inputs import arrange, load_data
 from fastmtl.training.logs import StepRecord
 from fastmtl.training.metrics import multilabel_metrics
-from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.plots import plot_figures, plot_losses, plot_weights
 from fastmtl.training.predictor import Predictor
 from fastmtl.training.presets import preset
 from fastmtl.training.ranks import EndedElsewhere, joined
 from fastmtl.training.report import BarReporter, LineReporter, Reporter
+from fastmtl.training.run_spread import plot_runs
 from fastmtl.training.signals import Interrupted
 from fastmtl.training.task_figures import class_metrics, task_metrics
 from fastmtl.training.trainer import Trainer
@@ -44,7 +45,9 @@ __all__ = [
     "joined",
     "load_data",
     "multilabel_metrics",
+    "plot_figures",
     "plot_losses",
+    "plot_runs",
     "plot_weights",
     "preset",
     "task_metrics",

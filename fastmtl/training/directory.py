@@ -32,10 +32,11 @@ HISTORY = "history.csv"
 LOG = "log.csv"
 TENSORBOARD = "tensorboard"
 LOSSES = "losses.png"
+FIGURES = "figures.png"
 WEIGHTS = "weights.png"
 
 STATE = (CONFIG, MODEL, CHECKPOINT, LOG)
-RESULTS = (METRICS, HISTORY, LOSSES, WEIGHTS)
+RESULTS = (METRICS, HISTORY, LOSSES, FIGURES, WEIGHTS)
 
 
 def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
@@ -117,13 +118,17 @@ class StoredRun:
     @property
     def title(self) -> str:
         """Model and balancer, by their names where they have one."""
-        options = self.record["train"]
-        parts = (options.get(kind, self.record[kind]["class"]) for kind in ("model", "balancer"))
-        return ", ".join(parts)
+        return title(self.record)
 
     def missing(self) -> list[str]:
         """Which of model, balancer and data cannot be made from the options that are stored."""
         return [kind for kind in ("model", "balancer", "data") if kind not in self.record["train"]]
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """What a configuration trains: model and balancer, by their names where they have one."""
+    options = record["train"]
+    return ", ".join(options.get(kind, record[kind]["class"]) for kind in ("model", "balancer"))
 
 
 def write(path: Path, record: Mapping[str, Any], identity: Identity) -> None:

@@ -1,40 +1,40 @@
-"""Figures of a run: losses by task, and task weights over time."""
+"""Figures of a run: losses by task, validation figures, and task weights over the epochs."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastmtl.training.history import EpochRecord
+from fastmtl.training.plot_style import (
+    BEST,
+    COLOURS,
+    MAX_LINES,
+    TRAIN,
+    VALIDATION,
+    curve,
+    from_zero,
+    headline,
+    look,
+    png,
+    short,
+    style,
+    whole_epochs,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5B5B5B")
-TRAIN, VALIDATION, BEST = COLOURS[0], COLOURS[1], "#777777"
 MAX_PANELS = 15
-MAX_LINES = 12
-
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.dpi": 150,
-}
+FIGURES = {"map": "mAP", "micro_f1": "micro-F1", "macro_f1": "macro-F1 of classes"}
 
 
 def plot_losses(
-    records: Sequence[EpochRecord], label_names: Sequence[str], best_epoch: int | None = None
+    records: Sequence[EpochRecord],
+    label_names: Sequence[str],
+    best_epoch: int | None = None,
+    title: str = "",
 ) -> bytes:
     """A PNG of the training and validation loss over the epochs: the mean, then task by task.
 
@@ -44,6 +44,7 @@ def plot_losses(
         records: the epochs.
         label_names: names of the T tasks.
         best_epoch: marked by a vertical line.
+        title: what the losses are of: model, balancer and data.
 
     Raises:
         ValueError: if there is no record.
@@ -63,27 +64,18 @@ def plot_losses(
         columns = min(4, len(tasks) + 1)
         rows = math.ceil((len(tasks) + 1) / columns)
         width = 6.4 if columns < 3 else 2.6 * columns
-        figure = Figure(figsize=(width, 1.9 * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(width, 1.9 * rows + 1.1), layout="constrained")
         panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
-        epochs = [record.epoch for record in records]
-        _losses(
-            panels[0],
-            epochs,
-            [record.total_train_loss for record in records],
-            [record.total_val_loss for record in records],
-            best_epoch,
-        )
-        first_title = "mean over tasks" if tasks else _short(label_names[0])
+        train = [record.total_train_loss for record in records]
+        val = [record.total_val_loss for record in records]
+        _losses(panels[0], records, train, val, best_epoch)
+        first_title = "mean over tasks" if tasks else short(label_names[0])
         panels[0].set_title(first_title, fontweight="bold", loc="left")
         for panel, task in zip(panels[1:], tasks, strict=False):
-            _losses(
-                panel,
-                epochs,
-                [record.train_loss[task] for record in records],
-                [record.val_loss[task] for record in records],
-                best_epoch,
-            )
-            panel.set_title(_short(label_names[task]), loc="left")
+            own_train = [record.train_loss[task] for record in records]
+            own_val = [record.val_loss[task] for record in records]
+            _losses(panel, records, own_train, own_val, best_epoch)
+            panel.set_title(short(label_names[task]), loc="left")
         for spare in panels[len(tasks) + 1 :]:
             spare.set_visible(False)
         for index in range(len(tasks) + 1):
@@ -93,23 +85,63 @@ def plot_losses(
                 panels[index].set_xlabel("epoch")
         for row in range(rows):
             panels[row * columns].set_ylabel("loss")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-        title = "Losses"
-        if 0 < len(tasks) < len(label_names):
-            title += f" (the {len(tasks)} of {len(label_names)} tasks with the highest)"
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower left", ncols=3)
+        some = 0 < len(tasks) < len(label_names)
+        shown = f"Losses, the highest of {len(label_names)} tasks" if some else "Losses"
+        headline(figure, shown, title)
         return png(figure)
 
 
-def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> bytes:
+def plot_figures(
+    records: Sequence[EpochRecord], best_epoch: int | None = None, title: str = ""
+) -> bytes:
+    """A PNG of the validation figures over the epochs: mAP, micro-F1, and macro-F1 of classes.
+
+    Args:
+        records: the epochs; a figure that none of them has is left out.
+        best_epoch: marked by a vertical line.
+        title: what the figures are of.
+
+    Raises:
+        ValueError: if there is no record.
+
+    Examples:
+        >>> records = [EpochRecord(1, 0.5, [0.6], [0.5], [1.0], 0.7, 0.2, 0.8)]
+        >>> plot_figures(records)[1:4]
+        b'PNG'
+    """
+    _check(records)
+    epochs = [record.epoch for record in records]
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for place, (key, name) in enumerate(FIGURES.items()):
+            values = [getattr(record, key) for record in records]
+            if any(value is not None for value in values):
+                curve(axes, epochs, values, label=name, **look(place))
+        _mark(axes, best_epoch)
+        axes.set(xlabel="epoch", ylabel="validation", ylim=(0, 1.02))
+        whole_epochs(axes, epochs[0], epochs[-1])
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        headline(figure, "Validation", title)
+        return png(figure)
+
+
+def plot_weights(
+    records: Sequence[EpochRecord], label_names: Sequence[str], title: str = ""
+) -> bytes:
     """A PNG of every task's weight over the epochs, each line named at its end.
 
-    With more than 12 tasks the ones that end highest and lowest are named and coloured, the others
-    are grey.
+    A task has the colour of its place in `label_names`, in every run. With more than 12 tasks the
+    ones that end highest and lowest are named and coloured, the others are grey.
 
     Args:
         records: the epochs.
         label_names: names of the T tasks.
+        title: what the weights are of.
 
     Raises:
         ValueError: if there is no record.
@@ -123,60 +155,51 @@ def plot_weights(records: Sequence[EpochRecord], label_names: Sequence[str]) -> 
     order = sorted(range(len(label_names)), key=lambda task: -records[-1].weights[task])
     half = MAX_LINES // 2
     named = order if len(order) <= MAX_LINES else order[:half] + order[-half:]
+    epochs = [record.epoch for record in records]
     with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7.6, 4.2), layout="constrained")
         axes = figure.subplots()
-        epochs = [record.epoch for record in records]
         for task in order:
-            if task not in named:
-                axes.plot(epochs, [r.weights[task] for r in records], color="#CCCCCC", lw=0.7)
-        for place, task in enumerate(named):
-            axes.plot(
-                epochs,
-                [record.weights[task] for record in records],
-                color=COLOURS[place % len(COLOURS)],
-                linestyle="-" if place < len(COLOURS) else "--",
-                marker="o" if len(epochs) == 1 else "",
-                linewidth=1.6,
-            )
+            weights = [record.weights[task] for record in records]
+            if task in named:
+                curve(axes, epochs, weights, **look(task))
+            else:
+                curve(axes, epochs, weights, color="#CCCCCC", linewidth=0.7, zorder=1)
         axes.set(xlabel="epoch", ylabel="task weight")
-        _whole_epochs(axes, epochs)
+        # Above and below there is room for the names.
+        low, high = axes.get_ylim()
+        room = 0.04 * (high - low)
+        axes.set_ylim(low - room if low < 0 else max(low - room, 0), high + room)
+        whole_epochs(axes, epochs[0], epochs[-1])
         _name_lines(axes, named, records[-1].weights, label_names)
-        title = "Task weights"
         if len(named) < len(order):
-            title += f" (the {half} highest and {half} lowest of {len(order)} in colour)"
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+            axes.set_title(
+                f"named: the {half} highest and {half} lowest of {len(order)}", loc="left"
+            )
+        headline(figure, "Task weights", title)
         return png(figure)
 
 
 def _losses(
     axes: Axes,
-    epochs: list[int],
+    records: Sequence[EpochRecord],
     train: Sequence[float | None],
     validation: Sequence[float | None],
     best_epoch: int | None,
 ) -> None:
-    marker = "o" if len(epochs) == 1 else ""
-    for values, colour, name in (
-        (train, TRAIN, "training"),
-        (validation, VALIDATION, "validation"),
-    ):
-        points = [math.nan if value is None else value for value in values]
-        axes.plot(epochs, points, color=colour, label=name, lw=1.5, marker=marker, ms=4)
+    epochs = [record.epoch for record in records]
+    curve(axes, epochs, train, color=TRAIN, label="training")
+    curve(axes, epochs, validation, color=VALIDATION, label="validation")
+    _mark(axes, best_epoch)
+    from_zero(axes, [*train, *validation])
+    whole_epochs(axes, epochs[0], epochs[-1])
+
+
+def _mark(axes: Axes, best_epoch: int | None) -> None:
     if best_epoch is not None:
-        axes.axvline(best_epoch, color=BEST, lw=1, ls=":", clip_on=False, label="best epoch")
-    axes.set_ylim(bottom=0)
-    _whole_epochs(axes, epochs)
-
-
-def _whole_epochs(axes: Axes, epochs: list[int]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-    if len(epochs) > 1:
-        axes.set_xlim(epochs[0], epochs[-1])
+        axes.axvline(best_epoch, color=BEST, lw=1, ls=":", label="best epoch", zorder=1)
 
 
 def _name_lines(
@@ -195,42 +218,19 @@ def _name_lines(
         places[index] = max(places[index], floor)
         floor = places[index] + gap
     axes.set_ylim(low, high)
-    for index, (task, place) in enumerate(zip(named, places, strict=True)):
+    for task, place in zip(named, places, strict=True):
         axes.annotate(
-            f"{_short(label_names[task])}  {weights[task]:.2f}",
+            f"{short(label_names[task])}  {weights[task]:.2f}",
             xy=(1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
-            color=COLOURS[index % len(COLOURS)],
+            color=COLOURS[task % len(COLOURS)],
             annotation_clip=False,
         )
-
-
-def _short(name: str) -> str:
-    # A dollar would start mathematical text.
-    name = name.replace("$", r"\$")
-    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _check(records: Sequence[EpochRecord]) -> None:
     if not records:
         raise ValueError("records: expected at least one epoch, got none")
-
-
-def style() -> Any:
-    """A context in which figures have the look of this package."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(STYLE)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()

@@ -9,16 +9,21 @@ from typing import Any
 from fastmtl.training import directory
 from fastmtl.training.checkpoint import write_atomic, write_json
 from fastmtl.training.history import history_csv
-from fastmtl.training.plots import plot_losses, plot_weights
+from fastmtl.training.plots import plot_figures, plot_losses, plot_weights
 from fastmtl.training.state import Progress
 
 
 def write_results(
-    path: Path, metrics: Mapping[str, Any], progress: Progress, label_names: Sequence[str]
+    path: Path,
+    metrics: Mapping[str, Any],
+    progress: Progress,
+    label_names: Sequence[str],
+    title: str,
 ) -> None:
     """Write history and plots to a run's directory, and metrics.json last: it says that all is."""
-    history, names = progress.history, label_names
+    history, names, best = progress.history, label_names, progress.best_epoch
     write_atomic(path / directory.HISTORY, history_csv(history, names))
-    write_atomic(path / directory.LOSSES, plot_losses(history, names, progress.best_epoch))
-    write_atomic(path / directory.WEIGHTS, plot_weights(history, names))
+    write_atomic(path / directory.LOSSES, plot_losses(history, names, best, title))
+    write_atomic(path / directory.FIGURES, plot_figures(history, best, title))
+    write_atomic(path / directory.WEIGHTS, plot_weights(history, names, title))
     write_json(path / directory.METRICS, metrics)

@@ -67,6 +67,11 @@ class RunStore:
             raise RunError(f"{path}: the data is not the data this run was trained on")
         return cls(path, lock, record, stored.identity)
 
+    @property
+    def title(self) -> str:
+        """Model and balancer."""
+        return directory.title(self.record)
+
     def open(self, *, keep_state: bool) -> None:
         """Clear the directory of the results of an earlier or shorter run; write config.json."""
         directory.clear(self.path, keep_state=keep_state)

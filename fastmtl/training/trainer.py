@@ -63,8 +63,8 @@ class Trainer:
         config: the options. Those that name or make a model, a balancer or data have no effect
             here, and config.json leaves them out: it names the classes instead.
         out_dir: gets config.json, model.safetensors (the best weights), checkpoint.safetensors (the
-            state to resume from), metrics.json, history.csv, losses.png and weights.png. Each is
-            replaced as a whole, so that none is ever half written.
+            state to resume from), metrics.json, history.csv, losses.png, figures.png and
+            weights.png. Each is replaced as a whole, so that none is ever half written.
         reporter: is told what happens; by default nobody is.
         on_step: called with a `StepRecord` after every step, for logging of one's own. Reading its
             tensors waits for the device.
@@ -332,4 +332,5 @@ class Trainer:
     def _conclude(self, store: RunStore | None, metrics: dict[str, Any]) -> None:
         if store is not None:
             store.lock.check()
-            write_results(self.out_dir, metrics, self.progress, self.label_names)
+            title = f"{store.title} on {self.description['name']}"
+            write_results(self.out_dir, metrics, self.progress, self.label_names, title)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastmtl.training.plots import BEST, COLOURS, png, style
+from fastmtl.training.plot_style import BEST, COLOURS, png, style
 from fastmtl.tuning.search import Search
 from fastmtl.tuning.space import Choice, Range
 from fastmtl.tuning.study import Outcome, shown_value

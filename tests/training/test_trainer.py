@@ -46,6 +46,7 @@ FILES = {
     "metrics.json",
     "history.csv",
     "losses.png",
+    "figures.png",
     "weights.png",
 }
 
