@@ -34,7 +34,7 @@ def check_classes(source: str, task: str, value: Any, names: Any) -> tuple[Tenso
     given = None if names is None else _checked_names(source, task, names)
     if array.dtype.kind in "fiub":
         codes = _checked_numbers(source, field, array, given)
-        found = [str(i) for i in range(int(codes.max()) + 1)] if given is None else given
+        found = _numerals(int(codes.max()) + 1) if given is None else given
     else:
         texts = _texts(source, field, array)
         found = _in_order(source, field, set(texts) - {""}) if given is None else given
@@ -71,10 +71,15 @@ def check_trainable_classes(
 def recoded(
     source: str, task: str, labels: Tensor, names: Sequence[str], wanted: Sequence[str]
 ) -> Tensor:
-    """The classes (N,) by their numbers in `wanted`; DataError for one that is not there."""
+    """The classes (N,) by their numbers in `wanted`; DataError for one that is not there.
+
+    Numbers without names are those of `wanted`, unless these are numbers too.
+    """
     if list(names) == list(wanted):
         return labels
     place = {name: i for i, name in enumerate(wanted)}
+    if list(names) == _numerals(len(names)) and not place.keys() & set(names):
+        place = {name: i for i, name in enumerate(_numerals(len(wanted)))}
     used = {int(code): names[int(code)] for code in labels[~labels.isnan()].unique()}
     if unknown := [name for name in used.values() if name not in place]:
         expected = f"the classes of the training data, {_listed(wanted)}"
@@ -92,6 +97,11 @@ def need_class_tasks(source: str, classes: Mapping[str, Any], names: Mapping[str
         if task not in classes:
             got = f"none, and class_names_{task}" if not classes else ", ".join(classes)
             raise DataError.at(source, f"class_names_{task}", f"a field y_{task} with it", got)
+
+
+def _numerals(count: int) -> list[str]:
+    """What classes without names are called."""
+    return [str(number) for number in range(count)]
 
 
 def _checked_names(source: str, task: str, value: Any) -> list[str]:

@@ -367,9 +367,7 @@ def predictions_json(
         called = {} if names is None else {"name": names[i]}
         rounded = iter(float(f"{value:.6g}") for value in values)
         by_label: dict[str, Any] = {name: next(rounded) for name in tasks.binary}
-        by_label |= {
-            task: {name: next(rounded) for name in of_task} for task, of_task in class_names.items()
-        }
+        by_label |= {task: {n: next(rounded) for n in own} for task, own in class_names.items()}
         kinds = {"probability": by_label, "decision": dict(zip(label_names, chosen, strict=True))}
         lines.append(json.dumps({"index": row, **called, **kinds}, allow_nan=False))
     return "[\n" + ",\n".join(lines) + "\n]\n"

@@ -144,7 +144,7 @@ def test_classes_are_those_of_the_training_data_by_name(config: Make, tmp_path: 
     ("classes", "message"),
     [
         ({"damage": ["nonne"] * 60, "kind": [0] * 60}, r"y_damage: .*mean 'none'\?"),
-        ({"damage": [0, 1] * 30, "kind": [0] * 60}, "y_damage: .*mild, none, severe, got '0'"),
+        ({"damage": [0, 3] * 30, "kind": [0] * 60}, "y_damage: .*mild, none, severe, got '3'"),
         ({"damage": ["none"] * 60}, "label_names: expected the labels of the training data"),
         ({}, "label_names: expected the labels|y: expected 4 columns"),
     ],
@@ -158,6 +158,16 @@ def test_other_classes_are_refused(
     )
     with pytest.raises(DataError, match=message):
         predictor.evaluate(other)
+
+
+def test_numbers_without_names_are_those_of_the_training_data(config: Make, tmp_path: Path) -> None:
+    predictor, data = trained(tmp_path / "run", config), mixed()
+    numbers = {"damage": data.y[:, 2], "kind": data.y[:, 3]}
+    bare = MultiTaskData.from_arrays(
+        data.x, data.y[:, :2], lengths=data.lengths, classes=numbers, for_training=False
+    )
+    assert bare.class_names["damage"] == ["0", "1", "2"]
+    assert predictor.evaluate(bare) == predictor.evaluate(data)
 
 
 def test_data_without_labels_is_predicted(config: Make, tmp_path: Path) -> None:
