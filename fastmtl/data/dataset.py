@@ -12,11 +12,7 @@ from torch import Tensor
 
 from fastmtl._checks import did_you_mean
 from fastmtl.data import checks
-from fastmtl.data.classes import (
-    check_classes,
-    check_trainable_classes,
-    need_class_tasks,
-)
+from fastmtl.data.classes import check_classes, check_trainable_classes, need_class_tasks
 from fastmtl.data.errors import DataError
 from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
 from fastmtl.data.missing import absent_rows, need_some
@@ -170,7 +166,7 @@ class MultiTaskData:
         by_modality = {key.removeprefix("x_"): value for key, value in features.items()}
         return cls(
             x=by_modality if isinstance(x, Mapping) else features["x"],
-            y=torch.cat([labels, *(column[:, None] for column, _ in coded.values())], 1),
+            y=_beside(labels, [column for column, _ in coded.values()]),
             split=torch.from_numpy(full),
             label_names=[*names, *coded],
             lengths=length,
@@ -351,6 +347,11 @@ class MultiTaskData:
 def _absent(values: Values, lengths: Tensor | None) -> Tensor | None:
     """As `absent_rows`; None for features in a file, which tell when they are read."""
     return absent_rows(values, lengths) if isinstance(values, Tensor) else None
+
+
+def _beside(labels: Tensor, classes: Sequence[Tensor]) -> Tensor:
+    """Labels (N, t) with further columns (N,) behind them."""
+    return torch.column_stack([labels, *classes]) if classes else labels
 
 
 def _rows(values: Values, rows: Tensor) -> Values:
