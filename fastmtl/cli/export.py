@@ -21,6 +21,9 @@ def export(
         str | None,
         typer.Option(help="onnx, pt2 or safetensors.", show_default="as the file's suffix says"),
     ] = None,
+    missing: Annotated[
+        bool, options.flag("--missing", "Take samples that lack modalities (rows of NaN).")
+    ] = False,
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
 ) -> None:
     """Write a trained model to an ONNX, .pt2 or safetensors file.
@@ -28,7 +31,7 @@ def export(
     Example: fastmtl export runs/first --out first.onnx
     """
     from fastmtl.export import export as write
-    from fastmtl.export.write import format_of
+    from fastmtl.export.write import check_missing, format_of
 
     with bad_input():
         try:
@@ -37,7 +40,9 @@ def export(
             raise BadInput(str(error)) from error
         check_writable(out, overwrite=overwrite)
         predictor = Predictor.load(directory, "cpu")
+        if missing:
+            check_missing(kind, len(predictor.description["features"]))
     with failing():
-        facts = write(predictor, out, kind)
+        facts = write(predictor, out, kind, missing=missing)
     inputs = ", ".join(facts["inputs"])
     show(f"{out}: from {inputs} to the probabilities of {told(predictor.tasks)}")

@@ -71,12 +71,18 @@ class Tasks:
         binary, *others = values.split([self.num_binary, *self.num_classes], 1)
         return binary, dict(zip(self.class_names, others, strict=True))
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """sigmoid(logit) of binary tasks and the softmax over the classes of the others."""
+    def probabilities(self, logits: Tensor, temperatures: Tensor | None = None) -> Tensor:
+        """sigmoid(logit) of binary tasks and the softmax over the classes of the others; logits are
+        divided by the `temperatures` (T,) of their tasks where there are some."""
+        if temperatures is not None:
+            logits = logits / temperatures[self._task_of_columns()]
         if not self.class_names:
             return logits.sigmoid()
         binary, others = self.split(logits)
         return torch.cat([binary.sigmoid(), *(each.softmax(1) for each in others.values())], 1)
+
+    def _task_of_columns(self) -> list[int]:
+        return [task for task, size in enumerate(self.sizes) for _ in range(size)]
 
     def positives(self, y: Tensor) -> Tensor:
         """Number of positive labels of each task in y (N, T), those of 1/2 and more, int64.

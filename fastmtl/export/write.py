@@ -31,7 +31,11 @@ _OPSET = 18
 
 
 def export(
-    predictor: Predictor, path: str | os.PathLike[str], format: str | None = None
+    predictor: Predictor,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    missing: bool = False,
 ) -> dict[str, Any]:
     """Write a trained model to a file, and return what the file says.
 
@@ -55,9 +59,11 @@ def export(
         path: the file.
         format: "onnx" (opset 18; needs onnxscript), "pt2" (a `torch.export.ExportedProgram` of
             torch's own operators) or "safetensors"; by default the suffix of the path.
+        missing: whether the file takes samples that lack some of several modalities, whose rows are
+            NaN or have the length 0.
 
     Raises:
-        ValueError: for another format.
+        ValueError: for another format, and for `missing` with a single modality.
         ImportError: for ONNX without onnxscript.
         RuntimeError: if the file's probabilities are not the model's.
         OSError: if the file cannot be written.
@@ -67,7 +73,9 @@ def export(
         ['x', 'lengths']
     """
     kind = format_of(path, format)
-    deployed = Deployed(predictor)
+    if missing:
+        check_missing(kind, len(predictor.description["features"]))
+    deployed = Deployed(predictor, missing=missing)
     threshold = predictor.threshold
     facts: dict[str, Any] = {
         "fastmtl": fastmtl.__version__,
@@ -78,6 +86,7 @@ def export(
         "label_names": predictor.label_names,
         # A list where every label has its own.
         "threshold": threshold.tolist() if isinstance(threshold, Tensor) else threshold,
+        "missing": missing,
     }
     if predictor.tasks.class_names:
         facts |= {"class_names": predictor.tasks.class_names, "columns": predictor.tasks.columns()}
@@ -99,6 +108,16 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
             'format: onnx needs onnxscript; pip install "fastmtl-torch[onnx]", or write a .pt2'
         )
     return kind
+
+
+def check_missing(kind: str, modalities: int) -> None:
+    """Raise ValueError where a file cannot say that modalities may be missing."""
+    if modalities < 2:
+        raise ValueError("missing: expected a run of several modalities, got one of a single one")
+    if kind == "safetensors":
+        raise ValueError(
+            "missing: expected with onnx or pt2, got safetensors, which is weights alone"
+        )
 
 
 Run = Callable[..., Tensor]
@@ -146,6 +165,8 @@ def _safetensors(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run 
     model: Any = deployed.model
     facts["model"] = type(model).__name__
     facts["arguments"] = model.config() if hasattr(model, "config") else {}
+    if deployed.temperatures is not None:
+        facts["temperatures"] = deployed.temperatures.tolist()
     tensors = with_prefix("model", model.state_dict())
     if deployed.standardizer is not None:
         tensors |= with_prefix("standardizer", deployed.standardizer.state_dict())
@@ -164,12 +185,11 @@ def _from_tensors(tensors: dict[str, Tensor], deployed: Deployed) -> Run:
     moments = take_prefix("standardizer", tensors)
 
     def run(*inputs: Tensor) -> Tensor:
-        x = dict(zip(deployed.names, inputs, strict=False))
+        x, lengths = deployed.arguments(*inputs)
         for name in x if moments else ():
             x[name] = (x[name] - moments[f"{name}.mean"]) / moments[f"{name}.scale"]
-        lengths = inputs[-1] if deployed.sequences else None
         logits: Tensor = model(x if deployed.multimodal else x["x"], lengths)
-        return logits.sigmoid()
+        return deployed.tasks.probabilities(logits, deployed.temperatures)
 
     return run
 

@@ -154,7 +154,7 @@ class FusionModel(MultiTaskModel):
             )
         clean = dict(x)
         for name, each in present.items():
-            need_present(f"present[{name!r}]", each, (len(x[name]),), x[name])
+            need_present(f"present[{name!r}]", each, (x[name].shape[0],), x[name])
             absent = each.logical_not().view(-1, *[1] * (x[name].dim() - 1))
             clean[name] = x[name].masked_fill(absent, 0.0)
         first = next(iter(present.values()))

@@ -154,9 +154,7 @@ class Predictor:
             DataError: if the data is not of the training data's kind, or gives NaN.
         """
         logits = self.logits(data, split)
-        if self.temperatures is not None:
-            logits = logits / self.temperatures.repeat_interleave(torch.tensor(self.tasks.sizes), 0)
-        return self.tasks.probabilities(logits)
+        return self.tasks.probabilities(logits, self.temperatures)
 
     def logits(self, data: MultiTaskData, split: str = "all") -> Tensor:
         """The logits of every sample of a split, float64 on the CPU; as `probabilities`."""

@@ -23,6 +23,11 @@ def test_what_cannot_be_exported(run_dir, tmp_path, call):
     code, _, err = call("export", run_dir, "--out", tmp_path / "run.h5")
     assert code == 2
     assert err == "fastmtl: --format: expected one of onnx, pt2, safetensors, got 'h5'\n"
+    code, _, err = call("export", run_dir, "--out", tmp_path / "run.pt2", "--missing")
+    assert code == 2
+    assert (
+        err == "fastmtl: --missing: expected a run of several modalities, got one of a single one\n"
+    )
     code, _, err = call("export", tmp_path / "none", "--out", tmp_path / "run.pt2")
     assert code == 2
     assert "none" in err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ def test_what_is_shipped_gives_what_the_run_predicts(model: str) -> None:
     torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
 
 
+def slow(*models: str) -> list[Any]:
+    return [pytest.param(model, marks=pytest.mark.slow) for model in models]
+
+
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])
 def test_every_sequence_has_lengths_of_its_own(suffix: str, tmp_path: Path) -> None:
     predictor, samples = predictor_of("hgfn", own_lengths(tmp_path))
@@ -121,8 +126,38 @@ def test_every_sequence_has_lengths_of_its_own(suffix: str, tmp_path: Path) -> N
     torch.testing.assert_close(found.double(), wanted)
 
 
-def slow(*models: str) -> list[Any]:
-    return [pytest.param(model, marks=pytest.mark.slow) for model in models]
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+@pytest.mark.parametrize("model", ["hgfn", *slow("cfc", "gfn", "matf")])
+def test_samples_that_lack_modalities(model: str, suffix: str, own: bool, tmp_path: Path) -> None:
+    predictor, samples = predictor_of(model, own_lengths(tmp_path) if own else "")
+    text = samples.x["text"].clone()
+    text[2:5] = torch.nan
+    samples = replace(samples, x={**samples.x, "text": text})
+    if own:
+        lengths = {**samples.lengths, "video": samples.lengths["video"].clone()}
+        lengths["video"][7:9] = 0
+        samples = replace(samples, lengths=lengths)
+    deployed = Deployed(predictor, missing=True)
+    inputs, wanted = arguments(deployed, samples), predictor.probabilities(samples)
+    torch.testing.assert_close(deployed(*inputs).double(), wanted)
+    if suffix == "onnx":
+        pytest.importorskip("onnxscript")
+        runtime = pytest.importorskip("onnxruntime")
+    facts = export(predictor, tmp_path / f"model.{suffix}", missing=True)
+    assert facts["missing"]
+    if suffix == "pt2":
+        found = torch.export.load(tmp_path / "model.pt2").module()(*inputs)
+    else:
+        session = runtime.InferenceSession(tmp_path / "model.onnx")
+        named = {k: v.numpy() for k, v in zip(facts["inputs"], inputs, strict=True)}
+        found = torch.from_numpy(session.run(None, named)[0])
+    torch.testing.assert_close(found.double(), wanted)
+
+
+def test_a_single_modality_is_not_missing() -> None:
+    with pytest.raises(ValueError, match="missing: expected a model of several modalities, got"):
+        Deployed(predictor_of("mtmlan")[0], missing=True)
 
 
 @pytest.mark.parametrize("model", ["hgfn", "hgfn crisis", *slow("mtmlan", "mtmlan mixed")])
@@ -193,6 +228,25 @@ def test_weights_of_several_modalities(model: str, tmp_path: Path) -> None:
         stored = set(file.keys())
     assert {f"model.{key}" for key in predictor.model.state_dict()} <= stored
     assert ("standardizer.audio.mean" in stored) is not bool(without)
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx", "safetensors"])
+def test_thresholds_and_temperatures_of_each_label(suffix: str, tmp_path: Path) -> None:
+    if suffix == "onnx":
+        pytest.importorskip("onnxscript")
+    predictor, samples = predictor_of("mtmlan", MIXED)
+    tuned = predictor.tuned(predictor.tune(samples, "all"), calibrated=True)
+    facts = export(tuned, tmp_path / f"model.{suffix}")
+    assert facts["threshold"] == tuned.threshold.tolist()
+    deployed = Deployed(tuned)
+    found = deployed(*arguments(deployed, samples))
+    torch.testing.assert_close(found.double(), tuned.probabilities(samples), atol=1e-6, rtol=0)
+
+
+def test_weights_do_not_leave_out_modalities(tmp_path: Path) -> None:
+    predictor, _ = predictor_of("hgfn")
+    with pytest.raises(ValueError, match="missing: expected with onnx or pt2, got safetensors"):
+        export(predictor, tmp_path / "model.safetensors", missing=True)
 
 
 def test_the_predictor_stays_as_it_is() -> None:

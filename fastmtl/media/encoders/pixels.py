@@ -86,7 +86,8 @@ def _shades(colour: Array) -> Array:
     """The share of pixels of each colour, (shades^3,)."""
     shade = np.minimum(colour * _SHADES, _SHADES - 1).astype(np.int64)
     codes = (shade * [_SHADES**2, _SHADES, 1]).sum(2)
-    return np.bincount(codes.ravel(), minlength=_SHADES**3) / codes.size
+    shares: Array = np.bincount(codes.ravel(), minlength=_SHADES**3) / codes.size
+    return shares
 
 
 def _directions(light: Array) -> Array:
