@@ -58,7 +58,9 @@ def test_other_arrays_are_told_and_other_files_left_alone(tmp_path: Path) -> Non
 def test_what_is_no_such_directory(tmp_path: Path) -> None:
     refuses(tmp_path / "none", "file: expected a directory of .npy files")
     refuses(tmp_path, r"x: expected features in x or x_<modality>, got the fields \(none\)")
-    with pytest.raises(DataError, match=r"a directory of \.npy, or synthetic:NAME, got the ending"):
+    with pytest.raises(
+        DataError, match=r"a directory of \.npy or of datasets, or synthetic:NAME, got the ending"
+    ):
         fastmtl.data.load(tmp_path / "a.txt")
 
 
