@@ -10,7 +10,7 @@ import torch
 from fastmtl.models import HGFN, FusionBaseline
 from fastmtl.models.fusions import ConcatFusion, GraphFusion, TensorFusion
 from fastmtl.nn import HierarchicalGraphFusion
-from tests.models.cases import CASES
+from tests.models.cases import CASES, cast
 from tests.tolerances import assert_close
 
 FUSIONS = {
@@ -188,3 +188,17 @@ def test_what_is_present_is_checked():
         ValueError, match=r"^present\['text'\]: expected .* = \(2,\), got shape \(1,"
     ):
         model(x, None, {"text": there[:1]})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_on_a_gpu(name):
+    case = CASES[name]
+    model = case.build()
+    x, present = inputs_with_absent(case)
+    x, lengths = cast(x, torch.float32), case.lengths(6)
+    expected = model(x, lengths, present)
+    x, present = ({k: v.cuda() for k, v in each.items()} for each in (x, present))
+    logits = model.cuda()(poisoned(x, present, torch.nan), lengths, present)
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-4)

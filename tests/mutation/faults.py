@@ -460,9 +460,30 @@ DATA = [
     Fault(
         "missing-labels-are-positives",
         "fastmtl/data/dataset.py",
-        "return (self.y[self.indices(split)] == 1).sum(0)",
+        "return (self.y[self.indices(split)] >= checks.POSITIVE).sum(0)",
         "return (self.y[self.indices(split)] != 0).sum(0)",
         ("tests/data/test_dataset.py",),
+    ),
+    Fault(
+        "missing-rows-standardised",
+        "fastmtl/data/standardize.py",
+        "            part = part[~absent]\n",
+        "            part = part.nan_to_num()\n",
+        ("tests/data/test_missing.py",),
+    ),
+    Fault(
+        "missing-modalities-of-the-first-batch",
+        "fastmtl/training/batches.py",
+        "there = slice(start - begin, start - begin + len(host))",
+        "there = slice(len(host))",
+        ("tests/training/test_missing.py",),
+    ),
+    Fault(
+        "absent-modalities-counted",
+        "fastmtl/nn/graph_fusion.py",
+        "vertices, count = without_absent(vertices, present), present.sum(1, keepdim=True)",
+        "vertices = without_absent(vertices, present)",
+        ("tests/models/test_missing.py",),
     ),
     Fault(
         "lengths-of-the-whole-set",
