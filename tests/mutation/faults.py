@@ -547,7 +547,7 @@ TRAINING = [
     Fault(
         "best-weights-train-on",
         "fastmtl/training/state.py",
-        "self.best = _copies(self.model.state_dict())",
+        "self.best = _copies(self.model.state_dict() if self.ema is None else self.ema.tensors)",
         "self.best = self.model.state_dict()",
         (f"{TRAINER}::test_early_stopping_keeps_the_best_weights",),
     ),
