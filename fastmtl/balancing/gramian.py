@@ -14,7 +14,8 @@ from fastmtl.balancing.backward_pass import BackwardPass
 from fastmtl.balancing.gradient_balancer import GradientBalancer
 from fastmtl.balancing.target import ForkTarget, resolve
 from fastmtl.balancing.weightings import make_room, need_gramian_weighting
-from fastmtl.nn._fork import Fork, Weighting
+from fastmtl.nn._fork import Fork
+from fastmtl.nn._in_graph import Weighting
 
 
 class Place(TypedDict, total=False):

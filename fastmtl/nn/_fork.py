@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.graph import GradientEdge
-from typing_extensions import Self
 
 from fastmtl import ops
-from fastmtl._checks import need_shape, need_size
-from fastmtl.nn import _compiled, _ranks
-from fastmtl.nn._module import Layer, call
+from fastmtl._checks import need_size
+from fastmtl.nn._in_graph import InGraph, Watch, Weighting, used_once
+from fastmtl.nn._module import call
 from fastmtl.nn._trunk import task_products
 from fastmtl.nn.scope import Scope, need_scope, wanted_by
 from fastmtl.ops._autograd import once_differentiable
 
-Watch = Literal["norms", "gramian"]
-Weighting = Callable[[Tensor], Tensor]
 # The input x (..., I), None at a TaskFork, and the tasks' gradients d (T, ..., O) of one use.
 Use = tuple[Tensor | None, Tensor]
-
-
-_ONCE = (
-    "with a {} it can be used once in a backward pass, because it needs the gradients of all its "
-    "uses"
-)
-_USED_TWICE = (
-    "a watched SharedLinear or TaskFork was used several times in one backward pass, compiled, "
-    "where its norms do not add up; compile around it, or use it once"
-)
 
 
 class _Token:
@@ -83,21 +70,12 @@ class _WatchedSplit(torch.autograd.Function):
         return ctx.layer._receive(x, grads, ctx.next_functions[0]), None, None
 
 
-class Fork(Layer):
+class Fork(InGraph):
     """What SharedLinear and TaskFork have in common: the record of the last backward pass."""
-
-    # From the (T, T) Gramian of a backward pass to the (T,) weights with which it combines the
-    # tasks' gradients; None adds them up. To be set before the forward pass.
-    weighting: Weighting | None
-    # The ranks whose gradients DistributedDataParallel averages: norms and Gramian are then those
-    # of the average. None for the gradients of this process alone.
-    process_group: distributed.ProcessGroup | None
 
     def __init__(self, num_tasks: int) -> None:
         nn.Module.__init__(self)  # and not that of nn.Linear, which a SharedLinear is too
         self.num_tasks = need_size("num_tasks", num_tasks)
-        self._key = _compiled.key_of(self)
-        self._probes: tuple[Tensor, Tensor] | None = None
         self._probed_on = torch.get_default_device()
         self._watch: Watch | None = None
         self._scope: Scope = "layer"
@@ -110,13 +88,14 @@ class Fork(Layer):
         self._lent_scope = False
         # The uses that a backward pass could go through.
         self._graphs: set[int] = set()
+        self._begin()
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs do not lead through copies, process groups cannot be copied, and no balancer looks
         # at a copy unless it is copied too, which attaches it.
-        state = {**self.__dict__, "_graphs": set(), "process_group": None, "_probes": None}
-        del state["_watchers"], state["_key"]
+        state = {**super().__getstate__(), "_graphs": set(), "process_group": None}
+        del state["_watchers"]
         if self._lent_weighting is not None and self.weighting is self._lent_weighting:
             state["weighting"] = None
         if self._lent_watch:
@@ -128,8 +107,6 @@ class Fork(Layer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._watchers = WeakSet()
-        self._key = _compiled.key_of(self)
-        self._prepare()
 
     def watch_for(self, balancer: nn.Module | None = None) -> None:
         """Watch norms as long as this is no copy, for a balancer that looks at them."""
@@ -157,23 +134,6 @@ class Fork(Layer):
         if name == "scope" and isinstance(value, nn.Module):
             need_scope(value)  # raises, where a module would become a part of this one
         super().__setattr__(name, value)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._probed_on = fn(torch.zeros((), device=self._probed_on)).device
-        self._prepare()
-        return self
-
-    def _prepare(self) -> None:
-        """Make what a compiled graph hands out gradients by, where some are watched."""
-        self._probes = None
-        if self._watch is not None:
-            size = self.num_tasks ** (2 if self._watch == "gramian" else 1)
-            single, double = (
-                _compiled.probe(self._take, (size + 1,), self._probed_on, dtype)
-                for dtype in (torch.float32, torch.float64)
-            )
-            self._probes = single, double
 
     def forget(self) -> None:
         """Drop what was recorded of the last backward pass."""
@@ -280,58 +240,6 @@ class Fork(Layer):
     def _split_watched(self, x: Tensor) -> Tensor:
         return call(_WatchedSplit.apply, *self._watched_output(x), self)
 
-    def _fits_in_graph(self, x: Tensor) -> bool:
-        """Whether the backward pass needs nothing that a compiled graph does not have."""
-        alone = self.process_group is None and not _ranks.several()
-        there = self.weighting is not None or (
-            self._probes is not None and self._probes[0].device == x.device
-        )
-        return self._scope == "layer" and alone and there
-
-    def _split_compiled(self, x: Tensor) -> Tensor:
-        z, inputs, rows = self._compiled_output(x)
-        if self.weighting is not None:
-            return call(_compiled.WeighedSplit.apply, z, inputs, self._key, self.num_tasks, rows)
-        assert self._probes is not None
-        probe, gramian = self._probes[z.dtype == torch.float64], self._watch == "gramian"
-        return call(_compiled.ProbedSplit.apply, z, inputs, probe, self.num_tasks, rows, gramian)
-
-    def _take(self, measured: Tensor) -> None:
-        """Record what a compiled graph measured: norms or Gramian, and how many uses it is of."""
-        torch._assert_async(measured[-1] == 1, _USED_TWICE)
-        self._begin_pass(_USED_TWICE)
-        found = measured[:-1].clone()
-        if self._watch == "gramian":
-            self._gramian = found.view(self.num_tasks, self.num_tasks)
-        else:
-            self._norms = found
-
-    def weigh(self, gramian: Tensor) -> Tensor:
-        """Weights (T,) of the tasks' gradients from what a compiled graph measured, (T, T)."""
-        self._begin_pass(f"{type(self).__name__}: {_ONCE.format('weighting')}")
-        self._gramian = gramian.clone()
-        with torch.no_grad(), torch.autocast(gramian.device.type, enabled=False):
-            return self._weights_of(self._gramian).to(gramian.dtype, copy=True)
-
-    def _begin_pass(self, twice: str) -> None:
-        """Drop what other passes left; RuntimeError if this one was here before."""
-        backward_id = torch._C._current_graph_task_id()
-        if backward_id == self._backward_id:
-            raise RuntimeError(twice)
-        self.forget()
-        self._backward_id = backward_id
-
-    def _weights_of(self, gramian: Tensor) -> Tensor:
-        assert self.weighting is not None
-        weights = self.weighting(gramian)
-        need_shape("weighting", weights, (self.num_tasks,), "weights (num_tasks,)")
-        return weights
-
-    def _compiled_output(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """What the tasks have views of in a compiled graph, the inputs that the gradients are
-        measured with, and whether all but the last dimension of both are rows."""
-        raise NotImplementedError
-
     def _output(self, x: Tensor) -> Tensor:
         """What the tasks have views of."""
         raise NotImplementedError
@@ -349,7 +257,7 @@ class Fork(Layer):
             self._backward_id = backward_id
         elif self.weighting is not None or self._scope != "layer":
             what = "weighting" if self._scope == "layer" else "scope beyond the layer"
-            raise RuntimeError(f"{type(self).__name__}: {_ONCE.format(what)}")
+            raise RuntimeError(used_once(self, what))
         # The dtype the matrix product of the forward pass ran in, under autocast too.
         use = (None if x is None else x.to(grads.dtype), grads)
         # Autocast may be on in a backward pass, and would round norms and weights to half.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fastmtl.tuning.samples import load_samples
 from fastmtl.tuning.search import Search
 from fastmtl.tuning.space import Choice, Range, default_space, parse_space
-from fastmtl.tuning.study import Outcome, SearchError, load_samples, tune
+from fastmtl.tuning.study import SearchError, tune
+from fastmtl.tuning.trial import Outcome
 
 __all__ = [
     "Choice",

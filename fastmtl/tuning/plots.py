@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastmtl.training.plot_style import BEST, COLOURS, png, style
 from fastmtl.tuning.search import Search
 from fastmtl.tuning.space import Choice, Range
-from fastmtl.tuning.study import Outcome, shown_value
+from fastmtl.tuning.trial import Outcome, shown_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from fastmtl.training.checkpoint import remove_temporaries, write_atomic
 from fastmtl.training.options_file import options_toml
 from fastmtl.tuning.plots import plot_trials
 from fastmtl.tuning.search import Search
-from fastmtl.tuning.study import Outcome, shown_value
+from fastmtl.tuning.trial import Outcome, shown_value
 
 BEST = "best.toml"
 TABLE = "trials.csv"

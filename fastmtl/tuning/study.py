@@ -2,70 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import fastmtl.data
 from fastmtl.data import MultiTaskData
-from fastmtl.data.splits import SPLITS
-from fastmtl.training import (
-    DivergedError,
-    EpochRecord,
-    Reporter,
-    RunError,
-    TrainConfig,
-    Trainer,
-    arrange,
-    build_balancer,
-    build_model,
-)
-from fastmtl.training import directory as run_directory
+from fastmtl.training import Reporter
 from fastmtl.training.checkpoint import remove_temporaries, write_json
 from fastmtl.training.lock import locked
 from fastmtl.training.options import check_count
 from fastmtl.training.processes import run_in_processes, threads_for
-from fastmtl.tuning.search import FILE, Search, without_idle
+from fastmtl.tuning.samples import cached_samples, load_samples
+from fastmtl.tuning.search import FILE, Search
+from fastmtl.tuning.trial import ENDED, Outcome, outcome_of, run_trial, shown_value
 
 JOURNAL = "journal.log"
 TRIALS = "trials"
-# What says how a trial ended, by Optuna's name for it.
-ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    Args:
-        number: from 0.
-        state: "finished", "pruned" or "failed".
-        drawn: the values of the options that were searched and had an effect.
-        config: all its options.
-        score: that of its best epoch, the higher the better; None if it failed before one.
-        epochs: how many it trained.
-        seconds: of training them.
-        error: why it failed.
-    """
-
-    number: int
-    state: str
-    drawn: dict[str, Any]
-    config: TrainConfig
-    score: float | None
-    epochs: int
-    seconds: float
-    error: str = ""
 
 
 class SearchError(RuntimeError):
@@ -156,10 +115,17 @@ class _Work:
             load_if_exists=True,
         )
 
+    def run(
+        self, data: MultiTaskData, reporter: Reporter | None, threads: int | None = None
+    ) -> int:
+        """Do a trial; its number."""
+        folder_of = partial(_folder, self.out)
+        return run_trial(self.search, self.study(), folder_of, data, reporter, threads)
+
     def outcomes(self) -> list[Outcome]:
         """The trials that have ended, the best first, failed ones last."""
         found = [
-            _outcome(self.search, trial)
+            outcome_of(self.search, trial)
             for trial in self.study().get_trials(deepcopy=False)
             if trial.state.name in ENDED
         ]
@@ -185,7 +151,7 @@ def _run_open(
 
     if jobs == 1:
         for index in range(left):
-            finished(index, _do(work, data, reporter))
+            finished(index, work.run(data, reporter))
     elif left > 0:
         run_in_processes(partial(_in_process, work, threads_for(jobs)), range(left), jobs, finished)
     outcomes = work.outcomes()
@@ -202,104 +168,10 @@ def _line(search: Search, outcome: Outcome) -> str:
     return "  ".join([*parts, outcome.error]).rstrip()
 
 
-def shown_value(value: Any) -> str:
-    """The value of an option, short.
-
-    Examples:
-        >>> shown_value(0.00123456), shown_value(64), shown_value("dmtl")
-        ('0.00123', '64', 'dmtl')
-    """
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def _in_process(work: _Work, threads: int, index: int) -> int:
     """A trial in a process of many, each with so many threads."""
     with _quiet():
-        return _do(work, _cached_samples(work.search.base), None, threads)
-
-
-def _do(
-    work: _Work, data: MultiTaskData, reporter: Reporter | None, threads: int | None = None
-) -> int:
-    """Draw a trial, or take one that was stopped, and train it to its end; its number."""
-    from optuna import TrialPruned
-    from optuna.samplers import TPESampler
-    from optuna.trial import TrialState
-
-    search, study = work.search, work.study()
-    trial = study.ask()
-    # Drawn from the search and the number alone, as far as what is known of other trials.
-    study.sampler = TPESampler(seed=(search.base.seed + trial.number) % 2**32)
-    config = search.draw(trial)
-    if config.threads is None:
-        config = dataclasses.replace(config, threads=threads)
-    folder = _folder(work.out, trial.number)
-    told = set(study.trials[trial.number].intermediate_values)
-    made: list[Trainer] = []
-
-    def judge(record: EpochRecord) -> None:
-        if record.epoch not in told:
-            trial.report(record.score(config.monitor), record.epoch)
-        if trial.should_prune():
-            raise TrialPruned
-
-    def make() -> Trainer:
-        trainer = Trainer.from_config(config, folder, data, reporter=reporter, on_epoch=judge)
-        made.append(trainer)
-        return trainer
-
-    score, state, error = None, TrialState.COMPLETE, ""
-    if reporter is not None:
-        reporter.message(f"trial {trial.number}:")
-    try:
-        history = _trained(make, folder).progress.history
-        score = max(record.score(config.monitor) for record in history)
-    except TrialPruned:
-        state = TrialState.PRUNED
-    except (DivergedError, ValueError, torch.OutOfMemoryError) as failure:
-        state, error = TrialState.FAIL, str(failure)
-    history = made[-1].progress.history if made else []
-    for name, value in (
-        ("epochs", len(history)),
-        ("seconds", sum(record.seconds for record in history)),
-        ("error", error),
-    ):
-        trial.set_user_attr(name, value)
-    study.tell(trial, score, state)
-    number: int = trial.number
-    return number
-
-
-def _trained(make: Callable[[], Trainer], folder: Path) -> Trainer:
-    """The trainer of a run that was begun before or not, at its end."""
-    if (folder / run_directory.CHECKPOINT).is_file():
-        trainer = make()
-        try:
-            trainer.fit(resume=True)
-        except RunError:
-            pass  # what is stored of it cannot be used, and is trained again
-        else:
-            return trainer
-    trainer = make()
-    trainer.fit(overwrite=True)
-    return trainer
-
-
-def _outcome(search: Search, trial: Any) -> Outcome:
-    config = search.with_values(trial.params)
-    scores = trial.intermediate_values.values()
-    score = trial.value if trial.value is not None else max(scores, default=None)
-    facts = trial.user_attrs
-    return Outcome(
-        trial.number,
-        ENDED[trial.state.name],
-        dict(trial.params),
-        config,
-        score,
-        facts.get("epochs", 0),
-        facts.get("seconds", 0.0),
-        facts.get("error", ""),
-    )
+        return work.run(cached_samples(work.search.base), None, threads)
 
 
 def _folder(out: Path, number: int) -> Path:
@@ -337,59 +209,6 @@ def _mend(journal: Path) -> None:
     lock.unlink(missing_ok=True)
     if journal.is_file() and not (content := journal.read_bytes()).endswith(b"\n"):
         os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def load_samples(search: Search) -> MultiTaskData:
-    """The samples that trials train and validate on, once they fit all that may be drawn.
-
-    Args:
-        search: what is tried.
-
-    Raises:
-        DataError: for data that cannot be used.
-        ValueError: where the monitor has no value on the validation split, and for a model or a
-            balancer that does not fit the data.
-    """
-    data = _samples(search.base)
-    _check_judge(search, data)
-    _check_kinds(search, data)
-    return data
-
-
-def _samples(base: TrainConfig) -> MultiTaskData:
-    """The samples to train and validate on; those to test on belong to no split."""
-    data = fastmtl.data.load(
-        base.data,
-        test=base.test,
-        xml=base.xml,
-        modalities=base.modalities,
-        seed=base.seed,
-        memory=base.memory,
-    )
-    split = torch.where(data.split == SPLITS.index("test"), -1, data.split)
-    return dataclasses.replace(data, split=split)
-
-
-_cached_samples = lru_cache(maxsize=1)(_samples)
-
-
-def _check_judge(search: Search, data: MultiTaskData) -> None:
-    """Raise ValueError where the monitor has no value on the validation split."""
-    if search.base.monitor != "loss" and not bool((data.y[data.indices("val")] == 1).any()):
-        raise ValueError(
-            f"monitor: expected loss, because no label is positive in the validation split, got "
-            f"{search.base.monitor}"
-        )
-
-
-def _check_kinds(search: Search, data: MultiTaskData) -> None:
-    """Raise ValueError where a model or a balancer that may be drawn does not fit the data."""
-    last = {name: values.ends()[-1] for name, values in search.space.items()}
-    for kind in search.kinds():
-        drawn = {**last, "model": kind.model, "balancer": kind.balancer, "loss": kind.loss}
-        config = without_idle(dataclasses.replace(search.base, **drawn))
-        arranged = arrange(data, config.model)
-        build_balancer(config, build_model(config, arranged), arranged)
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""The samples of a search, and whether they fit all that may be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+
+import torch
+
+import fastmtl.data
+from fastmtl.data import MultiTaskData
+from fastmtl.data.splits import SPLITS
+from fastmtl.training import TrainConfig, arrange, build_balancer, build_model
+from fastmtl.tuning.search import Search, without_idle
+
+
+def load_samples(search: Search) -> MultiTaskData:
+    """The samples that trials train and validate on, once they fit all that may be drawn.
+
+    Args:
+        search: what is tried.
+
+    Raises:
+        DataError: for data that cannot be used.
+        ValueError: where the monitor has no value on the validation split, and for a model or a
+            balancer that does not fit the data.
+    """
+    data = samples_of(search.base)
+    _check_judge(search, data)
+    _check_kinds(search, data)
+    return data
+
+
+def samples_of(base: TrainConfig) -> MultiTaskData:
+    """The samples to train and validate on; those to test on belong to no split."""
+    data = fastmtl.data.load(
+        base.data,
+        test=base.test,
+        xml=base.xml,
+        modalities=base.modalities,
+        seed=base.seed,
+        memory=base.memory,
+    )
+    split = torch.where(data.split == SPLITS.index("test"), -1, data.split)
+    return dataclasses.replace(data, split=split)
+
+
+cached_samples = lru_cache(maxsize=1)(samples_of)
+
+
+def _check_judge(search: Search, data: MultiTaskData) -> None:
+    """Raise ValueError where the monitor has no value on the validation split."""
+    if search.base.monitor != "loss" and not bool((data.y[data.indices("val")] == 1).any()):
+        raise ValueError(
+            f"monitor: expected loss, because no label is positive in the validation split, got "
+            f"{search.base.monitor}"
+        )
+
+
+def _check_kinds(search: Search, data: MultiTaskData) -> None:
+    """Raise ValueError where a model or a balancer that may be drawn does not fit the data."""
+    last = {name: values.ends()[-1] for name, values in search.space.items()}
+    for kind in search.kinds():
+        drawn = {**last, "model": kind.model, "balancer": kind.balancer, "loss": kind.loss}
+        config = without_idle(dataclasses.replace(search.base, **drawn))
+        arranged = arrange(data, config.model)
+        build_balancer(config, build_model(config, arranged), arranged)
