@@ -18,6 +18,7 @@ from fastmtl.cli.errors import (
     exit_with,
     failing,
     one_process,
+    warn_of,
 )
 from fastmtl.training import BarReporter, Interrupted, LineReporter, TrainConfig
 from fastmtl.training.config import resolve_device
@@ -86,6 +87,7 @@ def tune(
         resolve_device(wanted.base.device)
         wanted.check_directory(out)
         data = load_samples(wanted)
+    warn_of(data.warnings)
     try:
         with failing():
             outcomes = run_trials(
