@@ -148,6 +148,7 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/balancing.md": _balancing,
     "docs/cli.md": _cli,
     "docs/data.md": _data,
+    "docs/media.md": lambda stack: {},
     "docs/migration/libmtl.md": _libmtl,
     "docs/migration/torchjd.md": _nothing,
     "docs/models.md": _models,
