@@ -190,7 +190,8 @@ def _as_floats(frame: Any) -> Array:
         return np.asarray(values, np.float32)
     info = np.iinfo(values.dtype)
     middle = 0 if info.min else (info.max + 1) / 2
-    return ((values - middle) / (info.max + 1 - middle)).astype(np.float32)
+    scaled: Array = ((values - middle) / (info.max + 1 - middle)).astype(np.float32)
+    return scaled
 
 
 class _End:
