@@ -58,6 +58,37 @@ def test_sound(clip, tmp_path) -> None:
     assert len(read_sound(clip, 16000, 60.0).values) == pytest.approx(32000, abs=2100)
 
 
+@pytest.mark.parametrize(
+    ("codec", "kind", "suffix"),
+    [
+        ("pcm_u8", "u8", "wav"),
+        ("pcm_s16le", "s16", "wav"),
+        ("pcm_s32le", "s32", "wav"),
+        ("pcm_f64le", "dbl", "wav"),
+        ("flac", "s16", "flac"),
+        ("aac", "fltp", "mp4"),
+    ],
+)
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_every_form_of_sound_is_the_mean_of_its_channels(
+    tmp_path, monkeypatch, codec, kind, suffix, rate
+) -> None:
+    monkeypatch.setattr("fastmtl.media.decoding._AT_ONCE", 5000)
+    path, seconds = tmp_path / f"a.{suffix}", 2.0
+    left = 0.8 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)
+    wave = np.stack([left, np.zeros_like(left)]).astype(np.float32)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, layout="stereo", format=kind)
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = rate, 0
+        for packed in av.AudioResampler(kind, "stereo", rate).resample(frame):
+            file.mux(stream.encode(packed))
+        file.mux(stream.encode())
+    sound = read_sound(path, 16000, 60.0).values[4000:28000]
+    expected = np.abs(sound).max(), np.abs(np.fft.rfft(sound)).argmax() / (len(sound) / 16000)
+    assert expected == (pytest.approx(0.4, abs=0.03), pytest.approx(300, abs=2))
+
+
 def test_what_lies_beyond_is_told(clip) -> None:
     frames = read_frames(clip, Sampling(rate=8, seconds=1.0), SQUARE)
     assert (len(frames.values), frames.cut) == (8, True)
