@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl
 
-from fastmtl._checks import did_you_mean
 from fastmtl.data import synthetic
 from fastmtl.data.arff import load_arff
 from fastmtl.data.arrow import holds_lists, is_arrow_directory, load_arrow
@@ -18,6 +16,7 @@ from fastmtl.data.hdf5 import load_hdf5
 from fastmtl.data.npy import load_npy
 from fastmtl.data.npz import load_npz
 from fastmtl.data.placement import refuse_stream
+from fastmtl.data.specs import parse_options
 from fastmtl.data.table import load_table
 
 _SYNTHETIC: dict[str, Callable[..., MultiTaskData]] = {
@@ -145,21 +144,7 @@ def _load_synthetic(spec: str, seed: int) -> MultiTaskData:
         for option, parameter in inspect.signature(draw).parameters.items()
         if option not in ("positives", "split_seed")
     }
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        raise DataError.at(spec, "options", "name=value pairs joined by &", repr(query)) from None
-    options: dict[str, int | float] = {}
-    for option, text in pairs:
-        if option not in kinds or option in options:
-            expected = f"each of {', '.join(kinds)} at most once"
-            got = repr(option) + ("" if option in options else did_you_mean(option, kinds))
-            raise DataError.at(spec, "options", expected, got)
-        try:
-            options[option] = kinds[option](text)
-        except ValueError:
-            kind = "an integer" if kinds[option] is int else "a number"
-            raise DataError.at(spec, option, kind, repr(text)) from None
+    options = parse_options(spec, query, kinds)
     return draw(**options, split_seed=seed)
 
 

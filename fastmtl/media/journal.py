@@ -75,8 +75,13 @@ class Journal:
             self._files = self._files.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._files.close()
+        except OSError:
+            # On a full disk closing fails as writing did, which is what is told.
+            if kind is None:
+                raise
 
     def fits(self) -> bool:
         """Whether there is none yet, or one of this extraction."""
@@ -93,12 +98,18 @@ class Journal:
 
     def add(self, entry: Entry, features: Mapping[str, Array]) -> None:
         """Keep what became of the next clip: features (steps, D) by modality."""
+        try:
+            self._append(entry, features)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.entries.append(entry)
+
+    def _append(self, entry: Entry, features: Mapping[str, Array]) -> None:
         checksum = 0
         for modality in entry.steps:
             content = np.ascontiguousarray(features[modality], np.float32).tobytes()
             checksum = zlib.crc32(content, checksum)
             self._features[modality].write(content)
-        self.entries.append(entry)
         line = {k: v for k, v in vars(entry).items() if v} | {"row": entry.row, "crc": checksum}
         assert self._lines is not None
         # The features first: a line is what says that they are there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastmtl.data import DataError
 from fastmtl.media import MediaError, Sampling
 from fastmtl.media.encoders.base import Setting
 from fastmtl.media.encoders.hashing import HashedText
@@ -124,7 +125,7 @@ def test_clips(tmp_path) -> None:
     ],
 )
 def test_names_that_cannot_be(modality, spec, message) -> None:
-    with pytest.raises(MediaError, match=message):
+    with pytest.raises((MediaError, DataError), match=message):
         make_encoder(modality, spec, SETTING)
 
 

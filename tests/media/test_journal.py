@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,19 @@ def test_another_extraction_is_refused(tmp_path) -> None:
     other.remove()
     with other as kept:
         assert kept.entries == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_told_by_the_journals_name(tmp_path) -> None:
+    kept = journal(tmp_path)
+    with pytest.raises(OSError, match=r"No space left.*out\.h5\.parts"):
+        _write_on_a_full_disk(kept)
+    with kept as again:
+        assert len(again.entries) == 1
+
+
+def _write_on_a_full_disk(kept: Journal) -> None:
+    with kept, Path("/dev/full").open("wb", buffering=0) as full:
+        add(kept, 0)
+        kept._features["video"] = full
+        add(kept, 1)

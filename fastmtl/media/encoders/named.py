@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import parse_qsl
 
 from fastmtl._checks import did_you_mean
+from fastmtl.data.specs import parse_options
 from fastmtl.media.encoders.base import Encoder, Setting
 from fastmtl.media.errors import MediaError
 from fastmtl.media.sampling import Sampling
@@ -64,7 +64,8 @@ def make_encoder(modality: str, spec: str, setting: Setting) -> Encoder:
     """The encoder of a modality that a text names: `stft`, `stft?bands=64`, `hf:NAME?pool=mean`.
 
     Raises:
-        MediaError: for another name, an option that it has not, or weights that are not there.
+        MediaError: for another name, or weights that are not there.
+        DataError: for an option that it has not.
     """
     kind, colon, rest = _kind_of(spec)
     kinds = KINDS[modality]
@@ -75,7 +76,7 @@ def make_encoder(modality: str, spec: str, setting: Setting) -> Encoder:
         raise MediaError(f"{modality}: expected {expected}, got {spec!r}{near}")
     module, function = kinds[kind + colon]
     make = getattr(import_module(f"fastmtl.media.encoders.{module}"), function)
-    options = _options(f"{modality} {kind}", make, query)
+    options = _options(spec, make, query)
     encoder: Encoder = make(name, setting, **options) if colon else make(setting, **options)
     return encoder
 
@@ -108,27 +109,9 @@ def _kind_of(spec: str) -> tuple[str, str, str]:
     return before, "", spec[len(before) :]
 
 
-def _options(source: str, make: Callable[..., Any], query: str) -> dict[str, Any]:
+def _options(spec: str, make: Callable[..., Any], query: str) -> dict[str, Any]:
     """The options behind a question mark, as the function that makes the encoder declares them."""
     hints = get_type_hints(make)
     parameters = inspect.signature(make).parameters.values()
     kinds = {each.name: hints[each.name] for each in parameters if each.kind is each.KEYWORD_ONLY}
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        raise MediaError(
-            f"{source}: expected name=value pairs joined by &, got {query!r}"
-        ) from None
-    options: dict[str, Any] = {}
-    for name, text in pairs:
-        if name not in kinds or name in options:
-            expected = f"each of {', '.join(kinds)} at most once"
-            raise MediaError(
-                f"{source}: expected {expected}, got {name!r}{did_you_mean(name, kinds)}"
-            )
-        try:
-            options[name] = kinds[name](text)
-        except ValueError:
-            kind = "an integer" if kinds[name] is int else "a number"
-            raise MediaError(f"{source}: {name}: expected {kind}, got {text!r}") from None
-    return options
+    return parse_options(spec, query, kinds)

@@ -1,6 +1,6 @@
 """Extraction beside decoding alone: `fastmtl extract` with `stft`, and PyAV that throws away.
 
-    python -m benchmarks.media.bench_extract --clips 200 --seconds 20 --workers 1
+    python -m benchmarks.media.extraction --clips 200 --seconds 20 --workers 1
 
 Both decode the sound of the same clips; with as many processes as workers. The ratio says what the
 resampling, the features, the journal and the file cost on top; it is to be at most 1.2. Processes
