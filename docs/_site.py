@@ -19,7 +19,8 @@ OUTSIDE = {
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages, and the examples that one of them links to."""
-    scripts = {f"examples/{path.name}": str(path) for path in ROOT.glob("examples/*.py")}
+    paths = [*ROOT.glob("examples/*.py"), *ROOT.glob("examples/*.ipynb")]
+    scripts = {f"examples/{path.name}": str(path) for path in paths}
     pages = {page: str(ROOT / source) for page, source in OUTSIDE.items()}
     for uri, source in (scripts | pages).items():
         files.append(File.generated(config, uri, abs_src_path=source))
@@ -32,4 +33,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return markdown
     for uri, source in OUTSIDE.items():
         markdown = markdown.replace(f"]({source})", f"]({uri})")
-    return markdown.replace("](docs/", "](")
+    return markdown.replace("](docs/", "](").replace("](../docs/", "](../")

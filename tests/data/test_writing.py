@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,15 @@ def test_a_full_disk_is_named_and_leaves_no_file(tmp_path: Path, size: int) -> N
     assert not os.listdir(tmp_path)
     # Of HDF5's: they would crash when they are collected.
     gc.collect()
+
+
+def test_memory_does_not_grow_with_the_features(tmp_path: Path) -> None:
+    tracemalloc.start()
+    with h5_writer(tmp_path / "a.h5", {"video": (None, 1024)}) as out:
+        for _ in range(100):
+            out.add({"video": np.ones((128, 1024), np.float32)})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = os.path.getsize(tmp_path / "a.h5")
+    assert size > 50 << 20
+    assert most < 16 << 20

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 
 from tests.docs.pages import ROOT, blocks, missing_line, missing_package
 
 PAGE = "examples/README.md"
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 # Processes of their own, a compiler and an exporter take their time whatever the sizes.
 OF_PROCESSES = {"accelerate_loop", "ddp", "fabric_loop"}
 LONG = {"compiled_step", "export_and_serve"} | OF_PROCESSES
@@ -64,6 +69,23 @@ def test_a_small_run(
 def test_what_is_shown(script: Path) -> None:
     _needs(script)
     assert missing_line(SHOWN[script.name].shown, _process(script)) is None
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plt.switch_backend("Agg")
+    drawn = []
+    monkeypatch.setattr(plt, "show", lambda: drawn.append(len(plt.gcf().axes)))
+    names: dict[str, Any] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            # What it draws is looked at where it is run, and not stored.
+            assert not cell["outputs"]
+            code = "".join(cell["source"])
+            exec(re.sub(r"^EPOCHS = \d+$", "EPOCHS = 1", code, flags=re.MULTILINE), names)
+    plt.close("all")
+    assert drawn == [2, 3]
+    assert notebook.name in (ROOT / PAGE).read_text(encoding="utf-8")
 
 
 def test_each_is_on_the_page_and_short() -> None:
