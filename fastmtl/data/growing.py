@@ -56,11 +56,22 @@ class _Disk(io.FileIO):
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view) and self._refused is None:
-            try:
+            with self._kept():
                 done += super().write(view[done:]) or 0
-            except OSError as error:
-                self._refused = error
         return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """As that of any file; growing it may be refused too."""
+        with self._kept():
+            return super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._refused = self._refused or error
 
 
 class Growing:
