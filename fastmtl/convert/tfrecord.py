@@ -65,21 +65,25 @@ def crc32c(data: bytes) -> int:
     """CRC-32C (RFC 3720, appendix B.4).
 
     A CRC is linear: those of neighbours A and B make that of AB, shift(A, bytes of B) xor B. So
-    those of all single bytes come from a table, and are put together pair by pair.
+    those of all words of four bytes come from tables, and are put together pair by pair.
 
     Example:
         >>> hex(crc32c(b"123456789"))
         '0xe3069283'
     """
-    content = np.frombuffer(data, np.uint8).copy()
     # The register starts as ones: the same as flipping the first 32 bits, where there are so many.
-    if len(content) < 4:
+    if len(data) < 4:
         register = 0xFFFFFFFF
         for byte in data:
             register = int(_shift(0)[0][(register ^ byte) & 255]) ^ register >> 8
         return register ^ 0xFFFFFFFF
-    content[:4] ^= 255
-    crcs, level = _shift(0)[0][content], 0
+    # Zeros before them change nothing.
+    padding = -len(data) % 4
+    content = np.zeros(padding + len(data), np.uint8)
+    content[padding:] = np.frombuffer(data, np.uint8)
+    content[padding : padding + 4] ^= 255
+    level = 2  # of words of 2^2 bytes
+    crcs = _shifted(_shift(level), content.view("<u4").astype(np.uint32))
     while len(crcs) > 1:
         if len(crcs) % 2:
             crcs = np.concatenate([np.zeros(1, np.uint32), crcs])

@@ -166,8 +166,11 @@ class H5Writer:
     def _check_labels(self, row: str, value: Any) -> Array:
         if value is None and not self.label_names:
             return np.empty(0)
-        given = [] if value is None else list(value)
-        labels = np.array([np.nan if each is None else each for each in given])
+        if isinstance(value, np.ndarray):
+            labels: Array = value
+        else:
+            given = () if value is None else value
+            labels = np.array([np.nan if each is None else each for each in given])
         good = labels.dtype.kind in "fiub" and labels.shape == (len(self.label_names),)
         if not good or not ((labels == 0) | (labels == 1) | np.isnan(labels)).all():
             expected = f"{len(self.label_names)} of 0, 1, NaN or None (missing)"
