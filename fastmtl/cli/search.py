@@ -18,9 +18,10 @@ from fastmtl.cli import options
 from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
 from fastmtl.cli.trained import STDOUT, check_writable, open_run
 from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.inputs import with_classes_of
 from fastmtl.training.predictor import split_rows
 from fastmtl.training.report import shown
-from fastmtl.training.retrieval import CUTS, Ranking, parse_terms, ranked
+from fastmtl.training.retrieval import CUTS, Ranking, column_labels, parse_terms, ranked
 
 
 def search(
@@ -28,7 +29,9 @@ def search(
     data: options.Data,
     concept: Annotated[
         list[str],
-        typer.Option(help="A label to look for, or 'not LABEL'; of several the product."),
+        typer.Option(
+            help="A label or TASK/CLASS to look for, or 'not ...'; of several the product."
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many samples to show.")] = 20,
     out: Annotated[
@@ -56,12 +59,16 @@ def search(
         predictor, loaded = open_run(
             directory, data, None, xml, memory, device, threads, split, labels=False
         )
-        names = predictor.label_names
+        tasks = predictor.tasks
+        names = tasks.columns()
         terms = parse_terms(concept, names)
+        labelled = loaded.label_names == predictor.label_names
+        labelled = labelled and set(loaded.class_names) == set(tasks.class_names)
+        y = with_classes_of(loaded, predictor.description).y if labelled else None
     rows = split_rows(loaded, split)
     with failing():
         probabilities = predictor.probabilities(loaded, split)
-    labels = loaded.y[rows] if loaded.label_names == names else None
+    labels = None if y is None else column_labels(tasks, y[rows])
     found = ranked(terms, probabilities, labels)
     lines = _lines(
         found,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastmtl._checks import did_you_mean
+from fastmtl.data.tasks import Tasks
 
 CUTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 _NOT = "not "
@@ -75,6 +76,25 @@ def parse_terms(terms: Sequence[str], columns: Sequence[str]) -> list[tuple[int,
             raise ValueError(f"concept: expected one of {shown}, got {got}")
         found.append((list(columns).index(name), seen))
     return found
+
+
+def column_labels(tasks: Tasks, y: Tensor) -> Tensor:
+    """Labels (n, C) of every column of `tasks.columns()`, from those of the tasks (n, T).
+
+    A label between 0 and 1 counts as the nearer one; a class as 1 in its own column.
+
+    Example:
+        >>> tasks = Tasks(["sea", "damage"], {"damage": ["none", "mild", "severe"]})
+        >>> column_labels(tasks, torch.tensor([[1.0, 2.0], [0.3, torch.nan]]))
+        tensor([[1., 0., 0., 1.],
+                [0., nan, nan, nan]])
+    """
+    binary, others = y[:, : tasks.num_binary], y[:, tasks.num_binary :]
+    parts = [torch.where(binary.isnan(), binary, (binary >= 0.5).to(y))]
+    for number, classes in zip(others.unbind(1), tasks.num_classes, strict=True):
+        own = (number[:, None] == torch.arange(classes)).to(y)
+        parts.append(torch.where(number[:, None].isnan(), torch.nan, own))
+    return torch.cat(parts, 1)
 
 
 def ranked(

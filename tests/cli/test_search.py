@@ -61,3 +61,18 @@ def test_names_are_shown_and_labels_need_not_be_there(call, tmp_path):
     code, _, err = call(*arguments[:-3], "c", *CPU)
     assert (code, err.count("\n")) == (2, 1)
     assert "--concept: expected one of a, b, got 'c'" in err
+
+
+def test_a_class_of_a_task_is_a_concept(call, tmp_path):
+    kinds = np.array(["mild", "none", "severe", ""])[np.arange(30) % 4]
+    data = npz(tmp_path / "a.npz", y_damage=kinds)
+    assert call("train", "--data", data, "--out", tmp_path / "r", *SMALL)[0] == 0
+    terms = ["--concept", "damage/severe", "--top", 30, "--out", "-"]
+    code, text, _ = call("search", tmp_path / "r", "--data", data, *terms, *CPU)
+    assert code == 0
+    rows = list(csv.DictReader(text.splitlines()))
+    given = {"severe": "1", "": ""}
+    assert [row["right"] for row in rows] == [given.get(kinds[int(r["index"])], "0") for r in rows]
+    code, _, err = call("search", tmp_path / "r", "--data", data, "--concept", "damage", *CPU)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--concept: expected one of a, b, damage/mild, damage/none, damage/severe" in err

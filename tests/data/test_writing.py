@@ -106,6 +106,18 @@ def test_classes_are_indices_with_names(tmp_path: Path) -> None:
         assert "y" not in file
 
 
+def test_classes_and_what_is_missing_are_read_back(tmp_path: Path) -> None:
+    given = {"damage": ["severe", None, "mild"] * 4}
+    x = {"video": [RAGGED[i] if i % 3 else np.full((1, 3), np.nan) for i in range(12)]}
+    x["text"] = list(np.ones((12, 2)))
+    write_h5(tmp_path / "a.h5", x, classes=given, class_names={"damage": ["mild", "severe"]})
+    data = load(tmp_path / "a.h5")
+    assert data.class_names == {"damage": ["mild", "severe"]}
+    assert data.y[:3, 0].nan_to_num(-1).tolist() == [1, -1, 0]
+    assert data.tensors()["video"][0, 0].isnan().all()
+    assert not data.tensors()["video"][1].isnan().any()
+
+
 def test_blocks_that_are_full_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastmtl.data.growing._CHUNK_BYTES", 64)
     monkeypatch.setattr("fastmtl.data.growing._BLOCK_BYTES", 128)
