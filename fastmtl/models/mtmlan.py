@@ -35,7 +35,7 @@ class MTMLAN(MultiTaskModel):
         hidden_size: h, of each direction.
         num_layers: layers of the GRU.
         attention_size: rows of W_s1.
-        shared_features: S, or None for no trainable shared layer.
+        shared_features: S, or None for no trainable shared layer. A shared GRU starts with one.
         shared_gru: whether all tasks read the states H of one GRU; not in the paper.
         group_sizes: the number of logits of each task, that of its classes C, or 1 for a binary
             task; None where all are binary, as in the paper.
@@ -52,7 +52,7 @@ class MTMLAN(MultiTaskModel):
 
     Raises:
         TypeError or ValueError: for sizes that are no ints of at least 1, a `dropout` outside
-            [0, 1), or another input.
+            [0, 1), or another input; for `shared_features` with `shared_gru`.
 
     Examples:
         >>> import torch
@@ -89,6 +89,11 @@ class MTMLAN(MultiTaskModel):
         self.shared_features = shared_features
         self.shared_gru = need_flag("shared_gru", shared_gru)
         self.dropout = need_probability("dropout", dropout)
+        if shared_gru and shared_features is not None:
+            raise ValueError(
+                "shared_features: expected None with shared_gru, behind which the tasks part, "
+                f"got {shared_features}"
+            )
         if shared_features is None:
             self.shared = None
             features = in_features

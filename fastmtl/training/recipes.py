@@ -204,7 +204,7 @@ SEQUENCE_MODELS: dict[str, Recipe[nn.Module]] = {
     ),
     "mtmlan-shared": Recipe(
         partial(_sequence_model, partial(MTMLAN, shared_gru=True)),
-        (*_SEQUENCE, "attention_size", "shared_features"),
+        (*_SEQUENCE, "attention_size"),
     ),
     "cmlc": Recipe(partial(_sequence_model, CMLC), _SEQUENCE),
 }

@@ -80,6 +80,7 @@ def test_wrong_types() -> None:
         ({"attention_size": 0}, "attention_size"),
         ({"shared_features": 0}, "shared_features"),
         ({"dropout": 1.0}, "dropout"),
+        ({"shared_gru": True, "shared_features": 4}, "shared_features"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, int], name: str) -> None:
