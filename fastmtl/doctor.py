@@ -28,6 +28,7 @@ _REINSTALL = "pip install --force-reinstall --no-deps --verbose . in a checkout"
 EXTRAS = {
     "datasets": (("datasets",), "data sets that Hugging Face `datasets` saved"),
     "onnx": (("onnxscript", "onnxruntime"), "export to .onnx"),
+    "media": (("av", "pillow", "transformers"), "features out of video, sound and text"),
     "parquet": (("pyarrow",), "tables in Parquet files"),
     "sklearn": (("scikit-learn",), "the estimators in pipelines and searches"),
     "statistics": (("scipy",), "p-values in tables of `reproduce`"),

@@ -30,8 +30,9 @@ _MOST_PIXELS = 1 << 26
 NO_SOUND = "holds no sound"
 # An index may say a little more than there is; a file that ends long before was cut short.
 _SLACK = 1.0, 0.1
-# Samples of a channel that are mixed and resampled at a time.
-_AT_ONCE = 1 << 19
+# Samples of a channel that are mixed and resampled at a time: as many as a cache holds. With twenty
+# seconds at once the resampler took three times as long.
+_AT_ONCE = 1 << 15
 
 
 class Piece(NamedTuple):
