@@ -58,7 +58,7 @@ def time_peer(
     slow = once > 1
     rounds = 3 if slow else max(7, min(200, int(1.0 / (once * iterations))))
     benchmark.pedantic(step, iterations=iterations, rounds=rounds, warmup_rounds=0 if slow else 3)
-    if beside is not None:
+    if beside is not None and benchmark.enabled:
         ours, others = in_turn(step, beside, 3 if slow else max(rounds, 15))
         benchmark.extra_info["beside"] = ours / others
 

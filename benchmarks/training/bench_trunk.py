@@ -10,18 +10,28 @@ backward pass. TorchJD then multiplies out the gradients of the weights, the oth
 inner products. fastmtl needs N^2 O for each task and layer instead where a batch has fewer rows N
 than a layer has features, and as many operations as TorchJD elsewhere: in time it can be at most
 twice as fast but for overheads, in memory more.
+
+The limit counts, at the rate of a large matrix product, the operations of the plain step and those
+of the tasks' gradients down through the trunk, without any inner products.
+
+    python -m pytest -q benchmarks/training/bench_trunk.py --benchmark-only \\
+        --benchmark-columns=median,iqr,rounds
+
+takes less than three minutes; with --benchmark-disable it checks the Gramians alone.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.support import peak_memory, time_peer
+from benchmarks.support import gemm_rate, peak_memory, time_peer
 from fastmtl.balancing import GramianBalancer
 from fastmtl.nn import TaskFork
 
@@ -60,28 +70,28 @@ class Residual(nn.Module):
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
-    """3 x 1024, then 512, of 256 samples."""
-    layers = [nn.Sequential(nn.Linear(1024, size), nn.ReLU()) for size in (1024, 1024, 1024, 512)]
-    return nn.Sequential(*layers), torch.randn(256, 1024)
+    """3 x 512, then 256, of 128 samples."""
+    layers = [nn.Sequential(nn.Linear(512, size), nn.ReLU()) for size in (512, 512, 512, 256)]
+    return nn.Sequential(*layers), torch.randn(128, 512)
 
 
 def resnet() -> tuple[nn.Module, Tensor]:
-    """Three blocks of 32, 64 and 128 channels, of 16 images 32 x 32."""
+    """Three blocks of 16, 32 and 64 channels, of 16 images 24 x 24."""
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(32),
+        nn.Conv2d(3, 16, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(16),
         nn.ReLU(),
-        Residual(32, 32, 1),
+        Residual(16, 16, 1),
+        Residual(16, 32, 2),
         Residual(32, 64, 2),
-        Residual(64, 128, 2),
         Mean(2, 3),
-    ), torch.randn(16, 3, 32, 32)
+    ), torch.randn(16, 3, 24, 24)
 
 
 def transformer() -> tuple[nn.Module, Tensor]:
-    """One encoder layer of width 256, of 16 sequences of 32."""
-    layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
-    return nn.Sequential(layer, Mean(1)), torch.randn(16, 32, 256)
+    """One encoder layer of width 128, of 16 sequences of 24."""
+    layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True)
+    return nn.Sequential(layer, Mean(1)), torch.randn(16, 24, 128)
 
 
 TRUNKS = {"mlp": mlp, "resnet": resnet, "transformer": transformer}
@@ -171,6 +181,26 @@ PEERS: dict[str, type[Step]] = {
 }
 
 
+@lru_cache
+def expected(kind: str, tasks: int) -> Tensor:
+    """The Gramian (T, T), task by task."""
+    gramian = OneByOne(kind, tasks)()
+    assert gramian is not None
+    return gramian
+
+
+@lru_cache
+def flops(kind: str, tasks: int) -> tuple[int, int]:
+    """Of the matrix products and convolutions of a plain step, and of the tasks' gradients down
+    through the trunk: as many as going up through it, for each."""
+    step = Step(kind, tasks)
+    with FlopCounterMode(display=False) as plain:
+        step()
+    with FlopCounterMode(display=False) as forward:
+        step.trunk(step.x)
+    return plain.get_total_flops(), tasks * forward.get_total_flops()
+
+
 @pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("kind", TRUNKS)
 @pytest.mark.parametrize("peer", PEERS)
@@ -178,14 +208,16 @@ def test_trunk(benchmark: Any, peer: str, kind: str, tasks: int) -> None:
     step, plain = PEERS[peer](kind, tasks), Step(kind, tasks)
     seen = step()
     if seen is not None:
-        expected = OneByOne(kind, tasks)()
-        assert expected is not None
-        assert (seen - expected).abs().max() < 1e-4 * expected.abs().max()
+        wanted = expected(kind, tasks)
+        assert (seen - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    own, down = flops(kind, tasks)
     time_peer(
         benchmark,
         peer,
         step,
         group=f"Gramian of all shared parameters, {kind}, T {tasks}",
+        limit=(own if peer == "plain step" else own + down) / gemm_rate(),
+        limit_name="matrix-product rate",
         beside=None if peer == "plain step" else plain,
     )
     benchmark.extra_info["peak_memory"] = peak_memory(step)
