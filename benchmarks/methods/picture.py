@@ -15,7 +15,8 @@ _KINDS = {
     "gradient norms": ("#E69F00", "s"),
     "Gramian": ("#009E73", "^"),
 }
-_LABEL_FROM, _LABEL_HEIGHT = 0.72, 0.72  # where labels end on the x axis; of one, in ranks
+_LABEL_FROM = 0.72  # where labels end on the x axis
+_LABELS = 32  # that the range of ranks has room for
 
 
 def draw(ranks: Mapping[str, float], ratios: Mapping[tuple[str, str], float], path: Path) -> None:
@@ -27,7 +28,8 @@ def draw(ranks: Mapping[str, float], ratios: Mapping[tuple[str, str], float], pa
 
     figure, axes = pyplot.subplots(figsize=(9, 8), layout="constrained")
     methods = [method for method in ranks if (OURS, method) in ratios]
-    places = spread([ranks[method] for method in methods], _LABEL_HEIGHT)
+    values = [ranks[method] for method in methods]
+    places = spread(values, max(max(values) - min(values), 1) / _LABELS)
     for method, place in zip(methods, places, strict=True):
         x, y = ratios[OURS, method], ranks[method]
         colour, marker = _KINDS[_kind(method)]
@@ -85,12 +87,12 @@ def _mark_backward_passes(axes: Any, ratios: Mapping[tuple[str, str], float]) ->
     axes.axvline(x, color="#D55E00", linewidth=1.2, linestyle="--", zorder=0)
     axes.text(
         x * 0.96,
-        0.02,
+        0.98,
         "one backward pass a task, without any method",
         color="#D55E00",
         rotation=90,
         ha="right",
-        va="bottom",
+        va="top",
         transform=axes.get_xaxis_transform(),
     )
 

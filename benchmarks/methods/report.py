@@ -30,11 +30,16 @@ def write(journal: Journal, page: Path = PAGE, image: Path = PICTURE) -> None:
     if learned:
         text = put(text, "quality", quality_table(learned))
     if costs:
-        text = put(text, "cost", cost_table(costs))
+        table = cost_table(costs)
+        ranks = scores.means_over_problems(map(scores.mean_ranks, learned.values()))
+        if ranks:
+            picture.draw(ranks, ratios(costs), image)
+            table += [
+                "",
+                f"![Mean rank of each method over the time of a step](images/{image.name})",
+            ]
+        text = put(text, "cost", table)
     page.write_text(text)
-    ranks = scores.means_over_problems(map(scores.mean_ranks, learned.values()))
-    if ranks and costs:
-        picture.draw(ranks, ratios(costs), image)
 
 
 def put(text: str, part: str, table: Sequence[str]) -> str:

@@ -152,17 +152,10 @@ KERNELS = [
         LEAST_NORM,
     ),
     Fault(
-        "minimum-with-a-negative-multiplier",
+        "minimum-in-other-units",
         "csrc/cpu/nonnegative_qp.cpp",
-        "bool is_wrong(Index t) { return free_[t] ? v_[t] < 0 : slack_[t] < -zero; }",
-        "bool is_wrong(Index t) { return free_[t] && v_[t] < 0; }",
-        PROGRAMS,
-    ),
-    Fault(
-        "any-of-several-minima",
-        "csrc/cpu/nonnegative_qp.cpp",
-        "if (!free_[t] && slack_[t] < least_multiplier) return false;",
-        "if (!free_[t] && slack_[t] < -least_multiplier) return false;",
+        "out[t] = scale * v_[t];",
+        "out[t] = v_[t];",
         PROGRAMS,
     ),
     Fault(
