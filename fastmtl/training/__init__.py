@@ -7,7 +7,7 @@ from fastmtl.training.checkpoint import RunError
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.finite import DivergedError
-from fastmtl.training.history import EpochRecord
+from fastmtl.training.history import EpochRecord, read_history_csv
 from fastmtl.training.inputs import arrange, load_data
 from fastmtl.training.logs import StepRecord
 from fastmtl.training.metrics import multilabel_metrics
@@ -50,6 +50,7 @@ __all__ = [
     "plot_runs",
     "plot_weights",
     "preset",
+    "read_history_csv",
     "task_metrics",
     "tune",
 ]

@@ -100,7 +100,7 @@ def band(axes: Axes, runs: Sequence[Values], **how: Any) -> None:
         if len(epochs) == 1:
             axes.vlines([1], lows, highs, color=colour, alpha=0.35, linewidth=5)
         else:
-            axes.fill_between(epochs, lows, highs, color=colour, alpha=0.16, linewidth=0)
+            axes.fill_between(epochs, lows, highs, color=colour, alpha=0.12, linewidth=0)
     curve(axes, epochs, means, **how)
 
 

@@ -143,6 +143,17 @@ def _systems(stack: ExitStack) -> Names:
     return {"X": X, "y": y, "X_new": X + 0.1}
 
 
+def _report(stack: ExitStack) -> Names:
+    """A fusion model, of three modalities that the page calls clips."""
+    rng = np.random.default_rng(0)
+    sizes = {"x_text": (6,), "x_audio": (5,), "x_video": (3, 4)}
+    features = {key: rng.normal(size=(40, *shape)) for key, shape in sizes.items()}
+    np.savez("clips.npz", **features, y=rng.integers(0, 2, (40, 3)))
+    config = TrainConfig("hgfn", data="clips.npz", epochs=1, hidden_size=4, device="cpu")
+    Trainer.from_config(config, "runs/clips").fit()
+    return {}
+
+
 NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "README.md": lambda stack: _training(),
     "docs/balancing.md": _balancing,
@@ -153,6 +164,7 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/migration/torchjd.md": _nothing,
     "docs/models.md": _models,
     "docs/ops.md": _ops,
+    "docs/report.md": _report,
     "docs/systems.md": _systems,
     "docs/training.md": lambda stack: {},
 }

@@ -11,7 +11,7 @@ import fastmtl
 from tests.docs.pages import ROOT
 
 # Not parts of their own: a version, and a function of `fastmtl` itself.
-PACKAGES = {"training", "export", "convert", "tuning", "media"} | {
+PACKAGES = {"training", "export", "convert", "tuning", "media", "report"} | {
     n for n in fastmtl.__all__ if n not in ("__version__", "use_backend")
 }
 
