@@ -1,9 +1,11 @@
 // Edge weights of graph fusion, alone or together with the weighted sum that they are for.
 //
-// A team of threads (a warp, or a block of four) has one sample. Its vertices are read once, with
-// 16-byte accesses, into shared memory, where u = exp(V - max V) replaces them. All dot products
-// <u_a, u_b> come from 4 x 4 tiles held in registers, so that shared memory is read at most three
-// times for 12 vertices; edges then only look them up. Edge vertices are streamed once.
+// A team of threads (a warp, or a block of four) has one sample. Its vertices are copied into
+// shared memory as they are, asynchronously and 16 bytes at a time, while the team works on the
+// sample before, and become u = exp(V - max V) there. All dot products <u_a, u_b> come from 4 x 4
+// tiles held in registers, so that shared memory is read at most three times for 12 vertices; edges
+// then only look them up. Lanes side by side read 16 bytes side by side, which no two of them want
+// from one bank at a time. Edge vertices are streamed once.
 //
 // Bytes that must move, for elements of s bytes: forward B (P D + E D' + D') s, backward
 // B (2 P D + 2 E D' + D') s; without a fused vector D' = 0. The (B, E) and (B, P) terms are small.
@@ -20,52 +22,60 @@ const std::int64_t graph_fusion_vertices = graph::most_vertices;
 
 namespace {
 
-using graph::Edges, graph::Layout, graph::Memory, graph::Team, graph::block_threads;
+using graph::Edges, graph::Exponentials, graph::Layout, graph::Memory, graph::Staging, graph::Team,
+    graph::Vertices, graph::block_threads;
 
 // What 16-byte accesses may take in rows of vertices and of edge vertices.
 struct Wide {
   bool vertices, edge_vertices;
 };
 
-// Calls body(b) for the samples of a team.
-template <class Team, class Body>
-__device__ void for_each_sample(const GraphFusion& args, const Body& body) {
-  const std::int64_t first = std::int64_t(blockIdx.x) * Team::per_block + Team::index();
-  for (std::int64_t b = first; b < args.batch; b += std::int64_t(gridDim.x) * Team::per_block)
-    body(b);
-}
-
-// Brings a sample's vertices and importance to where the stages read them.
-template <class T, class Team, bool staged>
-__device__ graph::Vertices<T, staged> read_sample(
-    const GraphFusion& args, std::int64_t b, bool wide,
-    const Memory<typename Accumulated<T>::Real>& memory) {
-  using Real = typename Accumulated<T>::Real;
+// Calls body(b, vertices, done) for the samples of a team, whose vertices have arrived but for a
+// barrier; body calls done() when the team has read them for the last time, after a barrier.
+template <class T, class Team, bool staged, class Body>
+__device__ void for_each_sample(const GraphFusion& args, const Layout& layout, bool wide,
+                                const Memory<T>& memory, const Body& body) {
   const int count = int(args.vertex_count), features = int(args.features);
-  const graph::Vertices<T, staged> vertices = {
-      static_cast<const T*>(args.vertices) + b * count * features, memory.rows, count, features};
-  graph::with_width<T>(wide,
-                       [&](auto width) { graph::stage<Team, decltype(width)::value>(vertices); });
-  const T* importance = static_cast<const T*>(args.importance) + b * count;
-  for (int p = Team::thread(); p < count; p += Team::size)
-    memory.importance[p] = widen<Real>(importance[p]);
-  return vertices;
+  const T* given = static_cast<const T*>(args.vertices);
+  const std::int64_t size = std::int64_t(count) * features;
+  const std::int64_t step = std::int64_t(gridDim.x) * Team::per_block;
+  const auto begin = [&](std::int64_t b, Staging when) {
+    if (staged && b < args.batch && when == layout.staging)
+      graph::begin_copy<Team>(given + b * size, size, wide, memory.copy);
+  };
+  std::int64_t b = std::int64_t(blockIdx.x) * Team::per_block + Team::index();
+  begin(b, layout.staging);
+  for (; b < args.batch; b += step) {
+    if (staged) __pipeline_wait_prior(0);
+    const T* importance = static_cast<const T*>(args.importance) + b * count;
+    for (int p = Team::thread(); p < count; p += Team::size)
+      memory.importance[p] = widen<typename Accumulated<T>::Real>(importance[p]);
+    const Vertices<T> vertices = {staged ? memory.copy : given + b * size, count, features};
+    body(b, vertices, [&] { begin(b + step, Staging::ahead); });
+    Team::sync();
+    begin(b + step, Staging::in_turn);
+  }
 }
 
 template <class T, class Team, bool staged>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, graph::resident_blocks)
     forward(const __grid_constant__ GraphFusionForward args, const __grid_constant__ Layout layout,
             const __grid_constant__ Edges edges, Wide wide) {
   using Real = typename Accumulated<T>::Real;
-  const Memory<Real> memory(layout, Team::index());
-  for_each_sample<Team>(args, [&](std::int64_t b) {
-    const auto vertices = read_sample<T, Team, staged>(args, b, wide.vertices, memory);
+  const Memory<T> memory(layout, Team::index());
+  const auto work = [&](std::int64_t b, const Vertices<T>& vertices, const auto& done) {
+    const Exponentials<T, staged> exps = {vertices, memory.largest, memory.rows};
     Team::sync();
-    graph::find_largest<Team>(vertices, memory.largest);
-    __syncwarp();
-    const auto exps = graph::exponentiate<Team>(vertices, memory.largest);
+    graph::with_width<Real>(wide.vertices, [&](auto V) {
+      graph::find_largest<Team, decltype(V)::value>(vertices, memory.largest);
+      __syncwarp();
+      graph::exponentiate<Team, decltype(V)::value>(exps);
+    });
     Team::sync();
-    graph::multiply_pairs<Team>(exps, memory.square, memory.scratch);
+    done();
+    graph::with_width<Real>(wide.vertices, [&](auto V) {
+      graph::multiply_pairs<Team, decltype(V)::value>(exps, memory.square, memory.scratch);
+    });
     Team::sync();
     if (Team::warp() == 0) {
       graph::find_cosines(edges, memory.square, memory.cosine);
@@ -91,21 +101,21 @@ __global__ void __launch_bounds__(block_threads)
         graph::fuse<Team, decltype(V)::value>(edges.count, width, memory.weight, from, to);
       });
     }
-    Team::sync();
-  });
+  };
+  for_each_sample<T, Team, staged>(args, layout, wide.vertices, memory, work);
 }
 
 template <class T, class Team, bool staged>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, graph::resident_blocks)
     backward(const __grid_constant__ GraphFusionBackward args,
              const __grid_constant__ Layout layout, const __grid_constant__ Edges edges,
              Wide wide) {
   using Real = typename Accumulated<T>::Real;
-  const Memory<Real> memory(layout, Team::index());
-  for_each_sample<Team>(args, [&](std::int64_t b) {
+  const Memory<T> memory(layout, Team::index());
+  const auto work = [&](std::int64_t b, const Vertices<T>& vertices, const auto& done) {
     const Real* stats =
         static_cast<const Real*>(args.stats) + b * (edges.count + 2 * layout.vertices);
-    const auto vertices = read_sample<T, Team, staged>(args, b, wide.vertices, memory);
+    const Exponentials<T, staged> exps = {vertices, memory.largest, memory.rows};
     for (int p = Team::thread(); p < layout.vertices; p += Team::size)
       memory.largest[p] = stats[edges.count + p];
     for (int e = Team::thread(); e < edges.count; e += Team::size) {
@@ -116,10 +126,12 @@ __global__ void __launch_bounds__(block_threads)
               : Real(0);
     }
     Team::sync();
-    const auto exps = graph::exponentiate<Team>(vertices, memory.largest);
+    graph::with_width<Real>(wide.vertices,
+                            [&](auto V) { graph::exponentiate<Team, decltype(V)::value>(exps); });
     if (Team::warp() == 0)
       graph::find_weights(edges, memory.importance, memory.cosine, Real(args.theta), memory.weight);
     Team::sync();
+    done();
     if (args.grad_fused) {
       const std::int64_t width = args.edge_features, begin = b * edges.count * width;
       const T* from = static_cast<const T*>(args.edge_vertices) + begin;
@@ -140,11 +152,11 @@ __global__ void __launch_bounds__(block_threads)
                               static_cast<T*>(args.grad_importance) + b * layout.vertices);
     Team::sync();
     T* to = static_cast<T*>(args.grad_vertices) + b * layout.vertices * args.features;
-    graph::with_width<T>(wide.vertices, [&](auto V) {
+    graph::with_width<Real>(wide.vertices, [&](auto V) {
       graph::vertex_gradient<Team, decltype(V)::value>(exps, memory.square, to);
     });
-    Team::sync();
-  });
+  };
+  for_each_sample<T, Team, staged>(args, layout, wide.vertices, memory, work);
 }
 
 Edges as_edges(const GraphFusion& args) {
@@ -165,12 +177,13 @@ bool rows_aligned(std::int64_t width, std::initializer_list<const void*> pointer
 }
 
 // Calls launch_team(team, staged, layout, blocks, shared bytes) with the team that suits a sample.
-template <class Real, class Body>
+template <class T, class Body>
 void with_team(const GraphFusion& args, const Body& launch_team) {
+  using Real = typename Accumulated<T>::Real;
   using Warp = Team<warp_size>;
   using Block = Team<block_threads>;
-  // Four samples to a block, and many blocks to a multiprocessor.
-  constexpr std::int64_t small = 12 << 10, large = 112 << 10;
+  // Four samples to a block, and several blocks to a multiprocessor.
+  constexpr std::int64_t small = 16 << 10, large = 112 << 10;
   const auto blocks = [&](std::int64_t samples) {
     constexpr std::int64_t blocks_a_multiprocessor = 32;
     return dim3(unsigned(
@@ -178,15 +191,18 @@ void with_team(const GraphFusion& args, const Body& launch_team) {
                                                       blocks_a_multiprocessor * multiprocessors()),
                                1)));
   };
-  const Layout staged(args, true), direct(args, false);
-  const std::int64_t bytes = staged.total * std::int64_t(sizeof(Real));
-  if (bytes <= small)
-    return launch_team(Warp{}, std::true_type{}, staged, blocks(Warp::per_block),
-                       Warp::per_block * bytes);
-  if (bytes <= std::min<std::int64_t>(large, most_shared_bytes()))
-    return launch_team(Block{}, std::true_type{}, staged, blocks(1), bytes);
-  launch_team(Block{}, std::false_type{}, direct, blocks(1),
-              direct.total * std::int64_t(sizeof(Real)));
+  const auto bytes = [](const Layout& layout) { return layout.total * std::int64_t(sizeof(Real)); };
+  const std::int64_t most = std::min<std::int64_t>(large, most_shared_bytes());
+  for (const Staging staging : {Staging::ahead, Staging::in_turn}) {
+    const Layout layout(args, staging, sizeof(T), sizeof(Real));
+    if (bytes(layout) <= std::min(small, most / Warp::per_block))
+      return launch_team(Warp{}, std::true_type{}, layout, blocks(Warp::per_block),
+                         Warp::per_block * bytes(layout));
+    if (bytes(layout) <= most)
+      return launch_team(Block{}, std::true_type{}, layout, blocks(1), bytes(layout));
+  }
+  const Layout layout(args, Staging::none, sizeof(T), sizeof(Real));
+  launch_team(Block{}, std::false_type{}, layout, blocks(1), bytes(layout));
 }
 
 }  // namespace
@@ -201,7 +217,7 @@ void graph_fusion_forward(const GraphFusionForward& args) {
         rows_aligned<T>(args.features, {args.vertices}),
         rows_aligned<T>(args.edge_features, {args.edge_vertices, args.fused}),
     };
-    with_team<typename Accumulated<T>::Real>(
+    with_team<T>(
         args, [&](auto team, auto staged, const Layout& layout, dim3 blocks, std::int64_t bytes) {
           launch("graph_fusion_forward", forward<T, decltype(team), decltype(staged)::value>,
                  blocks, block_threads, bytes, args.stream, args, layout, edges, wide);
@@ -220,7 +236,7 @@ void graph_fusion_backward(const GraphFusionBackward& args) {
         rows_aligned<T>(args.edge_features,
                         {args.edge_vertices, args.grad_fused, args.grad_edge_vertices}),
     };
-    with_team<typename Accumulated<T>::Real>(
+    with_team<T>(
         args, [&](auto team, auto staged, const Layout& layout, dim3 blocks, std::int64_t bytes) {
           launch("graph_fusion_backward", backward<T, decltype(team), decltype(staged)::value>,
                  blocks, block_threads, bytes, args.stream, args, layout, edges, wide);

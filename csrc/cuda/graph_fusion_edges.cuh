@@ -47,7 +47,7 @@ __device__ void find_weights(const Edges& edges, const Real* importance,  // (P,
   for (int e = lane; e < edges.count; e += warp_size) weight[e] /= sum;
 }
 
-// fused = sum_e weight[e] edge_vertices[e], V columns a thread.
+// fused = sum_e weight[e] edge_vertices[e], V columns a thread; the width is a multiple of V.
 template <class Team, int V, class T, class Real>
 __device__ void fuse(int edges, std::int64_t width, const Real* weight,
                      const T* edge_vertices,  // (E, D')
@@ -57,11 +57,11 @@ __device__ void fuse(int edges, std::int64_t width, const Real* weight,
 #pragma unroll 4
     for (int e = 0; e < edges; ++e) {
       Real v[V];
-      load(edge_vertices + e * width + i, width - i, Real(0), v);
+      load(edge_vertices + e * width + i, V, Real(0), v);
 #pragma unroll
       for (int k = 0; k < V; ++k) sum[k] += weight[e] * v[k];
     }
-    store(sum, width - i, fused + i);
+    store(sum, V, fused + i);
   }
 }
 
@@ -81,14 +81,14 @@ __device__ void fusion_gradient(int edges, std::int64_t width, const Real* weigh
 #pragma unroll 2
     for (std::int64_t i = Team::lane() * V; i < width; i += warp_size * V) {
       Real v[V], g[V];
-      load(from + i, width - i, Real(0), v);
-      load(grad_fused + i, width - i, Real(0), g);
+      load(from + i, V, Real(0), v);
+      load(grad_fused + i, V, Real(0), g);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         sum += v[k] * g[k];
         g[k] *= factor;
       }
-      store(g, width - i, to + i);
+      store(g, V, to + i);
     }
     sum = sum_of_lanes(sum);
     if (Team::lane() == 0) grad[e] += sum;

@@ -31,21 +31,21 @@ __device__ Real largest_of_lanes(Real value) {
 }
 
 // Sums 16 values over the warp: lane l gets the sum of values[l / 2]. Each exchange halves what is
-// left to sum, so that it takes 16 shuffles rather than 80.
-template <class Real>
+// left to sum, so that it takes 16 shuffles rather than 80. `half` is a constant of its own in each
+// of them, for an array with indices that a loop computes would not stay in registers.
+template <int half = 8, class Real>
 __device__ Real sums_of_16(Real (&values)[16]) {
-  const int lane = threadIdx.x % warp_size;
+  const bool upper = threadIdx.x & (2 * half);
 #pragma unroll
-  for (int half = 8; half > 0; half /= 2) {
-    const bool upper = lane & (2 * half);
-#pragma unroll
-    for (int k = 0; k < half; ++k) {
-      const Real give = upper ? values[k] : values[k + half];
-      const Real keep = upper ? values[k + half] : values[k];
-      values[k] = keep + __shfl_xor_sync(all_lanes, give, 2 * half);
-    }
+  for (int k = 0; k < half; ++k) {
+    const Real give = upper ? values[k] : values[k + half];
+    const Real keep = upper ? values[k + half] : values[k];
+    values[k] = keep + __shfl_xor_sync(all_lanes, give, 2 * half);
   }
-  return values[0] + __shfl_xor_sync(all_lanes, values[0], 1);
+  if constexpr (half > 1)
+    return sums_of_16<half / 2>(values);
+  else
+    return values[0] + __shfl_xor_sync(all_lanes, values[0], 1);
 }
 
 // Sum over the block in the first thread. `scratch`: one element a warp.

@@ -266,6 +266,11 @@ FUSION = one_at_a_time(
             ((5, 3, 16, 8), torch.float16),
             ((2, 5, 1100, 40), torch.bfloat16),
             ((1, 9, 3700, 8), torch.float32),
+            # Several samples a warp, and a block; one that is not copied ahead.
+            ((390, 2, 8, 4), torch.float32),
+            ((390, 2, 8, 4), torch.bfloat16),
+            ((98, 3, 800, 4), torch.float32),
+            ((2, 9, 1100, 4), torch.float32),
         ]
     ),
 )

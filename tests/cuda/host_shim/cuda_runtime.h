@@ -76,6 +76,15 @@ void meet(unsigned mask, const void* value, std::size_t bytes);
 const void* exchanged(unsigned lane);
 unsigned lane();
 
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+};
+// What the thread that runs has asked for and not waited for.
+void put(const Copy& copy);
+bool take(Copy* copy);
+
 }  // namespace host_shim
 
 template <class... Parameters, class... Args>

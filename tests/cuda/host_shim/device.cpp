@@ -51,6 +51,7 @@ struct Thread {
   State state;
   unsigned mask;
   alignas(16) unsigned char given[16], seen[16];
+  std::vector<Copy> copies;
 };
 
 struct Device {
@@ -141,6 +142,7 @@ void run_block(unsigned count) {
     thread.context.uc_link = nullptr;
     makecontext(&thread.context, run_thread, 0);
     thread.state = State::ready;
+    thread.copies.clear();
   }
   std::vector<unsigned> order(count);
   std::iota(order.begin(), order.end(), 0u);
@@ -219,6 +221,16 @@ void meet(unsigned mask, const void* value, std::size_t bytes) {
 }
 
 unsigned lane() { return threadIdx.x % warp_size; }
+
+void put(const Copy& copy) { device().running->copies.push_back(copy); }
+
+bool take(Copy* copy) {
+  std::vector<Copy>& left = device().running->copies;
+  if (left.empty()) return false;
+  *copy = left.back();
+  left.pop_back();
+  return true;
+}
 
 const void* exchanged(unsigned lane) { return (device().running - host_shim::lane() + lane)->seen; }
 
