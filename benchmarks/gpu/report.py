@@ -84,21 +84,25 @@ PyTorch's CUDA builds and compiles its kernels on first use; nothing is tuned at
   backward.
 - Where accesses are wide and targets are bytes or of the dtype of the logits, a thread of the focal
   loss asks for logits, targets and mask of two tiles before it waits for any of them, and a launch
-  has as many blocks as the device holds at once. By the machine code for 9.0 its backward pass in
-  bfloat16 with gamma 2 has up to six loads in flight and about 57 instructions an element: at 85%
-  of 3 TB/s that is five of six issue slots of an H100. No device has run it yet.
+  has as many blocks as the device holds at once. For halves, with gamma 0, 1 or 2, the sigmoid and
+  its logarithm are as exact as halves can tell (2^-13). By the machine code for 9.0 the loss in
+  bfloat16 with gamma 2 has up to six loads in flight and 41 instructions an element, in each
+  direction: at 85% of 3 TB/s and 1.7 GHz those are three of five issue slots of an H100 backward,
+  and nine of ten forward, where fewer bytes go with them. No device has run it yet.
 - Edge weights and graph fusion copy the vertices of a sample into shared memory as they are,
   asynchronously (`cp.async`, from 8.0 on), while a warp or a block works on the sample before: what
-  is in flight takes no registers, and no lane waits for a copy of its own. From there on lanes side
-  by side read and write 16 bytes side by side (8 of halves), so that no two of them want one bank
-  at a time; before, reading the exponentials for the gradient took four turns in float32 and eight
-  in bfloat16. By the compiler's count for 9.0 the backward pass takes 72 registers in float32 and
-  80 in halves, where it took 127, and the forward pass 96, so that a multiprocessor holds 24 and 20
-  warps of them as far as registers go. For 12 vertices of 1024 features in float32 a block keeps
-  99 KB, so that two are on a multiprocessor with 96 KB under way, several times what 3 TB/s need; the
-  exponentials and products of such a sample take about as long as its bytes. For 3 vertices of 64
-  features a warp has little to do for each of the steps in which all its lanes wait for each other:
-  there half of the bandwidth or less is expected. No device has run it yet.
+  is under way takes no registers. From there on lanes side by side read and write 16 bytes side by
+  side (8 of halves), so that no two of them want one bank at a time. By the compiler's count for
+  9.0 the backward pass takes 72 registers in float32 and 80 in halves, the forward pass 96: they
+  leave room for 28, 24 and 20 warps on a multiprocessor. For 12 vertices of 1024 features in
+  float32 a block keeps 99 KB, so that two are on a multiprocessor with 96 KB under way, several
+  times what 3 TB/s need; the exponentials and products of such a sample take about as long as its
+  bytes. For 3 vertices of 64 features a warp has little to do in each of the steps in which all its
+  lanes wait for each other: half of the bandwidth or less is expected there. No device has run it
+  yet.
+- Norms and Gramians of halves take products of halves on the tensor cores, with sums and results in
+  float32, for x x^T and for gradients; what is multiplied by x x^T is in float32. No device has run
+  them yet.
 - The layer of GRUs takes one launch for all tasks, directions and time steps forward, and two
   backward, beside the matrix products over all time steps, while a block can keep the recurrent
   weights of one task and direction: up to h = 192 in float32 on a device with 227 KB of shared

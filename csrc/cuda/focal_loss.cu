@@ -108,10 +108,11 @@ __global__ void __launch_bounds__(loss_threads)
                        const Real(&y)[V]) {
     Real loss[V];
     with_gamma(kind, [&](auto constant) {
+      constexpr Gamma form = decltype(constant)::value;
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const bool positive = y[v] == 1;
-        const Real one = focal<decltype(constant)::value>(positive ? z[v] : -z[v], gamma);
+        const Real one = focal<form, rough<T, form>>(positive ? z[v] : -z[v], gamma);
         const Real weighed = one * (positive ? weight[v] : Real(1));
         const Real known = positive | (y[v] == 0) ? weighed : nan;
         loss[v] = y[v] == y[v] ? known : Real(0);
@@ -174,11 +175,12 @@ __global__ void __launch_bounds__(loss_threads)
                          const Real(&y)[V]) {
     Real grad[V];
     with_gamma(kind, [&](auto constant) {
+      constexpr Gamma form = decltype(constant)::value;
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const bool positive = y[v] == 1;
         const Real slope =
-            coefficient[v] * focal_slope<decltype(constant)::value>(positive ? z[v] : -z[v], gamma);
+            coefficient[v] * focal_slope<form, rough<T, form>>(positive ? z[v] : -z[v], gamma);
         const Real weighed = slope * (positive ? weight[v] : Real(-1));
         const Real known = positive | (y[v] == 0) ? weighed : nan;
         grad[v] = y[v] == y[v] ? known : Real(0);

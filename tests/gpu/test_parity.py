@@ -76,6 +76,20 @@ def test_focal_loss(device: torch.device, case: dict[str, Any]) -> None:
     check(problem.to(device), dtype=case["dtype"])
 
 
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_focal_loss_of_halves_is_exact_for_each_element(
+    device: torch.device, gamma: float, dtype: torch.dtype
+) -> None:
+    """Of small losses too: an error of half a rounding to float16, not of the largest loss."""
+    z = torch.linspace(-60, 60, 4000).view(-1, 8).to(dtype)
+    y = torch.arange(z.numel()).view_as(z) % 2
+    loss = focal_loss(z.to(device), y.to(device, dtype), gamma=gamma, reduction="none")
+    x = z.double() * (2 * y - 1)
+    wanted = torch.sigmoid(-x) ** gamma * torch.nn.functional.softplus(-x)
+    torch.testing.assert_close(loss.cpu().double(), wanted, rtol=2**-12, atol=1e-36)
+
+
 MULTILABEL = one_at_a_time(
     {"shape": (257, 13), "dtype": torch.float32, "clip": 0.1, "poly": 0.7, "smoothing": 0.1},
     {
