@@ -5,8 +5,8 @@
 The clips have 320 x 240 pixels in H.264 and stereo sound of 48 kHz in AAC. Decoding alone is timed
 for the sound, which is all that `stft` reads, and for the whole file; in one process, which is what
 a loop over files is, and in as many as workers. Those are started before the clock, those of the
-extraction behind it. Memory is the peak of the process that extracts, for the clips and for four times as
-many. That the features are right is for the tests.
+extraction behind it. Memory is the peak of the process that extracts, for the clips and for four
+times as many. That the features are right is for the tests.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from fastmtl.report import report as make_report
 from fastmtl.report.findings import SAMPLES
 from fastmtl.training import RunError
 from fastmtl.training.checkpoint import write_atomic
+from fastmtl.training.inputs import split_rows
 from fastmtl.training.options import check_choice
-from fastmtl.training.predictor import split_rows
 
 
 def report(

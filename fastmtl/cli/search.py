@@ -18,8 +18,7 @@ from fastmtl.cli import options
 from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
 from fastmtl.cli.trained import STDOUT, check_writable, open_run
 from fastmtl.training.checkpoint import write_atomic
-from fastmtl.training.inputs import with_classes_of
-from fastmtl.training.predictor import split_rows
+from fastmtl.training.inputs import split_rows, with_classes_of
 from fastmtl.training.report import shown
 from fastmtl.training.retrieval import CUTS, Ranking, column_labels, parse_terms, ranked
 

@@ -16,9 +16,9 @@ from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, 
 from fastmtl.data import MultiTaskData
 from fastmtl.training import Predictor, RunError, TrainConfig, load_data
 from fastmtl.training.checkpoint import write_atomic
-from fastmtl.training.inputs import check_fits
+from fastmtl.training.inputs import check_fits, split_rows
 from fastmtl.training.options import check_choice, declared
-from fastmtl.training.predictor import predictions_csv, predictions_json, split_rows
+from fastmtl.training.predictions import predictions_csv, predictions_json
 from fastmtl.training.report import results_table, told
 
 SPLITS = ("train", "val", "test", "all")
@@ -148,15 +148,8 @@ def _write_predictions(predictor: Predictor, loaded: MultiTaskData, split: str, 
         probabilities = predictor.probabilities(loaded, split)
         rows = split_rows(loaded, split)
         written = predictions_json if out.suffix.lower() == ".json" else predictions_csv
-        tasks = predictor.tasks
-        text = written(
-            rows,
-            probabilities,
-            tasks.names,
-            predictor.threshold,
-            class_names=tasks.class_names,
-            names=loaded.names_of(rows),
-        )
+        tasks, names = predictor.tasks, loaded.names_of(rows)
+        text = written(rows, probabilities, tasks, predictor.threshold, names)
         if out == STDOUT:
             show(text, nl=False)
             return

@@ -20,9 +20,8 @@ from fastmtl.report.curves import Operating, operating
 from fastmtl.training import EpochRecord, Predictor, Tuning, directory, inspection
 from fastmtl.training.calibration import calibration_figures
 from fastmtl.training.history import read_history_csv
-from fastmtl.training.inputs import with_classes_of
+from fastmtl.training.inputs import split_rows, with_classes_of
 from fastmtl.training.metrics import decide
-from fastmtl.training.predictor import split_rows
 from fastmtl.training.task_figures import task_metrics
 from fastmtl.training.thresholds import HALF
 

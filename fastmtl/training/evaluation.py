@@ -11,8 +11,8 @@ from fastmtl.data.tasks import Tasks
 from fastmtl.training.batches import Batches
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.finite import check_losses, probabilities
+from fastmtl.training.forward import compute_logits, evaluation_batch
 from fastmtl.training.history import or_none
-from fastmtl.training.predictor import compute_logits, evaluation_batch
 from fastmtl.training.ranks import Ranks
 from fastmtl.training.shares import share_of_rows
 from fastmtl.training.signals import StopRequest

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.training.batches import Batch, Batches
+from fastmtl.training.config import TrainConfig
 from fastmtl.training.signals import StopRequest
 
 
@@ -44,3 +45,23 @@ def in_batches(
                 stop.check()
             found.append(function(batch))
     return found
+
+
+def evaluation_batch(config: TrainConfig) -> int:
+    """Samples at a time where no gradients are kept: more than in training, and in step with it."""
+    return 4 * config.batch_size
+
+
+def compute_logits(
+    model: nn.Module,
+    batches: Batches,
+    rows: Tensor,  # (n,)
+    batch_size: int,
+    stop: StopRequest | None = None,
+) -> Tensor:
+    """Logits of the samples `rows` in evaluation mode, on the device of `batches`.
+
+    Raises Interrupted between two batches if `stop` was requested.
+    """
+    parts = in_batches(model, lambda batch: batch.forward(model), batches, rows, batch_size, stop)
+    return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import fastmtl.data
@@ -181,3 +182,8 @@ def _show(value: Any) -> str:
     names = [str(item) for item in value]
     shown = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
     return shown or "none"
+
+
+def split_rows(data: MultiTaskData, split: str) -> Tensor:
+    """Indices (n,) of the samples of a split, or of all samples for "all"."""
+    return torch.arange(data.num_samples) if split == "all" else data.indices(split)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -23,17 +20,12 @@ from fastmtl.training.calibration import calibrate, calibration_figures
 from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
 from fastmtl.training.config import TrainConfig, resolve_device
 from fastmtl.training.factory import rebuild_model
-from fastmtl.training.forward import in_batches
-from fastmtl.training.inputs import check_fits, with_classes_of
-from fastmtl.training.metrics import decide
-from fastmtl.training.signals import StopRequest
+from fastmtl.training.forward import compute_logits, evaluation_batch
+from fastmtl.training.inputs import check_fits, split_rows, with_classes_of
 from fastmtl.training.state import expect
 from fastmtl.training.task_figures import task_metrics
 from fastmtl.training.thresholds import HALF
 from fastmtl.training.tuning import Tuning, tune
-
-ClassNames = Mapping[str, Sequence[str]]
-_NONE: ClassNames = {}
 
 
 class Predictor:
@@ -300,109 +292,3 @@ def _stored_tuning(directory: Path, tasks: Tasks) -> Tuning | None:
         return Tuning.from_dict((files.stored_metrics(directory) or {})["training"], tasks)
     except (LookupError, TypeError, ValueError):
         return None
-
-
-def predictions_csv(
-    rows: Tensor,  # (n,)
-    probabilities: Tensor,  # (n, T)
-    label_names: Sequence[str],
-    threshold: float | Tensor = HALF,
-    *,
-    class_names: ClassNames = _NONE,
-    names: Sequence[str] | None = None,  # (n,)
-) -> str:
-    """CSV of one line a sample: its index in the data, its name, T probabilities, T decisions.
-
-    Without `names` there is no column for them.
-
-    With `class_names` a task of them has a probability for each class, in the column
-    `probability/TASK/CLASS`, and its decision is the name of the most probable one.
-
-    Examples:
-        >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
-        index,probability/sea,probability/sun,decision/sea,decision/sun
-        3,0.25,0.75,0,1
-        <BLANKLINE>
-    """
-    tasks = Tasks(label_names, class_names)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    called = [] if names is None else ["name"]
-    header = [f"probability/{name}" for name in tasks.columns()]
-    writer.writerow(["index", *called, *header, *(f"decision/{name}" for name in label_names)])
-    decisions = _decisions(tasks, probabilities, threshold)
-    each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
-    for i, (row, values, chosen) in enumerate(each):
-        called = [] if names is None else [names[i]]
-        writer.writerow([row, *called, *(f"{value:.6g}" for value in values), *chosen])
-    return text.getvalue()
-
-
-def predictions_json(
-    rows: Tensor,  # (n,)
-    probabilities: Tensor,  # (n, T)
-    label_names: Sequence[str],
-    threshold: float | Tensor = HALF,
-    *,
-    class_names: ClassNames = _NONE,
-    names: Sequence[str] | None = None,  # (n,)
-) -> str:
-    """The same as JSON: a list of an object a sample, with an object by label for each kind, in
-    which the probabilities of a multi-class task are an object by class.
-
-    Examples:
-        >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), ["sea", "sun"]))
-        [
-        {"index": 3, "probability": {"sea": 0.25, "sun": 0.75}, "decision": {"sea": 0, "sun": 1}}
-        ]
-        <BLANKLINE>
-    """
-    tasks = Tasks(label_names, class_names)
-    lines = []
-    decisions = _decisions(tasks, probabilities, threshold)
-    each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
-    for i, (row, values, chosen) in enumerate(each):
-        called = {} if names is None else {"name": names[i]}
-        rounded = iter(float(f"{value:.6g}") for value in values)
-        by_label: dict[str, Any] = {name: next(rounded) for name in tasks.binary}
-        by_label |= {task: {n: next(rounded) for n in own} for task, own in class_names.items()}
-        kinds = {"probability": by_label, "decision": dict(zip(label_names, chosen, strict=True))}
-        lines.append(json.dumps({"index": row, **called, **kinds}, allow_nan=False))
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _decisions(
-    tasks: Tasks, probabilities: Tensor, threshold: float | Tensor
-) -> list[list[int | str]]:
-    """What is decided for each sample and task: 0 or 1, or the name of a class."""
-    binary, others = tasks.split(probabilities)
-    decided: list[list[Any]] = [each.tolist() for each in decide(binary, threshold).int().unbind(1)]
-    for task, of_classes in others.items():
-        names = tasks.class_names[task]
-        decided.append([names[number] for number in of_classes.argmax(1).tolist()])
-    return [list(each) for each in zip(*decided, strict=True)]
-
-
-def split_rows(data: MultiTaskData, split: str) -> Tensor:
-    """Indices (n,) of the samples of a split, or of all samples for "all"."""
-    return torch.arange(data.num_samples) if split == "all" else data.indices(split)
-
-
-def evaluation_batch(config: TrainConfig) -> int:
-    """Samples at a time where no gradients are kept: more than in training, and in step with it."""
-    return 4 * config.batch_size
-
-
-def compute_logits(
-    model: nn.Module,
-    batches: Batches,
-    rows: Tensor,  # (n,)
-    batch_size: int,
-    stop: StopRequest | None = None,
-) -> Tensor:
-    """Logits of the samples `rows` in evaluation mode, on the device of `batches`.
-
-    Raises Interrupted between two batches if `stop` was requested.
-    """
-    parts = in_batches(model, lambda batch: batch.forward(model), batches, rows, batch_size, stop)
-    return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])

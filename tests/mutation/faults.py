@@ -518,7 +518,7 @@ TRAINING = [
     ),
     Fault(
         "left-in-training-mode",
-        "fastmtl/training/predictor.py",
+        "fastmtl/training/forward.py",
         "        model.train(training)\n",
         "        model.train()\n",
         ("tests/training/test_predictor.py",),

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from fastmtl.data import DataError, MultiTaskData, load
+from fastmtl.data.tasks import Tasks
 from fastmtl.training import Predictor, RunError, TrainConfig, Trainer, arrange, load_data
 from fastmtl.training.checkpoint import load_tensors, read_json
-from fastmtl.training.predictor import predictions_csv, predictions_json
+from fastmtl.training.predictions import predictions_csv, predictions_json
 from fastmtl.training.recipes import BALANCERS, MODELS
 from tests.training.conftest import CLASSES
 
@@ -188,14 +189,11 @@ def test_other_classes_are_other_data(config: Make, tmp_path: Path) -> None:
 
 
 P = torch.tensor([[0.25, 0.2, 0.5, 0.3], [0.75, 0.4, 0.4, 0.2]])
-TASKS: dict[str, Any] = {
-    "label_names": ["sea", "damage"],
-    "class_names": {"damage": ["none", "mild", "severe"]},
-}
+TASKS = Tasks(["sea", "damage"], {"damage": ["none", "mild", "severe"]})
 
 
 def test_predictions_as_csv() -> None:
-    lines = predictions_csv(torch.tensor([3, 5]), P, **TASKS).splitlines()
+    lines = predictions_csv(torch.tensor([3, 5]), P, TASKS).splitlines()
     assert lines == [
         "index,probability/sea,probability/damage/none,probability/damage/mild,"
         "probability/damage/severe,decision/sea,decision/damage",
@@ -205,7 +203,7 @@ def test_predictions_as_csv() -> None:
 
 
 def test_predictions_as_json() -> None:
-    first, _ = json.loads(predictions_json(torch.tensor([3, 5]), P, **TASKS))
+    first, _ = json.loads(predictions_json(torch.tensor([3, 5]), P, TASKS))
     damage = {"none": 0.2, "mild": 0.5, "severe": 0.3}
     assert first["probability"] == {"sea": 0.25, "damage": damage}
     assert first["decision"] == {"sea": 0, "damage": "mild"}

@@ -6,7 +6,7 @@ from torch import nn
 
 from fastmtl.data import synthetic
 from fastmtl.training.batches import Batches
-from fastmtl.training.predictor import compute_logits
+from fastmtl.training.forward import compute_logits
 
 
 class Noisy(nn.Module):

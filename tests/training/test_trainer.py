@@ -14,6 +14,7 @@ import torch
 
 from fastmtl.balancing import Equal, GradNorm
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.data.tasks import Tasks
 from fastmtl.models import HGFN
 from fastmtl.training import (
     DivergedError,
@@ -36,7 +37,7 @@ from fastmtl.training.checkpoint import (
     seal,
     write_json,
 )
-from fastmtl.training.predictor import predictions_csv
+from fastmtl.training.predictions import predictions_csv
 from tests.training.conftest import MODALITIES
 
 FILES = {
@@ -203,7 +204,7 @@ def test_the_threshold_of_the_best_epoch_is_kept_and_used(tmp_path, make_config)
     data = load_data(config, config.data)
     assert predictor.evaluate(data, "test") == metrics["test"] == run.evaluate("test")
     text = predictions_csv(
-        torch.tensor([0]), torch.tensor([[threshold + 0.01]]), ["a"], predictor.threshold
+        torch.tensor([0]), torch.tensor([[threshold + 0.01]]), Tasks(["a"]), predictor.threshold
     )
     assert text.splitlines()[1].endswith(",1")
 
