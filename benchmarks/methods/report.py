@@ -57,8 +57,12 @@ def quality_table(learned: scores.Lines) -> list[str]:
     ranks = {name: scores.mean_ranks(learned[name]) for name in problems}
     overall = scores.means_over_problems(ranks.values())
     gains = {name: scores.gains(learned[name]) for name in problems}
+    heads = []
+    for name in problems:
+        seeds = len(scores.common_seeds(learned[name]))
+        heads.append(f"{name}, Δm, {seeds} seed{'s' if seeds != 1 else ''}")
     rows = [
-        f"| balancer | mean rank | {' | '.join(f'{name}, Δm' for name in problems)} |",
+        f"| balancer | mean rank | {' | '.join(heads)} |",
         "| --- " * (2 + len(problems)) + "|",
     ]
     for method in sorted(BALANCERS, key=lambda name: overall.get(name, len(BALANCERS))):

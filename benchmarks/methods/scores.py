@@ -22,17 +22,21 @@ def learned(lines: Iterable[dict[str, Any]]) -> Lines:
     return found
 
 
+def common_seeds(methods: Mapping[str, Mapping[int, object]]) -> list[int]:
+    """Those that all methods have, whatever the networks of one task each have."""
+    runs = [set(runs) for method, runs in methods.items() if method != ALONE]
+    return sorted(set.intersection(*runs)) if runs else []
+
+
 def mean_ranks(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]]) -> dict[str, float]:
     """The mean over the tasks of a problem of the rank of each method, 1 the best, among all but
     the networks of one task each. Each score is ranked by its mean over the seeds that all methods
     have; equal ones share their ranks, and the scores of a task count as one."""
     ranked = [method for method in methods if method != ALONE]
-    seeds = set.intersection(*(set(methods[method]) for method in ranked)) if ranked else set()
+    seeds = common_seeds(methods)
     by_score: dict[tuple[int, int], dict[str, float]] = {}
     for method in ranked:
-        for index, scores in enumerate(
-            zip(*(methods[method][s] for s in sorted(seeds)), strict=True)
-        ):
+        for index, scores in enumerate(zip(*(methods[method][s] for s in seeds), strict=True)):
             sign = 1 if scores[0]["higher_is_better"] else -1
             mean = sign * statistics.mean(score["value"] for score in scores)
             by_score.setdefault((scores[0]["task"], index), {})[method] = mean
@@ -70,7 +74,8 @@ def gain(scores: list[dict[str, Any]], alone: list[dict[str, Any]]) -> float:
 
 
 def gains(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]]) -> dict[str, list[float]]:
-    """Delta-m of each method, seed by seed, over the mean of the networks of one task each."""
+    """Delta-m of each method over the mean of the networks of one task each, for each seed that all
+    methods have."""
     if ALONE not in methods:
         return {}
     alone = [
@@ -78,7 +83,7 @@ def gains(methods: Mapping[str, Mapping[int, list[dict[str, Any]]]]) -> dict[str
         for scores in zip(*methods[ALONE].values(), strict=True)
     ]
     return {
-        method: [gain(runs[seed], alone) for seed in sorted(runs)]
+        method: [gain(runs[seed], alone) for seed in common_seeds(methods)]
         for method, runs in methods.items()
         if method != ALONE
     }
