@@ -32,16 +32,23 @@ def epochs_charts(
             "Validation",
             "after each epoch",
             records,
-            {
-                "mAP": ("main", [record.map for record in records]),
-                "micro-F1": ("second", [record.micro_f1 for record in records]),
-            },
+            _figures(records),
             best_epoch,
             bounds=(0.0, 1.0),
         ),
         _weights(records, label_names, best_epoch),
         class_="grid wide",
     )
+
+
+def _figures(records: Sequence[EpochRecord]) -> dict[str, tuple[str, list[float | None]]]:
+    """The lines of the figures that an epoch has."""
+    lines = {
+        "mAP": ("main", [record.map for record in records]),
+        "micro-F1": ("second", [record.micro_f1 for record in records]),
+        "macro-F1 of classes": ("c0", [record.macro_f1 for record in records]),
+    }
+    return {name: line for name, line in lines.items() if any(v is not None for v in line[1])}
 
 
 def _weights(

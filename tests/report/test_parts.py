@@ -127,6 +127,13 @@ def test_every_number_of_epochs_and_tasks_is_drawn(epochs, tasks):
     assert ("highest and 4 lowest of 100" in drawn) == (tasks == 100)
 
 
+def test_figures_that_no_epoch_has_are_left_out():
+    drawn = epochs_charts(records(3, 2), ["a", "b"], 1)
+    assert ("mAP" in drawn, "macro-F1" in drawn) == (False, False)
+    drawn = epochs_charts(records(3, 2, map=0.5, macro_f1=0.4), ["a", "b"], 1)
+    assert ("mAP" in drawn, "macro-F1" in drawn) == (True, True)
+
+
 def test_a_history_is_read_as_it_was_written():
     written = records(3, 2)
     assert read_history_csv(history_csv(written, ["a/b", "c,d"]), 2) == written
