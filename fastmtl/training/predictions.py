@@ -35,6 +35,7 @@ def predictions_csv(
         names: of the samples; None leaves out their column.
 
     Examples:
+        >>> import torch
         >>> tasks = Tasks(["sea", "sun"])
         >>> print(predictions_csv(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), tasks))
         index,probability/sea,probability/sun,decision/sea,decision/sun
@@ -65,6 +66,7 @@ def predictions_json(
     which the probabilities of a multi-class task are an object by class.
 
     Examples:
+        >>> import torch
         >>> tasks = Tasks(["sea", "sun"])
         >>> print(predictions_json(torch.tensor([3]), torch.tensor([[0.25, 0.75]]), tasks))
         [
