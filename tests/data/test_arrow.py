@@ -216,3 +216,22 @@ def test_a_run_is_the_same_to_the_bit(tmp_path: Path) -> None:
         )  # fmt: skip
         found.append(Trainer.from_config(config, tmp_path / memory).fit()["test"])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("memory", ["load", "stream"])
+def test_tasks_of_classes(tmp_path: Path, memory: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    damage = [i % 3 - (i == 4) * 2 for i in range(N)]
+    kind = [None if i == 5 else ["flood", "fire"][i % 2] for i in range(N)]
+    features = {
+        "x": datasets.Sequence(datasets.Value("float32")),
+        "y_damage": datasets.ClassLabel(names=["none", "mild", "severe"]),
+        "y_kind": datasets.Value("string"),
+    }
+    given = {"x": list(map(list, TEXT)), "y_damage": damage, "y_kind": kind}
+    data = load(save(tmp_path, given, datasets.Features(features)), memory=memory)
+    assert data.class_names == {"damage": ["none", "mild", "severe"], "kind": ["fire", "flood"]}
+    wanted = torch.tensor([[d if d >= 0 else torch.nan for d in damage],
+                           [torch.nan if k is None else float(k == "flood") for k in kind]])  # fmt: skip
+    torch.testing.assert_close(data.y, wanted.mT, equal_nan=True)
+    assert not data.warnings
