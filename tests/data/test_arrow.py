@@ -231,7 +231,8 @@ def test_tasks_of_classes(tmp_path: Path, memory: str) -> None:
     given = {"x": list(map(list, TEXT)), "y_damage": damage, "y_kind": kind}
     data = load(save(tmp_path, given, datasets.Features(features)), memory=memory)
     assert data.class_names == {"damage": ["none", "mild", "severe"], "kind": ["fire", "flood"]}
-    wanted = torch.tensor([[d if d >= 0 else torch.nan for d in damage],
-                           [torch.nan if k is None else float(k == "flood") for k in kind]])  # fmt: skip
+    numbers = [each if each >= 0 else torch.nan for each in damage]
+    kinds = [torch.nan if each is None else float(each == "flood") for each in kind]
+    wanted = torch.tensor([numbers, kinds])
     torch.testing.assert_close(data.y, wanted.mT, equal_nan=True)
     assert not data.warnings
