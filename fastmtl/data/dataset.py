@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastmtl._checks import did_you_mean
-from fastmtl.data import checks
-from fastmtl.data.classes import check_classes, check_trainable_classes, need_class_tasks
+from fastmtl.data.arrays import fields_from_arrays
+from fastmtl.data.checks import repeated
 from fastmtl.data.errors import DataError
-from fastmtl.data.lengths import Lengths, check_lengths, lengths_at, of_modality
-from fastmtl.data.missing import absent_rows, need_some
+from fastmtl.data.lengths import Lengths, lengths_at, of_modality
+from fastmtl.data.missing import need_some
 from fastmtl.data.provenance import Encoders, of_modalities
-from fastmtl.data.splits import SPLITS, IntArray, complete_split
-from fastmtl.data.stored import StoredFeatures, Values
+from fastmtl.data.splits import SPLITS
+from fastmtl.data.stored import StoredFeatures, Values, absent_if_read
 from fastmtl.data.tasks import Tasks
 
 Features = Values | dict[str, Values]
@@ -115,66 +114,21 @@ class MultiTaskData:
             >>> data.class_names, data.y[:5, 0].tolist()
             ({'damage': ['mild', 'none', 'severe']}, [1.0, 0.0, 2.0, 0.0, nan])
         """
-        classes, class_names = classes or {}, class_names or {}
-        parts = {f"x_{k}": v for k, v in x.items()} if isinstance(x, Mapping) else {"x": x}
-        if not parts:
-            raise DataError.at(name, "x", "at least one modality", "none")
-        features = {key: checks.check_features(name, key, value) for key, value in parts.items()}
-        num_samples = len(next(iter(features.values())))
-        unlabelled = y is None and (bool(classes) or not for_training)
-        labels = torch.empty(num_samples, 0) if unlabelled else checks.check_labels(name, y)
-        need_class_tasks(name, classes, class_names)
-        coded = {t: check_classes(name, t, v, class_names.get(t)) for t, v in classes.items()}
-        length = None if lengths is None else check_lengths(name, lengths, features)
-        codes = None if split is None else checks.check_split(name, split)
-        groups = None if group is None else checks.check_group(name, group)
-        called = None
-        if sample_names is not None:
-            called = checks.check_strings(name, "sample_names", sample_names)
-        fields = {**features, "y": labels, "split": codes, "group": groups, "sample_names": called}
-        fields |= {f"y_{task}": column for task, (column, _) in coded.items()}
-        fields |= (
-            {f"lengths_{m}": each for m, each in length.items()}
-            if isinstance(length, dict)
-            else {"lengths": length}
-        )
-        checks.check_rows(name, {k: len(v) for k, v in fields.items() if v is not None})
-        if label_names is None:
-            label_names = default_label_names(labels.shape[1])
-        names = checks.check_label_names(name, label_names, labels.shape[1])
-        if (twice := checks.repeated([*names, *coded])) is not None:
-            raise DataError.at(name, f"y_{twice}", "another name than a label's", repr(twice))
-        valid = {key: of_modality(length, key.removeprefix("x_")) for key in features}
-        features = checks.check_values(name, features, valid)
-        missing = (
-            {k: _absent(x, valid[k]) for k, x in features.items()} if len(features) > 1 else {}
-        )
-        need_some(name, missing)
-        full = complete_split(codes, groups, num_samples, seed)
-        warnings: tuple[str, ...] = ()
-        if for_training:
-            warnings = checks.check_trainable(name, labels, full, names)
-            for task, (column, of_task) in coded.items():
-                warnings += check_trainable_classes(name, task, column, full, of_task)
-        warnings += tuple(
-            f"{name}: {int(each.sum())} of {num_samples} samples have no {k}"
-            for k, each in missing.items()
-            if each is not None
-        )
-        if groups is not None and (mixed := _mixed_groups(groups, full)):
-            warnings += (f"{name}: {mixed} groups have samples in more than one split",)
-        by_modality = {key.removeprefix("x_"): value for key, value in features.items()}
         return cls(
-            x=by_modality if isinstance(x, Mapping) else features["x"],
-            y=_beside(labels, [column for column, _ in coded.values()]),
-            split=torch.from_numpy(full),
-            label_names=[*names, *coded],
-            lengths=length,
-            group=None if groups is None else torch.from_numpy(groups),
-            sample_names=called,
-            name=name,
-            warnings=warnings,
-            class_names={task: of_task for task, (_, of_task) in coded.items()},
+            **fields_from_arrays(
+                x,
+                y,
+                lengths=lengths,
+                label_names=label_names,
+                classes=classes or {},
+                class_names=class_names or {},
+                split=split,
+                group=group,
+                sample_names=sample_names,
+                name=name,
+                seed=seed,
+                for_training=for_training,
+            )
         )
 
     @property
@@ -307,13 +261,15 @@ class MultiTaskData:
         if not modalities:
             raise DataError.at(self.name, "modalities", "at least one modality", "none")
         if not isinstance(modalities, Mapping):
-            if (twice := checks.repeated(modalities)) is not None:
+            if (twice := repeated(modalities)) is not None:
                 got = f"{twice!r} more than once"
                 raise DataError.at(self.name, "modalities", "distinct names", got)
             kept, lengths = {m: self._modality(m) for m in modalities}, self.lengths
             if isinstance(lengths, dict):
                 lengths = {m: each for m, each in lengths.items() if m in kept} or None
-            need_some(self.name, {m: _absent(v, of_modality(lengths, m)) for m, v in kept.items()})
+            need_some(
+                self.name, {m: absent_if_read(v, of_modality(lengths, m)) for m, v in kept.items()}
+            )
             encoders = of_modalities(self.encoders, kept)
             return replace(self, x=kept, lengths=lengths, encoders=encoders)
         if isinstance(self.x, dict):
@@ -344,28 +300,8 @@ class MultiTaskData:
         return self.x[..., chosen].contiguous()
 
 
-def _absent(values: Values, lengths: Tensor | None) -> Tensor | None:
-    """As `absent_rows`; None for features in a file, which tell when they are read."""
-    return absent_rows(values, lengths) if isinstance(values, Tensor) else None
-
-
-def _beside(labels: Tensor, classes: Sequence[Tensor]) -> Tensor:
-    """Labels (N, t) with further columns (N,) behind them."""
-    return torch.column_stack([labels, *classes]) if classes else labels
-
-
 def _rows(values: Values, rows: Tensor) -> Values:
     return values.select(rows) if isinstance(values, StoredFeatures) else values[rows]
-
-
-def default_label_names(count: int) -> list[str]:
-    """What tasks without names are called.
-
-    Examples:
-        >>> default_label_names(2)
-        ['task_0', 'task_1']
-    """
-    return [f"task_{i}" for i in range(count)]
 
 
 def _shown(columns: slice | Sequence[int]) -> str:
@@ -374,9 +310,3 @@ def _shown(columns: slice | Sequence[int]) -> str:
         return str(list(columns))
     parts = [columns.start, columns.stop, *([] if columns.step is None else [columns.step])]
     return ":".join("" if part is None else str(part) for part in parts)
-
-
-def _mixed_groups(groups: IntArray, split: IntArray) -> int:
-    """Number of groups with samples in more than one split."""
-    pairs = np.unique(np.stack([groups, split]), axis=1)
-    return int((np.bincount(pairs[0]) > 1).sum())

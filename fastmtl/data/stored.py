@@ -164,3 +164,8 @@ class StoredFeatures:
 
 # What a data set has for features: tensors, or what stays in a file and is read by row.
 Values = Tensor | StoredFeatures
+
+
+def absent_if_read(values: Values, lengths: Tensor | None) -> Tensor | None:
+    """As `absent_rows`; None for features in a file, which tell when they are read."""
+    return absent_rows(values, lengths) if isinstance(values, Tensor) else None

@@ -109,3 +109,13 @@ class Tasks:
 def _present(codes: Tensor) -> Tensor:
     """The numbers of classes (n,) that are not missing."""
     return codes[~codes.isnan()].long()
+
+
+def default_label_names(count: int) -> list[str]:
+    """What tasks without names are called.
+
+    Examples:
+        >>> default_label_names(2)
+        ['task_0', 'task_1']
+    """
+    return [f"task_{i}" for i in range(count)]

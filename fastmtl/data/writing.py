@@ -12,11 +12,11 @@ import numpy as np
 
 from fastmtl._files import replacing
 from fastmtl.data.checks import as_array, check_rows, check_strings, repeated
-from fastmtl.data.dataset import default_label_names
 from fastmtl.data.errors import DataError
 from fastmtl.data.growing import growing_file
 from fastmtl.data.h5_samples import H5Writer, Shape, field_of
 from fastmtl.data.rows import Array
+from fastmtl.data.tasks import default_label_names
 
 _DTYPES = ("float32", "float16", "int8", "uint8")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 import fastmtl.data
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.data.classes import recoded
-from fastmtl.data.dataset import default_label_names
 from fastmtl.data.provenance import check_encoders
+from fastmtl.data.tasks import default_label_names
 from fastmtl.training.checkpoint import digest, with_prefix
 from fastmtl.training.config import TrainConfig
 from fastmtl.training.recipes import FUSION_MODELS
