@@ -23,7 +23,8 @@ from rich.text import Text
 from fastmtl.cli.errors import STOPPED, LastingConsole, bad_input, exit_with, failing, warn_of
 from fastmtl.data.provenance import check_encoders
 from fastmtl.media.encoders.named import sampling_of
-from fastmtl.media.extraction import BrokenClip, Extracted, Extraction
+from fastmtl.media.errors import BrokenClip
+from fastmtl.media.extraction import Extracted, Extraction
 from fastmtl.media.manifest import read_manifest
 from fastmtl.media.options import Options
 from fastmtl.training import RunError

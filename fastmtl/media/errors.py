@@ -8,3 +8,7 @@ class MediaError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class BrokenClip(MediaError):
+    """A clip that cannot be used, which stops the extraction."""

@@ -7,24 +7,24 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmtl.data.errors import DataError
 from fastmtl.data.provenance import ATTRIBUTE
 from fastmtl.data.writing import h5_writer
-from fastmtl.media.decoding import NO_SOUND, Array, Piece
+from fastmtl.media.checks import check_extraction
 from fastmtl.media.encoders.base import Encoder, Setting
 from fastmtl.media.encoders.named import absolute, described, make_encoder
-from fastmtl.media.errors import MediaError
+from fastmtl.media.errors import BrokenClip
 from fastmtl.media.journal import Entry, Journal
 from fastmtl.media.manifest import MODALITIES, Manifest, read_manifest
 from fastmtl.media.options import Options
+from fastmtl.media.piece import Array, Piece
 from fastmtl.media.sampling import Sampling
+from fastmtl.media.sound import NO_SOUND
 from fastmtl.media.telling import skipped, warnings
 from fastmtl.media.worker import Found, Sources
 from fastmtl.media.workers import DecodingPool
@@ -34,10 +34,6 @@ from fastmtl.training.signals import StopRequest
 
 # Clips that are encoded together; their frames and stretches of sound fill the batches.
 _TOGETHER = 8
-
-
-class BrokenClip(MediaError):
-    """A clip that cannot be used, which stops the extraction."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class Extraction:
         self.sampling = sampling or Sampling()
         self.options = options or Options()
         self.overwrite = overwrite
-        self._check(encoders)
+        check_extraction(manifest, self.out, encoders, self.options, overwrite=overwrite)
         device = str(resolve_device(self.options.device))
         setting = Setting(self.sampling, device, self.options.precision, self.options.batch_size)
         specs = {m: absolute(encoders[m]) for m in MODALITIES if m in encoders}
@@ -259,45 +255,3 @@ class Extraction:
             "encoders": self.provenance,
             "precision": self.options.precision,
         }
-
-    def _check(self, encoders: Mapping[str, str]) -> None:
-        """Raise what `extract` does before anything is read or written."""
-        if self.out.suffix.lower() not in (".h5", ".hdf5"):
-            raise DataError.at(
-                str(self.out), "out", "a name in .h5 or .hdf5", repr(self.out.suffix)
-            )
-        parent = self.out.absolute().parent
-        if self.out.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise DataError.at(str(self.out), "out", "a file in a writable directory", "another")
-        if self.out.exists() and not self.overwrite:
-            got = "one that is there (--overwrite replaces it)"
-            raise DataError.at(str(self.out), "out", "a new file", got)
-        self._check_modalities(encoders)
-        if find_spec("av") is None and set(encoders) - {"text"}:
-            raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')
-        if self.options.on_error == "stop":
-            self._check_files(encoders)
-
-    def _check_modalities(self, encoders: Mapping[str, str]) -> None:
-        there = {m for clip in self.manifest.clips for m in clip.sources}
-        there |= {"audio"} if "video" in there else set()
-        if not encoders or set(encoders) - set(MODALITIES):
-            got = ", ".join(encoders) or "none"
-            raise MediaError(f"encoders: expected some of {', '.join(MODALITIES)}, got {got}")
-        for modality in encoders:
-            if modality not in there:
-                got = "none, or an empty one"
-                raise DataError.at(self.manifest.source, modality, f"a column of {modality}", got)
-
-    def _check_files(self, encoders: Mapping[str, str]) -> None:
-        """Raise BrokenClip if a file is not there: at once, and not after hours."""
-        read = [*encoders, *(["video"] if "audio" in encoders else [])]
-        absent = [
-            f"line {clip.line} ({clip.name}): {m}: {source}"
-            for clip in self.manifest.clips
-            for m, source in clip.sources.items()
-            if m in read and isinstance(source, Path) and not source.exists()
-        ]
-        if absent:
-            more = f", and {len(absent) - 1:,} more" if len(absent) > 1 else ""
-            raise BrokenClip(f"{self.manifest.source}: {absent[0]}: no such file{more}")

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastmtl._files import replacing
-from fastmtl.media.decoding import Array
 from fastmtl.media.errors import MediaError
+from fastmtl.media.piece import Array
 
 _ABOUT, _LINES = "about.json", "clips.jsonl"
 

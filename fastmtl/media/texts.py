@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmtl.media.decoding import Piece
 from fastmtl.media.errors import MediaError
+from fastmtl.media.piece import Piece
 
 _MOST_BYTES = 16 << 20
 

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from fastmtl.media.decoding import Piece
 from fastmtl.media.encoders.base import Request
 from fastmtl.media.errors import MediaError
+from fastmtl.media.piece import Piece
 
 _SIZE = struct.Struct("<Q")
 # Of addresses, of which a decoder maps more than it uses.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fastmtl.data import DataError, MultiTaskData
-from fastmtl.media.decoding import Picture, read_frames
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture, read_frames
 from fastmtl.media.manifest import read_manifest
 from fastmtl.media.sampling import Sampling
 from fastmtl.report.attention import Frames

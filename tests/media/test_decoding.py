@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fastmtl.media import MediaError, Sampling
-from fastmtl.media.decoding import Picture, read_frames, read_sound
+from fastmtl.media.frames import Picture, read_frames
+from fastmtl.media.sound import read_sound
 from tests.media.clips import FRAMES_A_SECOND, write_clip, write_sound
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -73,7 +74,7 @@ def test_sound(clip, tmp_path) -> None:
 def test_every_form_of_sound_is_the_mean_of_its_channels(
     tmp_path, monkeypatch, codec, kind, suffix, rate
 ) -> None:
-    monkeypatch.setattr("fastmtl.media.decoding._AT_ONCE", 5000)
+    monkeypatch.setattr("fastmtl.media.sound._AT_ONCE", 5000)
     path, seconds = tmp_path / f"a.{suffix}", 2.0
     left = 0.8 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)
     wave = np.stack([left, np.zeros_like(left)]).astype(np.float32)

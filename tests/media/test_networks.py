@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from fastmtl.media import MediaError, Sampling
-from fastmtl.media.decoding import Picture, Piece
 from fastmtl.media.encoders.base import Setting
 from fastmtl.media.encoders.named import described, make_encoder
+from fastmtl.media.frames import Picture
+from fastmtl.media.piece import Piece
 
 SETTING = Setting(Sampling(), batch_size=4)
 RNG = np.random.default_rng(0)

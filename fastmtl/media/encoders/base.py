@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastmtl.media.decoding import Piece
+from fastmtl.media.piece import Piece
 from fastmtl.media.sampling import Sampling
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmtl.media.decoding import Array, Picture
 from fastmtl.media.encoders.base import Encoder, Setting
 from fastmtl.media.encoders.networks import FrameNetwork, SoundNetwork
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture
+from fastmtl.media.piece import Array
 
 
 def video(name: str, setting: Setting, *, mean: str = "0,0,0", std: str = "1,1,1") -> Encoder:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmtl.media.decoding import Piece
 from fastmtl.media.encoders.base import Computed, Setting
 from fastmtl.media.errors import MediaError
+from fastmtl.media.piece import Piece
 from fastmtl.media.texts import read_text
 
 _WORD = re.compile(r"\w+")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmtl.media.decoding import Array, Picture, Piece
 from fastmtl.media.encoders.base import Encoder, Request, Setting
 from fastmtl.media.encoders.networks import (
     FrameNetwork,
@@ -23,6 +22,8 @@ from fastmtl.media.encoders.networks import (
     placed,
 )
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture
+from fastmtl.media.piece import Array, Piece
 from fastmtl.media.texts import Text
 from fastmtl.training.checkpoint import digest
 

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmtl.media.decoding import Array, Picture, Piece, read_frames, read_sound
 from fastmtl.media.encoders.base import Request, Setting
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture, read_frames
+from fastmtl.media.piece import Array, Piece
 from fastmtl.media.sampling import Sampling
+from fastmtl.media.sound import read_sound
 from fastmtl.training.precision import PRECISIONS
 
 _Items = TypeVar("_Items", list[Any], Array)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmtl.media.decoding import Array, Picture, Piece, read_frames
 from fastmtl.media.encoders.base import Computed, Setting
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture, read_frames
+from fastmtl.media.piece import Array, Piece
 from fastmtl.media.sampling import Sampling
 
 _CELL = 16

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmtl.media.decoding import Array, Piece, read_sound
 from fastmtl.media.encoders.base import Computed, Setting
 from fastmtl.media.errors import MediaError
+from fastmtl.media.piece import Array, Piece
+from fastmtl.media.sound import read_sound
 
 _WINDOW, _HOP = 512, 256
 _LOWEST = 50.0

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastmtl.media.decoding import Picture
 from fastmtl.media.encoders.base import Encoder, Setting
 from fastmtl.media.encoders.networks import FrameNetwork, placed
 from fastmtl.media.errors import MediaError
+from fastmtl.media.frames import Picture
 from fastmtl.training.checkpoint import digest
 
 

@@ -1,0 +1,58 @@
+"""What an extraction needs, checked before anything is read or written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastmtl.data.errors import DataError
+from fastmtl.media.errors import BrokenClip, MediaError
+from fastmtl.media.manifest import MODALITIES, Manifest
+from fastmtl.media.options import Options
+
+
+def check_extraction(
+    manifest: Manifest, out: Path, encoders: Mapping[str, str], options: Options, *, overwrite: bool
+) -> None:
+    """Raise what `extract` does before anything is read or written; arguments as there."""
+    if out.suffix.lower() not in (".h5", ".hdf5"):
+        raise DataError.at(str(out), "out", "a name in .h5 or .hdf5", repr(out.suffix))
+    parent = out.absolute().parent
+    if out.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise DataError.at(str(out), "out", "a file in a writable directory", "another")
+    if out.exists() and not overwrite:
+        got = "one that is there (--overwrite replaces it)"
+        raise DataError.at(str(out), "out", "a new file", got)
+    _check_modalities(manifest, encoders)
+    if find_spec("av") is None and set(encoders) - {"text"}:
+        raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')
+    if options.on_error == "stop":
+        _check_files(manifest, encoders)
+
+
+def _check_modalities(manifest: Manifest, encoders: Mapping[str, str]) -> None:
+    there = {m for clip in manifest.clips for m in clip.sources}
+    there |= {"audio"} if "video" in there else set()
+    if not encoders or set(encoders) - set(MODALITIES):
+        got = ", ".join(encoders) or "none"
+        raise MediaError(f"encoders: expected some of {', '.join(MODALITIES)}, got {got}")
+    for modality in encoders:
+        if modality not in there:
+            got = "none, or an empty one"
+            raise DataError.at(manifest.source, modality, f"a column of {modality}", got)
+
+
+def _check_files(manifest: Manifest, encoders: Mapping[str, str]) -> None:
+    """Raise BrokenClip if a file is not there: at once, and not after hours."""
+    read = [*encoders, *(["video"] if "audio" in encoders else [])]
+    absent = [
+        f"line {clip.line} ({clip.name}): {m}: {source}"
+        for clip in manifest.clips
+        for m, source in clip.sources.items()
+        if m in read and isinstance(source, Path) and not source.exists()
+    ]
+    if absent:
+        more = f", and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        raise BrokenClip(f"{manifest.source}: {absent[0]}: no such file{more}")
