@@ -41,7 +41,7 @@ def convert(
     Raises:
         DataError: for a layout or option that is not there, and files that cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for part in ("Train", "Test"):

@@ -1,4 +1,4 @@
-"""CrisisMMD: tweets of disasters with images, in three tasks of classes (crisisnlp.qcri.org).
+"""CrisisMMD: tweets of disasters with images, in three multi-class tasks (crisisnlp.qcri.org).
 
 Read are the splits of version 2.0, `task_TASK_text_img*_{train,dev,test}.tsv`, of the tasks
 informative, humanitarian and damage.

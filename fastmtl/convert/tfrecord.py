@@ -67,7 +67,7 @@ def crc32c(data: bytes) -> int:
     A CRC is linear: those of neighbours A and B make that of AB, shift(A, bytes of B) xor B. So
     those of all words of four bytes come from tables, and are put together pair by pair.
 
-    Example:
+    Examples:
         >>> hex(crc32c(b"123456789"))
         '0xe3069283'
     """

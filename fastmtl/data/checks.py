@@ -13,7 +13,7 @@ from fastmtl.data.errors import DataError
 from fastmtl.data.rows import Array, Rows
 from fastmtl.data.splits import SPLITS, IntArray
 from fastmtl.data.stored import StoredFeatures, Values
-from fastmtl.data.tasks import POSITIVE
+from fastmtl.data.tasks import POSITIVE, is_positive
 
 _CHUNK_BYTES = 32 << 20
 
@@ -223,7 +223,7 @@ def check_trainable(
         if not len(column):
             got = f"none for the task {name!r} (column {task})"
             raise DataError.at(source, "y", "labels in the training split", got)
-        positive = column >= POSITIVE
+        positive = is_positive(column)
         for there, kind in ((positive, "positive"), (~positive, "negative")):
             if not bool(there.any()):
                 warnings.append(f"{source}: the task {name!r} has no {kind} in the training split")

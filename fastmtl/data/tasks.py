@@ -90,7 +90,7 @@ class Tasks:
         Of a multi-class task that of the labels outside its most frequent class: the positives of
         two classes where the positive one is the rarer.
         """
-        counts = (y >= POSITIVE).sum(0)
+        counts = is_positive(y).sum(0)
         for task in range(self.num_binary, len(self.names)):
             codes = _present(y[:, task])
             counts[task] = len(codes) - (codes.bincount().max() if len(codes) else 0)
@@ -104,6 +104,16 @@ class Tasks:
             codes = _present(y[:, task])
             shares.append(codes.bincount(minlength=count) / len(codes))
         return torch.cat(shares)
+
+
+def is_positive(labels: Tensor) -> Tensor:
+    """Which labels of binary tasks count as positive: those of 1/2 and more, and none that is NaN.
+
+    Examples:
+        >>> is_positive(torch.tensor([1.0, 0.5, 0.2, torch.nan]))
+        tensor([ True,  True, False, False])
+    """
+    return labels >= POSITIVE
 
 
 def _present(codes: Tensor) -> Tensor:

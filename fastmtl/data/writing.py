@@ -53,7 +53,7 @@ def h5_writer(
         DataError: for a path, a layout or a sample that cannot be used.
         OSError: naming `path`, where it cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile, fastmtl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = folder + "/clips.h5"
@@ -109,7 +109,7 @@ def write_h5(
     Raises:
         DataError: for arrays or a path that cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile, fastmtl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_h5(folder + "/toy.h5", np.ones((10, 3)), np.eye(2)[[0, 1] * 5])

@@ -78,7 +78,7 @@ def extract(
         ValueError: for a device that this machine has not.
         OSError: where the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile, fastmtl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     table = "text,y_flood\\n" + "water in the street,1\\nsun,0\\n" * 5

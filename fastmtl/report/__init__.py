@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fastmtl.data import MultiTaskData
 from fastmtl.report.attention import Frames
-from fastmtl.report.findings import SAMPLES, Sample, find, sample_name
+from fastmtl.report.findings import SAMPLES, find
+from fastmtl.report.inspected import Sample, sample_name
 from fastmtl.report.page import render
 from fastmtl.training import Predictor
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fastmtl.report.findings import Sample
+from fastmtl.data.tasks import is_positive
+from fastmtl.report.inspected import Sample
 from fastmtl.report.markup import Markup, join, tag
 from fastmtl.training.metrics import decide
 
@@ -41,7 +42,7 @@ def attention_strips(
             continue
         for task in _tasks(sample, threshold):
             strips.append(_strip(label_names[task], weights[task]))
-        # Tasks of classes stand behind the binary ones.
+        # Multi-class tasks stand behind the binary ones.
         for task, own in enumerate(weights[len(sample.probabilities) :], len(sample.probabilities)):
             strips.append(_strip(label_names[task], own))
     return tag("div", strips, _pictures(sample, frames), class_="strips")
@@ -50,7 +51,8 @@ def attention_strips(
 def _tasks(sample: Sample, threshold: float) -> list[int]:
     """The tasks that the sample has, then those that it is given, the likeliest first."""
     order = sample.probabilities.argsort(descending=True, stable=True).tolist()
-    own = [task for task in order if sample.targets[task] == 1]
+    has = is_positive(sample.targets).tolist()
+    own = [task for task in order if has[task]]
     given = decide(sample.probabilities, threshold)
     given_only = [task for task in order if task not in own and given[task]]
     return (own + given_only or order[:1])[:MAX_TASKS]

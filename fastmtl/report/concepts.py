@@ -8,7 +8,7 @@ from fastmtl.report.curves import (
     precision_recall_chart,
     reliability_chart,
 )
-from fastmtl.report.findings import Concept
+from fastmtl.report.labels import Concept
 from fastmtl.report.markup import Markup, join, number, tag
 
 # Cards that stand open; of more labels, those with the lowest average precision.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastmtl.report.findings import Confusion
+from fastmtl.report.labels import Confusion
 from fastmtl.report.markup import Markup, number, short, tag
 
 # Beyond this many classes a matrix is no longer read.

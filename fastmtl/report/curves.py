@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastmtl.data.tasks import is_positive
 from fastmtl.report.chart import Chart, Line
 from fastmtl.report.markup import Markup, number
 from fastmtl.training.calibration import BINS, calibrate, reliability
@@ -35,7 +36,7 @@ def operating(probabilities: Tensor, targets: Tensor, threshold: float) -> Opera
         >>> operating(p, y, 0.5)
         Operating(threshold=0.5, precision=0.5, recall=0.5, f1=0.5)
     """
-    chosen, positive = decide(probabilities, threshold), targets == 1
+    chosen, positive = decide(probabilities, threshold), is_positive(targets)
     hits, taken, there = (int(each.sum()) for each in (chosen & positive, chosen, positive))
     return Operating(
         threshold,
@@ -58,10 +59,11 @@ def precision_recall(
         >>> precision_recall(p, y)[0]
         (0.5, 1.0)
     """
-    if not bool((targets == 1).any()):
+    positive = is_positive(targets)
+    if not bool(positive.any()):
         return []
     p, order = probabilities.double().sort(descending=True)
-    hits = (targets[order] == 1).double().cumsum(0)
+    hits = positive[order].double().cumsum(0)
     taken = torch.arange(1, len(p) + 1, dtype=torch.float64)
     # A threshold between equal probabilities is none.
     cuts = torch.cat([p[1:] < p[:-1], torch.ones(1, dtype=torch.bool)])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fastmtl.report.chart import dot, text
-from fastmtl.report.findings import Graph
+from fastmtl.report.inspected import Graph
 from fastmtl.report.markup import Markup, number, short, tag
 
 WIDTH = 320

@@ -15,7 +15,7 @@ from fastmtl.media.frames import Picture, read_frames
 from fastmtl.media.manifest import read_manifest
 from fastmtl.media.sampling import Sampling
 from fastmtl.report.attention import Frames
-from fastmtl.report.findings import Sample
+from fastmtl.report.inspected import Sample
 
 HEIGHT, WIDTH = 72, 112
 

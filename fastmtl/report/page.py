@@ -7,12 +7,14 @@ from importlib.resources import files
 from typing import Any
 
 import fastmtl
+from fastmtl.data.tasks import is_positive
 from fastmtl.report.attention import Frames, attention_strips
 from fastmtl.report.concepts import concept_cards, concepts_table
 from fastmtl.report.confusion import confusion_table
 from fastmtl.report.epochs import epochs_charts, legend_of
-from fastmtl.report.findings import Findings, Sample
+from fastmtl.report.findings import Findings
 from fastmtl.report.graph import graph_levels, weights_table
+from fastmtl.report.inspected import Sample
 from fastmtl.report.markup import Markup, join, number, short, tag
 from fastmtl.report.settings import settings_tables
 from fastmtl.training.metrics import decide
@@ -229,7 +231,7 @@ def _sample(sample: Sample, findings: Findings, frames: Frames | None) -> Markup
 def _chips(sample: Sample, findings: Findings) -> Markup:
     """The labels that a sample has or is given, with their probabilities."""
     given = decide(sample.probabilities, findings.threshold).tolist()
-    has = (sample.targets == 1).tolist()
+    has = is_positive(sample.targets).tolist()
     order = sample.probabilities.argsort(descending=True, stable=True).tolist()
     shown = [task for task in order if has[task] or given[task]]
     chips = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastmtl.data.tasks import POSITIVE
+from fastmtl.data.tasks import is_positive
 
 # Beyond these a temperature makes of every probability 1/2, or 0 and 1.
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -41,7 +41,7 @@ def class_temperature(
     logits: Tensor,  # (N, C)
     targets: Tensor,  # (N,)
 ) -> float:
-    """The temperature of a task of classes with the lowest cross-entropy of softmax(z / t).
+    """The temperature of a multi-class task with the lowest cross-entropy of softmax(z / t).
 
     As `temperatures`, by the derivative sum over samples of (sum_c p_c z_c - z_y), p the softmax of
     s z. A task with fewer than two of its classes has t = 1.
@@ -145,4 +145,5 @@ def _bins(probabilities: Tensor) -> Tensor:
 
 def has_both(targets: Tensor) -> Tensor:
     """Which labels (T,) have a positive and a negative."""
-    return (targets >= POSITIVE).any(0) & (targets < POSITIVE).any(0)
+    positive = is_positive(targets)
+    return positive.any(0) & (~targets.isnan() & ~positive).any(0)

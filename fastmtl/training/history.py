@@ -14,7 +14,7 @@ from torch import Tensor
 
 # What early stopping can watch on the validation split.
 MONITORS = ("loss", "map", "micro_f1", "macro_f1")
-# Columns of the validation figures; the last one where there are tasks of classes.
+# Columns of the validation figures; the last one where there are multi-class tasks.
 _FIGURES = ["micro_f1", "hamming_loss", "map", "macro_f1"]
 
 

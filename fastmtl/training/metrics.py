@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastmtl.data.tasks import POSITIVE
+from fastmtl.data.tasks import is_positive
 from fastmtl.training.thresholds import HALF
 
 BY_LABEL = ("positives", "average_precision", "f1", "accuracy")
@@ -90,7 +90,7 @@ def multilabel_metrics(
         raise ValueError(f"label_names: expected {num_tasks} names, got {len(names)}")
 
     present = ~targets.isnan()
-    labels = (targets >= POSITIVE).long()
+    labels = is_positive(targets).long()
     decisions = decide(probabilities, threshold).long()
     by_label = [
         _of_label(probabilities[chosen, task], decisions[chosen, task], labels[chosen, task])
@@ -170,7 +170,7 @@ def ranking_metrics(
     _check_entries("probabilities", probabilities, ~probabilities.isnan())
     _check_entries("targets", targets, (targets >= 0) & (targets <= 1) | targets.isnan())
     whole = ~targets.isnan().any(1)
-    positive = targets >= POSITIVE
+    positive = is_positive(targets)
     rows = whole & positive.any(1) & ~positive.all(1)
     p, own = probabilities[rows], positive[rows]
     if not len(p):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastmtl._checks import did_you_mean
-from fastmtl.data.tasks import Tasks
+from fastmtl.data.tasks import Tasks, is_positive
 
 CUTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 _NOT = "not "
@@ -31,7 +31,7 @@ class Ranking:
     def precision_at(self, cuts: Sequence[int] = CUTS) -> dict[int, float]:
         """The share of right ones among the first k whose labels are known, by k.
 
-        Example:
+        Examples:
             >>> right = torch.tensor([1.0, 1.0, 0.0, torch.nan])
             >>> Ranking(torch.arange(4), torch.ones(4), right).precision_at([1, 3, 4])
             {1: 1.0, 3: 0.6666666666666666, 4: 0.6666666666666666}
@@ -62,7 +62,7 @@ def parse_terms(terms: Sequence[str], columns: Sequence[str]) -> list[tuple[int,
     Raises:
         ValueError: for a term that is no column.
 
-    Example:
+    Examples:
         >>> parse_terms(["flood", "not fire"], ["fire", "flood"])
         [(1, True), (0, False)]
     """
@@ -83,14 +83,14 @@ def column_labels(tasks: Tasks, y: Tensor) -> Tensor:
 
     A label between 0 and 1 counts as the nearer one; a class as 1 in its own column.
 
-    Example:
+    Examples:
         >>> tasks = Tasks(["sea", "damage"], {"damage": ["none", "mild", "severe"]})
         >>> column_labels(tasks, torch.tensor([[1.0, 2.0], [0.3, torch.nan]]))
         tensor([[1., 0., 0., 1.],
                 [0., nan, nan, nan]])
     """
     binary, others = y[:, : tasks.num_binary], y[:, tasks.num_binary :]
-    parts = [torch.where(binary.isnan(), binary, (binary >= 0.5).to(y))]
+    parts = [torch.where(binary.isnan(), binary, is_positive(binary).to(y))]
     for number, classes in zip(others.unbind(1), tasks.num_classes, strict=True):
         own = (number[:, None] == torch.arange(classes)).to(y)
         parts.append(torch.where(number[:, None].isnan(), torch.nan, own))
@@ -109,7 +109,7 @@ def ranked(
         probabilities: of every column, in [0, 1].
         labels: 0, 1, or NaN for missing; None where there are none.
 
-    Example:
+    Examples:
         >>> p, y = torch.tensor([[0.25], [0.75]]), torch.tensor([[0.0], [1.0]])
         >>> found = ranked([(0, True)], p, y)
         >>> found.rows, found.right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastmtl.data.tasks import POSITIVE
+from fastmtl.data.tasks import is_positive
 
 # What a threshold can be chosen for; "half" is 0.5, whatever the figures.
 THRESHOLDS = ("half", "micro_f1", "hamming_loss")
@@ -42,7 +42,7 @@ def best_threshold(
     if figure == "half" or not bool(present.any()):
         return HALF
     p, order = probabilities[present].double().sort(descending=True)
-    y = (targets[present] >= POSITIVE).double()[order]
+    y = is_positive(targets[present]).double()[order]
     taken = torch.arange(1, len(p) + 1, dtype=torch.float64)  # TP + FP of the first k
     hits, positives = y.cumsum(0), y.sum()
     value = 2 * hits / (taken + positives) if figure == "micro_f1" else 2 * hits - taken

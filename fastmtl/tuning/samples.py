@@ -10,6 +10,7 @@ import torch
 import fastmtl.data
 from fastmtl.data import MultiTaskData
 from fastmtl.data.splits import SPLITS
+from fastmtl.data.tasks import is_positive
 from fastmtl.training import TrainConfig, arrange, build_balancer, build_model
 from fastmtl.tuning.search import Search, without_idle
 
@@ -50,7 +51,11 @@ cached_samples = lru_cache(maxsize=1)(samples_of)
 
 def _check_judge(search: Search, data: MultiTaskData) -> None:
     """Raise ValueError where the monitor has no value on the validation split."""
-    if search.base.monitor != "loss" and not bool((data.y[data.indices("val")] == 1).any()):
+    labels, binary = data.y[data.indices("val")], data.tasks.num_binary
+    there = bool(is_positive(labels[:, :binary]).any()) or not bool(
+        labels[:, binary:].isnan().all()
+    )
+    if search.base.monitor != "loss" and not there:
         raise ValueError(
             f"monitor: expected loss, because no label is positive in the validation split, got "
             f"{search.base.monitor}"

@@ -12,8 +12,9 @@ from fastmtl.report.chart import padded, ticks
 from fastmtl.report.confusion import confusion_table
 from fastmtl.report.curves import MAX_POINTS, operating, precision_recall
 from fastmtl.report.epochs import epochs_charts
-from fastmtl.report.findings import Confusion, Graph, Sample
 from fastmtl.report.graph import graph_levels, weights_table
+from fastmtl.report.inspected import Graph, Sample
+from fastmtl.report.labels import Concept, Confusion
 from fastmtl.report.markup import tag
 from fastmtl.training import EpochRecord
 from fastmtl.training.history import history_csv, read_history_csv
@@ -139,3 +140,14 @@ def test_a_history_is_read_as_it_was_written():
     assert read_history_csv(history_csv(written, ["a/b", "c,d"]), 2) == written
     with pytest.raises(ValueError, match="history: expected the columns of 1 tasks"):
         read_history_csv(history_csv(written, ["a", "b"]), 1)
+
+
+def test_labels_between_0_and_1_count_as_the_nearer_one():
+    p, soft, hard = torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0.5, 0.3, 0.8]), [1.0, 0.0, 1.0]
+    assert operating(p, soft, 0.5) == operating(p, torch.tensor(hard), 0.5)
+    assert precision_recall(p, soft) == precision_recall(p, torch.tensor(hard))
+    own = operating(p, soft, 0.5)
+    concept = Concept("sea", torch.arange(3), p, soft, 0.8, own, own, 1.0)
+    assert concept.positives == 2
+    assert concept.extremes() == {"best": [0, 2], "missed": [], "false": [1]}
+    assert concept.mistakes() == [1]
