@@ -97,12 +97,18 @@ def _balancing(stack: ExitStack) -> Names:
 
 
 def _cli(stack: ExitStack) -> Names:
-    """A model of clips.npz, exported."""
+    """A run on clips.npz."""
     config = TrainConfig(data="clips.npz", epochs=1, hidden_size=4, device="cpu")
-    Trainer.from_config(config, "runs/exported").fit()
-    export(Predictor.load("runs/exported"), "model.safetensors")
+    Trainer.from_config(config, "runs/first").fit()
+    return {}
+
+
+def _export(stack: ExitStack) -> Names:
+    """The same, exported."""
+    _cli(stack)
+    export(Predictor.load("runs/first"), "model.safetensors")
     if find_spec("onnxscript"):
-        export(Predictor.load("runs/exported"), "model.onnx")
+        export(Predictor.load("runs/first"), "model.onnx")
     return {"x": np.zeros((5, 3, 8), np.float32), "lengths": np.full(5, 3)}
 
 
@@ -159,6 +165,7 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/balancing.md": _balancing,
     "docs/cli.md": _cli,
     "docs/data.md": _data,
+    "docs/export.md": _export,
     "docs/media.md": lambda stack: {},
     "docs/migration/libmtl.md": _libmtl,
     "docs/migration/torchjd.md": _nothing,

@@ -120,7 +120,9 @@ def _call(
         if not line.startswith("fastmtl ") or block.language in ("text", "python"):
             continue
         _, command, *words = shlex.split(line, comments=True)
-        if not wanted(command) or command in ABSENT:
+        if command in ABSENT:
+            break  # What follows in the block may need what it makes.
+        if not wanted(command):
             continue
         # Pages say OUT for any directory.
         words = [f"out-{block.line}" if word == "OUT" else word for word in words]

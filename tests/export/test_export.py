@@ -213,7 +213,7 @@ def test_weights_are_loaded_as_the_page_says(
     x, lengths = arguments(Deployed(predictor), samples)
     names: dict[str, Any] = {"x": x.numpy(), "lengths": lengths}
     monkeypatch.chdir(tmp_path)
-    exec(next(b.text for b in blocks("docs/cli.md") if "safe_open" in b.text), names)
+    exec(next(b.text for b in blocks("docs/export.md") if "safe_open" in b.text), names)
     torch.testing.assert_close(names["probabilities"].double(), predictor.probabilities(samples))
     assert names["facts"] == facts
 
