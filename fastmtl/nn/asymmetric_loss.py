@@ -19,9 +19,14 @@ class AsymmetricLoss(MultilabelLoss):
     trains with `detach_focus=True`.
 
     Args:
-        gamma_neg, gamma_pos: focusing parameters of negatives and positives, >= 0, one or (T,).
+        gamma_neg: focusing parameter of negatives, >= 0, one or (T,).
+        gamma_pos: likewise of positives.
         clip: probability up to which a negative costs nothing, in [0, 1).
-        smoothing, pos_weight, neg_weight, detach_focus, reduction: as for `MultilabelLoss`.
+        smoothing: as for `MultilabelLoss`.
+        pos_weight: as for `MultilabelLoss`.
+        neg_weight: as for `MultilabelLoss`.
+        detach_focus: as for `MultilabelLoss`.
+        reduction: as for `MultilabelLoss`.
 
     Shape:
         As for `MultilabelLoss`: logits, targets and, if any, weight (N, T); the output (T,), () or

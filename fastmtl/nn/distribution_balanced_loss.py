@@ -28,7 +28,9 @@ class DistributionBalancedLoss(MultilabelLoss):
         gamma: focusing parameter, >= 0.
         neg_scale: how much steeper negatives are, > 0.
         kappa: how far the logits are shifted by the log-odds, >= 0.
-        alpha, beta, mu: of `rebalanced_weights`.
+        alpha: as for `rebalanced_weights`.
+        beta: as for `rebalanced_weights`.
+        mu: as for `rebalanced_weights`.
         reduction: as for `MultilabelLoss`.
 
     Shape:

@@ -103,7 +103,9 @@ def rebalanced_weights(
     Args:
         targets: from 0 to 1; NaN, which is a missing label, counts as 0.
         positives: how many of the training samples are positives of each task; 0 counts as 1.
-        alpha, beta, mu: of the map that smooths r; alpha and beta >= 0.
+        alpha: of the map that smooths r, its offset, >= 0.
+        beta: its steepness, >= 0.
+        mu: where it rises.
 
     Shape:
         targets (N, T), positives (T,); the weights (N, T), of the dtype of floating targets,

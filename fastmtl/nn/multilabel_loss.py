@@ -28,11 +28,13 @@ class MultilabelLoss(nn.Module):
     options of their papers.
 
     Args:
-        gamma_pos, gamma_neg: focusing parameters, >= 0, one or (T,).
+        gamma_pos: focusing parameter of positives, >= 0, one or (T,).
+        gamma_neg: likewise of negatives.
         clip: probability up to which a negative costs nothing, in [0, 1).
         poly: coefficient of the first term of the loss's series, added to it.
         smoothing: replaces y by y + smoothing (1/2 - y), in [0, 1).
-        pos_weight, neg_weight: factors of positives and negatives, >= 0, one or (T,).
+        pos_weight: factor of positives, >= 0, one or (T,).
+        neg_weight: likewise of negatives.
         shift: added to the logits, one or (T,).
         neg_scale: how steeply a negative's probability rises with its logit, > 0.
         detach_focus: take v^gamma as a constant in the gradient.

@@ -56,11 +56,13 @@ def multilabel_loss(
         logits: float32, float64, bfloat16 or float16, with any strides.
         targets: 0 to 1, of any real or bool dtype; NaN means missing, and any other value makes the
             loss NaN.
-        gamma_pos, gamma_neg: the focusing parameters, at least 0; one, or one a task.
+        gamma_pos: the focusing parameter of positives, at least 0; one, or one a task.
+        gamma_neg: likewise of negatives.
         clip: the probability up to which a negative costs nothing, in [0, 1).
         poly: the coefficient of the first term of the loss's series, added to it.
         smoothing: replaces y by y + smoothing (1/2 - y), in [0, 1).
-        pos_weight, neg_weight: factors of positives and negatives; one, or one a task.
+        pos_weight: factor of positives; one, or one a task.
+        neg_weight: likewise of negatives.
         shift: is added to the logits; one, or one a task.
         neg_scale: how steeply a negative's probability rises with its logit, > 0.
         weight: the elements' factors, bool or floating; 0 or False means missing.
