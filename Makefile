@@ -82,9 +82,10 @@ lint: $(STAMP)
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests/cuda/host_shim \
 	  -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-# The site, in build/site; a broken link or a docstring that cannot be read is an error.
+# The site, in build/site; a broken link or a docstring that cannot be read is an error (with --quiet
+# it would not be).
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Installs what a user would get, from the sdist alone, and uses it away from this directory. What it
 # runs on is borrowed from the virtual environment above, by a .pth file; what it is built with is not.

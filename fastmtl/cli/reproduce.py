@@ -23,7 +23,7 @@ from fastmtl.reproduce.plan import parse_options
 from fastmtl.reproduce.systems import TABLES
 from fastmtl.reproduce.tables import accuracy_cells, notes, results_cells, rich_tables
 from fastmtl.training import BarReporter, Interrupted, LineReporter, Reporter
-from fastmtl.training.config import resolve_device
+from fastmtl.training.device import resolve_device
 from fastmtl.training.options import check_count
 
 

@@ -21,7 +21,7 @@ from fastmtl.cli.errors import (
     warn_of,
 )
 from fastmtl.training import BarReporter, Interrupted, LineReporter, TrainConfig
-from fastmtl.training.config import resolve_device
+from fastmtl.training.device import resolve_device
 from fastmtl.training.options import check_count
 from fastmtl.training.options_file import read_options
 from fastmtl.training.presets import PRESETS

@@ -28,7 +28,7 @@ from fastmtl.media.sound import NO_SOUND
 from fastmtl.media.telling import skipped, warnings
 from fastmtl.media.worker import Found, Sources
 from fastmtl.media.workers import DecodingPool
-from fastmtl.training.config import resolve_device
+from fastmtl.training.device import resolve_device
 from fastmtl.training.lock import locked
 from fastmtl.training.signals import StopRequest
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from fastmtl._checks import did_you_mean
 from fastmtl.data.placement import MEMORY
 from fastmtl.nn.balance_at import BALANCE_AT
@@ -290,34 +288,6 @@ def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
             raise ValueError(
                 f"lr_decay: expected only with lr_schedule decay, got it with {config.lr_schedule}"
             )
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device that a name stands for.
-
-    Args:
-        name: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-
-    Raises:
-        ValueError: for another name, and if this machine has no such device.
-
-    Examples:
-        >>> resolve_device("cpu")
-        device(type='cpu')
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device: {name!r} is not available, this machine has {count} GPUs")
-    elif device.type != "cpu":
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
-    return device
 
 
 def _arguments() -> str:

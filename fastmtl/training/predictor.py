@@ -18,7 +18,8 @@ from fastmtl.training import inspection
 from fastmtl.training.batches import Batches
 from fastmtl.training.calibration import calibrate, calibration_figures
 from fastmtl.training.checkpoint import RunError, load_tensors, take_prefix
-from fastmtl.training.config import TrainConfig, resolve_device
+from fastmtl.training.config import TrainConfig
+from fastmtl.training.device import resolve_device
 from fastmtl.training.factory import rebuild_model
 from fastmtl.training.forward import compute_logits, evaluation_batch
 from fastmtl.training.inputs import check_fits, split_rows, with_classes_of

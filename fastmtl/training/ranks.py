@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmtl.training.checkpoint import RunError
-from fastmtl.training.config import resolve_device
+from fastmtl.training.device import resolve_device
 from fastmtl.training.signals import Interrupted, StopRequest
 
 _T = TypeVar("_T")

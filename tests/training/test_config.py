@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fastmtl.training import TrainConfig
-from fastmtl.training.config import check_effect, option_help, resolve_device
+from fastmtl.training.config import check_effect, option_help
+from fastmtl.training.device import resolve_device
 from fastmtl.training.options import declared
 from fastmtl.training.recipes import BALANCERS, LOSSES, MODELS, ONLY_FOR
 
