@@ -25,6 +25,8 @@ from fastmtl.training.history import EpochRecord
 FIGURES = {"micro_f1": "micro-F1", "hamming_loss": "Hamming loss", "map": "mAP"}
 # Where they were asked for.
 CALIBRATION = {"brier": "Brier score", "calibration_error": "calibration error"}
+# Where there are tasks of classes.
+OF_CLASSES = {"macro_f1": "macro-F1"}
 BY_LABEL = {"positives": "positives", "average_precision": "AP", "f1": "F1", "accuracy": "accuracy"}
 BY_TASK = {"accuracy": "accuracy", "macro_f1": "macro-F1", "average_precision": "AP"}
 MAX_LABELS = 24
@@ -141,7 +143,7 @@ def results_table(metrics: Mapping[str, Any], title: str) -> Group:
     for split in splits:
         table.add_column(split, justify="right")
     last = metrics[splits[-1]]
-    of_classes = {"macro_f1": "macro-F1"} if "classes" in last else {}
+    of_classes = OF_CLASSES if "classes" in last else {}
     asked = {key: name for key, name in CALIBRATION.items() if key in last}
     for key, name in {**FIGURES, **of_classes, **asked}.items():
         if not of_classes or any(metrics[split][key] is not None for split in splits):

@@ -12,6 +12,7 @@ from fastmtl.data import MultiTaskData
 from fastmtl.data.splits import SPLITS
 from fastmtl.data.tasks import is_positive
 from fastmtl.training import TrainConfig, arrange, build_balancer, build_model
+from fastmtl.training.losses import check_figures
 from fastmtl.tuning.search import Search, without_idle
 
 
@@ -27,8 +28,8 @@ def load_samples(search: Search) -> MultiTaskData:
             balancer that does not fit the data.
     """
     data = samples_of(search.base)
-    _check_judge(search, data)
     _check_kinds(search, data)
+    _check_judge(search, data)
     return data
 
 
@@ -51,14 +52,15 @@ cached_samples = lru_cache(maxsize=1)(samples_of)
 
 def _check_judge(search: Search, data: MultiTaskData) -> None:
     """Raise ValueError where the monitor has no value on the validation split."""
-    labels, binary = data.y[data.indices("val")], data.tasks.num_binary
-    there = bool(is_positive(labels[:, :binary]).any()) or not bool(
-        labels[:, binary:].isnan().all()
-    )
-    if search.base.monitor != "loss" and not there:
+    monitor = search.base.monitor
+    y, first = data.y[data.indices("val")], data.tasks.num_binary
+    positive = bool(is_positive(y[:, :first]).any())
+    of_classes = bool(y[:, first:].isfinite().any())
+    has = {"map": positive or of_classes, "micro_f1": positive, "macro_f1": of_classes}
+    if not has.get(monitor, True):
+        missing = "no label is positive" if monitor != "macro_f1" else "no sample has a class"
         raise ValueError(
-            f"monitor: expected loss, because no label is positive in the validation split, got "
-            f"{search.base.monitor}"
+            f"monitor: expected loss, because {missing} in the validation split, got {monitor}"
         )
 
 
@@ -69,4 +71,5 @@ def _check_kinds(search: Search, data: MultiTaskData) -> None:
         drawn = {**last, "model": kind.model, "balancer": kind.balancer, "loss": kind.loss}
         config = without_idle(dataclasses.replace(search.base, **drawn))
         arranged = arrange(data, config.model)
+        check_figures(config, arranged.tasks)
         build_balancer(config, build_model(config, arranged), arranged)

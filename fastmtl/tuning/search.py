@@ -16,7 +16,7 @@ from fastmtl.training.config import check_effect
 from fastmtl.training.directory import content
 from fastmtl.training.identity import CHANGEABLE
 from fastmtl.training.recipes import LOSSES, ONLY_FOR
-from fastmtl.training.report import FIGURES
+from fastmtl.training.report import FIGURES, OF_CLASSES
 from fastmtl.tuning.space import Choice, Range, check_space
 
 FILE = "tune.json"
@@ -63,14 +63,14 @@ class Search:
                 check_effect(kinds[0], [name])
         if self.base.monitor == "loss" and (found := sorted(_OF_LOSS.intersection(self.space))):
             raise ValueError(
-                f"monitor: expected map or micro_f1 where {found[0]} is searched, because losses "
-                "of different kinds cannot be compared, got loss"
+                f"monitor: expected map, micro_f1 or macro_f1 where {found[0]} is searched, "
+                "because losses of different kinds cannot be compared, got loss"
             )
 
     @property
     def monitor(self) -> str:
         """What trials are judged by, in words."""
-        return FIGURES.get(self.base.monitor, "validation loss")
+        return {**FIGURES, **OF_CLASSES}.get(self.base.monitor, "validation loss")
 
     def shown(self, score: float) -> float:
         """The figure whose score this is, the higher the better."""

@@ -49,7 +49,12 @@ def test_what_is_idle_in_a_trial_is_as_by_default():
         ({}, {"theta": Range(0.1, 1.0)}, (), "theta: expected only with model hgfn"),
         ({}, {"lr": Range(0.0, 1.0)}, (), "search: lr: expected a finite number > 0"),
         ({}, {"lr": Range(0.1, 1.0)}, ("theta",), "theta: expected only with model hgfn"),
-        ({"monitor": "loss"}, {"gamma": Range(0.0, 1.0)}, (), "monitor: expected map or micro_f1"),
+        (
+            {"monitor": "loss"},
+            {"gamma": Range(0.0, 1.0)},
+            (),
+            "monitor: expected map, micro_f1 or",
+        ),
         ({}, {"epochs": Choice((1, 2))}, (), "search: expected an option that trials can differ"),
     ],
 )
@@ -91,3 +96,10 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
         search.check_directory(tmp_path)
     with pytest.raises(RunError, match=r"mine.txt: expected a directory, got a file"):
         search.check_directory(tmp_path / "mine.txt")
+
+
+def test_the_judge_is_named_as_elsewhere():
+    space = {"lr": Range(1e-4, 1e-2)}
+    named = {"loss": "validation loss", "map": "mAP", "macro_f1": "macro-F1"}
+    for monitor, name in named.items():
+        assert Search(TrainConfig(monitor=monitor), space).monitor == name

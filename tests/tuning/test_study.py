@@ -139,6 +139,16 @@ def test_a_judge_without_a_value_is_refused(tmp_path):
         load_samples(search)
 
 
+def test_a_judge_for_other_tasks_is_refused():
+    space = {"lr": Range(0.1, 1.0)}
+    with pytest.raises(ValueError, match="macro_f1 only with multi-class tasks"):
+        load_samples(Search(replace(SMALL, monitor="macro_f1"), space))
+    crisis = replace(SMALL, model="hgfn", data="synthetic:crisis", balancer="equal")
+    with pytest.raises(ValueError, match="micro_f1 only with binary tasks"):
+        load_samples(Search(replace(crisis, monitor="micro_f1"), space))
+    assert load_samples(Search(replace(crisis, monitor="macro_f1"), space)).class_names
+
+
 @pytest.mark.slow
 def test_processes_share_the_trials(tmp_path):
     outcomes = tune(SEARCH, tmp_path, trials=4, jobs=2, say=quiet)
