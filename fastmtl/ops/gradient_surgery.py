@@ -111,7 +111,9 @@ def _check(gramian: Tensor, order: Tensor) -> None:
     _checks.need_shape("order", order, tuple(gramian.shape), "(T, T)")
     _checks.need_device("order", order, "gramian", gramian)
     if order.is_cpu and order.numel() and not traced(order):
-        least, largest = int(order.min()), int(order.max())
+        # Not by the tensor's own operations, which on a device would be waited for.
+        numbers = order.numpy()
+        least, largest = int(numbers.min()), int(numbers.max())
         if least < 0 or largest >= len(order):
             raise ValueError(
                 f"order: expected indices from 0 to {len(order) - 1}, got {least} to {largest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import fastmtl
 from fastmtl.export import export
 from fastmtl.training import Predictor, TrainConfig, Trainer
 from tests.convert import layouts
+from tests.media.clips import write_set
 
 Names = dict[str, Any]
 _LABELS = {"scene": 6, "yeast": 14}
@@ -65,6 +67,11 @@ def _mulan(name: str, rng: np.random.Generator) -> None:
     Path(f"{name}.xml").write_text(
         f'<labels xmlns="http://mulan.sourceforge.net/labels">{each}</labels>'
     )
+
+
+def clips() -> None:
+    """Short clips, and two manifests of them."""
+    shutil.copy(write_set(Path(), 20), "new.csv")
 
 
 class Net(nn.Module):
@@ -166,7 +173,7 @@ NAMES: dict[str, Callable[[ExitStack], Names]] = {
     "docs/cli.md": _cli,
     "docs/data.md": _data,
     "docs/export.md": _export,
-    "docs/media.md": lambda stack: {},
+    "docs/media.md": _nothing,
     "docs/migration/libmtl.md": _libmtl,
     "docs/migration/torchjd.md": _nothing,
     "docs/models.md": _models,

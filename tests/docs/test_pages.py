@@ -26,7 +26,7 @@ __all__ = ["call"]
 # Commands that need a package which is not there.
 ABSENT = {
     command
-    for command, package in (("export", "onnxscript"), ("tune", "optuna"))
+    for command, package in (("export", "onnxscript"), ("tune", "optuna"), ("extract", "av"))
     if find_spec(package) is None
 }
 # Where nothing is shown of what is printed, less of it will do.
@@ -104,6 +104,8 @@ def test_reproduce_commands(page: str, call: Callable[..., tuple[int, str, str]]
 def _run(
     page: str, call: Callable[..., tuple[int, str, str]], wanted: Callable[[str], bool]
 ) -> None:
+    if "extract" not in ABSENT and any("fastmtl extract" in each.text for each in blocks(page)):
+        surroundings.clips()
     for block in blocks(page):
         _call(page, block, call, wanted)
 

@@ -271,9 +271,13 @@ def test_a_file_that_is_wrong_is_not_written(
 
 def test_other_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor, _ = predictor_of("mtmlan")
-    with pytest.raises(ValueError, match="format: expected one of onnx, pt2, got 'h5'"):
+    with pytest.raises(
+        ValueError, match="format: expected one of onnx, pt2, safetensors, got 'h5'"
+    ):
         export(predictor, tmp_path / "model.h5")
-    with pytest.raises(ValueError, match="format: expected one of onnx, pt2, got 'tf'"):
+    with pytest.raises(
+        ValueError, match="format: expected one of onnx, pt2, safetensors, got 'tf'"
+    ):
         export(predictor, tmp_path / "model.onnx", "tf")
     monkeypatch.setattr(writing, "find_spec", lambda name: name != "onnxscript" and find_spec(name))
     with pytest.raises(ImportError, match="onnx needs onnxscript"):
