@@ -108,11 +108,17 @@ class _Converter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> Array:
-        """(H, W, 3) uint8."""
-        height, width = self.picture.scaled(frame.height, frame.width)
+        """(H, W, 3) uint8, upright: a phone writes how it was held beside the pictures."""
+        turns = round(frame.rotation / 90) % 4
+        size = frame.height, frame.width
+        height, width = self.picture.scaled(*(size[::-1] if turns % 2 else size))
+        if turns % 2:
+            height, width = width, height
         scaled = self._reformatter.reformat(
             frame, width, height, format="rgb24", interpolation=self.picture.filter
         ).to_ndarray()
+        scaled = np.rot90(scaled, turns)
+        height, width = scaled.shape[:2]
         rows, columns = self.picture.crop
         top, left = (height - rows) // 2, (width - columns) // 2
         return np.ascontiguousarray(scaled[top : top + rows, left : left + columns])

@@ -161,3 +161,15 @@ def test_playlists_are_no_media(tmp_path, text) -> None:
     path.write_text(text)
     with pytest.raises(MediaError, match="no media file"):
         read_frames(path, Sampling(), SQUARE)
+
+
+def test_a_clip_filmed_upright_stands_upright(clip, tmp_path) -> None:
+    # Of a track's header: sixteen-bit fixed-point a, b, u, c, d of a quarter turn clockwise.
+    content = bytearray(clip.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40
+    one, minus = (1 << 16).to_bytes(4, "big"), (-1 << 16).to_bytes(4, "big", signed=True)
+    content[start : start + 20] = bytes(4) + one + bytes(4) + minus + bytes(4)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    lying = read_frames(clip, Sampling(count=3), Picture((64, 96))).values
+    upright = read_frames(tmp_path / "turned.mp4", Sampling(count=3), Picture((96, 64))).values
+    np.testing.assert_array_equal(upright, np.rot90(lying, -1, axes=(1, 2)))
