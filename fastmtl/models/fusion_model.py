@@ -114,17 +114,23 @@ class FusionModel(MultiTaskModel):
     ) -> dict[str, Tensor]:
         """Attention weights (B, L) over time of each modality that is a sequence.
 
-        They are 0 at padded steps and 1 in sum; the arguments and errors are those of a call.
+        They are 0 at padded steps and 1 in sum, but 0 of a modality that a sample lacks; the
+        arguments and errors are those of a call.
         """
         by_modality = self._checked_inputs(x, lengths)
+        there = None
         if present is not None:
-            x, _ = self._without_absent(x, present)
-        encoders = dict(zip(self.modalities, self.encoders, strict=True))
-        of_sequences: Any = {name: encoders[name] for name in self.sequence_modalities}
-        return {
-            name: encoder.attend(x[name], by_modality.get(name))[1]
-            for name, encoder in of_sequences.items()
-        }
+            x, there = self._without_absent(x, present)
+        found = {}
+        for place, name in enumerate(self.modalities):
+            if name not in self.sequence_modalities:
+                continue
+            encoder: Any = self.encoders[place]
+            weights = encoder.attend(x[name], by_modality.get(name))[1]
+            if there is not None:
+                weights = weights.masked_fill(~there[:, place, None], 0)
+            found[name] = weights
+        return found
 
     def _encode(
         self, x: Mapping[str, Tensor], lengths: Lengths, present: Present

@@ -60,6 +60,8 @@ def _tasks(sample: Sample, threshold: float) -> list[int]:
 
 def _strip(name: str, weights: Tensor) -> Markup:
     steps = len(weights)
+    if not float(weights.sum()):
+        return tag("div", tag("p", tag("b", name), tag("span", "missing")), class_="strip")
     values = _binned(weights)
     top = max(float(values.max()), 1e-12)
     even = float(values.sum()) / len(values) / top

@@ -229,7 +229,7 @@ class Predictor:
         """Attention over time of each modality that is a sequence, float32 on the CPU.
 
         Of MTMLAN (n, T, L), each task its own; of HGFN and its baselines (n, L). The weights of a
-        sample are 1 in sum, and 0 at padded steps.
+        sample are 1 in sum, 0 at padded steps, and all 0 of a modality that it lacks.
 
         Args:
             data: the samples, on the original scale; standardised here.

@@ -202,3 +202,10 @@ def test_on_a_gpu(name):
     x, present = ({k: v.cuda() for k, v in each.items()} for each in (x, present))
     logits = model.cuda()(poisoned(x, present, torch.nan), lengths, present)
     torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_attended_in_what_is_absent():
+    model = HGFN({"video": 3, "text": 2}, 2, hidden_size=4, sequence_modalities=["video"])
+    x = {"video": torch.randn(2, 4, 3), "text": torch.randn(2, 2)}
+    weights = model.eval().attention(x, present={"video": torch.tensor([True, False])})["video"]
+    torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 0.0]))

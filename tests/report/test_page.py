@@ -157,3 +157,17 @@ def test_tasks_of_classes(make_run):
     page = Page(report(directory, arrange(data, "mtmlan"), split="all"))
     assert "classes" in page.ids
     assert "concepts" not in page.ids
+
+
+def test_samples_that_lack_a_modality(make_run):
+    generator = torch.Generator().manual_seed(0)
+    x = {name: torch.randn(60, 4, 3, generator=generator) for name in ("video", "audio")}
+    x["text"] = torch.randn(60, 2, generator=generator)
+    x["video"][::2], x["audio"][1::2] = float("nan"), float("nan")
+    lengths = {"audio": torch.tensor([4, 0] * 30)}
+    y = (torch.rand(60, 2, generator=generator) < 0.5).float()
+    directory, data = make_run("hgfn", MultiTaskData.from_arrays(x, y, lengths=lengths), epochs=1)
+    page = Page(report(directory, data, rows=[0, 1]))
+    # Beside each other: the audio of the first, and the video of the second.
+    assert page.texts.count("missing") == 2
+    assert page.texts.count("4 steps, most at step") == 0

@@ -151,3 +151,6 @@ def test_labels_between_0_and_1_count_as_the_nearer_one():
     assert concept.positives == 2
     assert concept.extremes() == {"best": [0, 2], "missed": [], "false": [1]}
     assert concept.mistakes() == [1]
+    sample = Sample(0, "", p, soft, {}, {"x": torch.full((3, 2), 0.5)}, ())
+    drawn = str(attention_strips(sample, ["sea", "sun", "siren"], 0.95))
+    assert [name for name in ("sea", "sun", "siren") if name in drawn] == ["sea", "siren"]
