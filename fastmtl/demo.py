@@ -1,4 +1,4 @@
-"""What fastmtl does: the same network timed twice, and models beside a baseline."""
+"""What fastmtl does: the same network timed twice, models beside a baseline, and a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from fastmtl.balancing import Equal, GradNorm
 from fastmtl.data import MultiTaskData, Standardizer
 from fastmtl.models import MTMLAN
 from fastmtl.nn import FocalLoss
-from fastmtl.training import Reporter, TrainConfig, Trainer, multilabel_metrics
+from fastmtl.report import report
+from fastmtl.training import Reporter, TrainConfig, Trainer, arrange, multilabel_metrics
+from fastmtl.training.checkpoint import write_atomic
 from fastmtl.training.thresholds import HALF, best_threshold
 
 TIMED = "synthetic:disaster?clips=200&frames=40&features=256"
@@ -82,6 +84,13 @@ def trained(data: MultiTaskData, balancer: str, out: Path, reporter: Reporter) -
     trainer = Trainer.from_config(config, out / balancer, data, reporter=reporter)
     figures: dict[str, Any] = trainer.fit(overwrite=True)["test"]
     return figures
+
+
+def write_report(data: MultiTaskData, balancer: str, out: Path) -> Path:
+    """Write the page that shows what `trained` learnt into the directory, and say where it is."""
+    page = out / "report.html"
+    write_atomic(page, report(out / balancer, arrange(data, "hgfn")))
+    return page
 
 
 def _timed(data: MultiTaskData, name: str, *, norms: bool) -> Timing:

@@ -17,7 +17,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Directory for the runs.")] = Path("demo"),
     threads: options.Threads = None,
 ) -> None:
-    """Time a network with and without fastmtl, and train two models beside a baseline.
+    """Time a network with and without fastmtl, train two models beside a baseline, and report.
 
     Example: fastmtl demo --out demo
     """
@@ -48,6 +48,8 @@ def demo(
         exit_with("stopped", STOPPED)
     console.print(_compared(results), "")
     console.print(f"Runs, with plots of losses and task weights: {out}/", highlight=False)
+    page = shown.write_report(data, shown.BALANCERS[-1], out)
+    console.print(f"What the last one learnt, in a browser: {page}", highlight=False)
 
 
 def _times(timings: list[Any]) -> Table:

@@ -12,7 +12,10 @@ def test_it_times_trains_and_compares(call, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     for told in ("plain step", "GradNorm", "ridge regression", "hgfn, dmtl", "mAP"):
         assert told in out
-    assert {path.name for path in tmp_path.iterdir()} == set(demo.BALANCERS)
+    page = tmp_path / "report.html"
+    assert str(page) in out.replace("\n", "")
+    assert "hgfn, dmtl" in page.read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {*demo.BALANCERS, page.name}
 
 
 def test_the_networks_that_are_timed_are_the_same(monkeypatch):
