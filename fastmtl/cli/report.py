@@ -42,7 +42,7 @@ def report(
     media: Annotated[
         Path | None,
         typer.Option(
-            help="Manifest of the clips, as extract takes it: frames under the attention.",
+            help="Manifest of the clips, as extract takes it: shows their frames and texts.",
             show_default="none",
         ),
     ] = None,
@@ -64,7 +64,7 @@ def report(
             raise RunError(f"{data}: expected labels to report on, got none")
         split = split or ("test" if len(split_rows(loaded, "test")) else "val")
         check_choice("split", split, SPLITS)
-        frames = _frames(media, loaded)
+        frames, captions = _of_media(media, loaded)
     with failing():
         page = make_report(
             directory,
@@ -74,18 +74,22 @@ def report(
             samples=samples,
             rows=chosen,
             frames=frames,
+            captions=captions,
         )
         write_atomic(out, page)
     show(f"{len(split_rows(loaded, split)):,} {split} samples in {out}, {len(page) / 1e6:.1f} MB")
 
 
-def _frames(media: Path | None, data: MultiTaskData) -> Frames | None:
+def _of_media(
+    media: Path | None, data: MultiTaskData
+) -> tuple[Frames | None, dict[str, str] | None]:
+    """Pictures and texts of the clips, None of both without any."""
     if media is None:
-        return None
+        return None, None
     # Not with this module: those who have no clips need none of it.
-    from fastmtl.report.media import frames_of
+    from fastmtl.report.media import captions_of, frames_of
 
-    return frames_of(media, data)
+    return frames_of(media, data), captions_of(media)
 
 
 def _rows(given: str | None) -> list[int]:

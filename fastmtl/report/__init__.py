@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastmtl.data import MultiTaskData
@@ -24,6 +24,7 @@ def report(
     samples: int = SAMPLES,
     rows: Sequence[int] = (),
     frames: Frames | None = None,
+    captions: Mapping[str, str] | None = None,
 ) -> str:
     """The report of a run on data, a page that stands alone.
 
@@ -36,6 +37,7 @@ def report(
             others the surest mistakes.
         rows: those to look into, instead.
         frames: gives data URIs of pictures for a sample and places in [0, 1] of its time.
+        captions: texts by the samples' names.
 
     Raises:
         DataError: if the data does not fit the run, or the split is empty.
@@ -50,4 +52,4 @@ def report(
     predictor = predictor or Predictor.load(run)
     found = find(Path(run), predictor, data, split, samples=samples, rows=rows)
     named = {row for concept in found.concepts for row in concept.extreme_rows()}
-    return render(found, {row: sample_name(data, row) for row in named}, frames)
+    return render(found, {row: sample_name(data, row) for row in named}, frames, captions or {})

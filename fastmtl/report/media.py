@@ -16,8 +16,11 @@ from fastmtl.media.manifest import read_manifest
 from fastmtl.media.sampling import Sampling
 from fastmtl.report.attention import Frames
 from fastmtl.report.inspected import Sample
+from fastmtl.report.markup import short
 
 HEIGHT, WIDTH = 72, 112
+# Of a text.
+LETTERS = 280
 
 
 def frames_of(manifest: str | Path, data: MultiTaskData) -> Frames:
@@ -51,6 +54,30 @@ def frames_of(manifest: str | Path, data: MultiTaskData) -> Frames:
         return [_source(picture) for picture in piece.values]
 
     return frames
+
+
+def captions_of(manifest: str | Path) -> dict[str, str]:
+    """The beginning of the text of each clip of a manifest that has one, by the clip's name.
+
+    Raises:
+        DataError: if the manifest cannot be used.
+    """
+    found = {}
+    for clip in read_manifest(manifest).clips:
+        text = clip.sources.get("text")
+        if isinstance(text, Path):
+            text = _beginning(text)
+        if text:
+            found[clip.name] = short(" ".join(text.split()), LETTERS)
+    return found
+
+
+def _beginning(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(2 * LETTERS)
+    except OSError:
+        return ""
 
 
 def _source(picture: Any) -> str:

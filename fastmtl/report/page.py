@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import fastmtl
@@ -24,13 +25,19 @@ from fastmtl.training.report import told
 MAX_CHIPS = 8
 
 
-def render(findings: Findings, names: Mapping[int, str], frames: Frames | None = None) -> str:
+def render(
+    findings: Findings,
+    names: Mapping[int, str],
+    frames: Frames | None = None,
+    captions: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The whole page: HTML that asks nobody else for anything.
 
     Args:
         findings: what it shows.
         names: of samples, by row.
         frames: gives pictures of a sample over time; see `attention_strips`.
+        captions: of samples, by their names.
     """
     sections = {
         "Summary": _summary(findings),
@@ -38,7 +45,7 @@ def render(findings: Findings, names: Mapping[int, str], frames: Frames | None =
         "Classes": _classes(findings),
         "Training": _training(findings),
         "Fusion": _fusion(findings),
-        "Samples": _samples(findings, frames),
+        "Samples": _samples(findings, frames, captions),
         "Settings": settings_tables(findings.settings, findings.record),
     }
     there = {name: content for name, content in sections.items() if content}
@@ -205,18 +212,20 @@ def _fusion(findings: Findings) -> Markup:
     )
 
 
-def _samples(findings: Findings, frames: Frames | None) -> Markup:
+def _samples(findings: Findings, frames: Frames | None, captions: Mapping[str, str]) -> Markup:
     shown = [each for each in findings.samples if each.attention or each.weights]
     if not shown:
         return join()
     said = "What the model looked at. Dashed: attention that is the same at every step."
-    cards = [_sample(each, findings, frames) for each in shown]
+    cards = [_sample(each, findings, frames, captions.get(each.name)) for each in shown]
     if not shown[0].attention:
         return tag("div", cards, class_="grid wide")
     return join(tag("p", said, class_="said"), cards)
 
 
-def _sample(sample: Sample, findings: Findings, frames: Frames | None) -> Markup:
+def _sample(
+    sample: Sample, findings: Findings, frames: Frames | None, caption: str | None
+) -> Markup:
     parts = []
     if sample.attention:
         names, threshold = findings.tasks.names, findings.threshold
@@ -225,7 +234,8 @@ def _sample(sample: Sample, findings: Findings, frames: Frames | None) -> Markup
         levels = graph_levels(findings.graph, sample.weights)
         parts.append(tag("div", levels, class_="graphs"))
     looked = tag("div", parts, class_="look beside" if len(parts) > 1 else "look")
-    return tag("article", tag("h3", sample.name), _chips(sample, findings), looked, class_="sample")
+    head = join(tag("h3", sample.name), tag("p", caption, class_="said") if caption else None)
+    return tag("article", head, _chips(sample, findings), looked, class_="sample")
 
 
 def _chips(sample: Sample, findings: Findings) -> Markup:

@@ -8,7 +8,7 @@ import torch
 
 from fastmtl.data import DataError
 from fastmtl.report import Sample
-from fastmtl.report.media import frames_of
+from fastmtl.report.media import LETTERS, captions_of, frames_of
 from tests.media.clips import write_clip, write_table
 
 pytest.importorskip("av", reason="PyAV is not installed")
@@ -36,3 +36,16 @@ def test_pictures_of_clips_that_can_be_read(tmp_path, many_labels):
     assert frames(sample("other.mp4"), [0.5]) == []
     with pytest.raises(DataError, match="name: expected names of samples of"):
         frames_of(manifest, many_labels)
+
+
+def test_captions_of_clips_with_a_text(tmp_path):
+    (tmp_path / "long.txt").write_text("water " * 500)
+    rows = [
+        {"name": "one", "text": "water\nrises", "text_file": ""},
+        {"name": "two", "text": "", "text_file": "long.txt"},
+        {"name": "three", "text": "", "text_file": "none.txt"},
+    ]
+    captions = captions_of(write_table(tmp_path / "clips.csv", rows))
+    assert captions["one"] == "water rises"
+    assert len(captions["two"]) <= LETTERS
+    assert captions.keys() == {"one", "two"}

@@ -93,7 +93,9 @@ def test_chosen_rows_and_pictures(run):
         asked.append((sample.row, len(places)))
         return ["data:image/png;base64,AAAA"] * 3
 
-    page = Page(report(directory, data, rows=[5, 2], frames=frames))
+    said = {"sample 5": "<water> rises"}
+    page = Page(report(directory, data, rows=[5, 2], frames=frames, captions=said))
+    assert page.texts.count("<water> rises") == 1
     assert [row for row, _ in asked] == [5, 2]
     assert page.texts.index("sample 5") < page.texts.index("sample 2")
     assert page.seen.count("img") == 6
