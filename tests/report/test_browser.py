@@ -32,19 +32,26 @@ def browser(tmp_path_factory):
         yield started
 
 
+# Wider, ten of them, than a sample has room.
+PICTURE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='300' height='60'/%3E"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_page(run, browser, tmp_path, width, scheme):
     directory, data = run
     page = tmp_path / "report.html"
-    page.write_text(report(directory, data), encoding="utf-8")
+    pictures = report(directory, data, frames=lambda sample, places: [PICTURE] * len(places))
+    page.write_text(pictures, encoding="utf-8")
     browser.open(page.as_uri(), width, 900, scheme)
     picture = browser.screenshot()
     assert picture.startswith(b"\x89PNG")
     # An empty page is a few kilobytes.
     assert len(picture) > 20_000
-    # Nothing is wider than the window, and the scheme is the reader's.
+    # Nothing is wider than the window or over its neighbour, and the scheme is the reader's.
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    strips = "[...document.querySelectorAll('.strips')]"
+    assert browser.evaluate(f"{strips}.every(each => each.scrollWidth <= each.clientWidth + 1)")
     red = browser.evaluate("parseInt(getComputedStyle(document.body).backgroundColor.slice(4))")
     assert (red < 128) == (scheme == "dark")
 
