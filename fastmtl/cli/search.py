@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from fastmtl._text import csv_text
 from fastmtl.cli import options
 from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
 from fastmtl.cli.trained import STDOUT, check_writable, open_run
@@ -119,7 +118,7 @@ def _give(
         figures = {"precision_at": precision, "average_precision": found.average_precision()}
         text = json.dumps({"query": title, **figures, "samples": lines}, indent=1) + "\n"
     else:
-        text = _csv(lines)
+        text = csv_text([list(lines[0]), *(list(line.values()) for line in lines)] if lines else [])
     if out == STDOUT:
         show(text, nl=False)
         return
@@ -141,15 +140,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return shown(value)
     return "-" if value is None else escape(str(value))
-
-
-def _csv(lines: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    if lines:
-        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    return text.getvalue()
 
 
 def _told(found: Ranking, cuts: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from fastmtl._files import replacing
 from fastmtl.data import DataError
 from fastmtl.data.checks import repeated
 from fastmtl.data.fields import require_file
+from fastmtl.data.writing import check_new_file
 
 
 def read_rows(path: Path, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -50,13 +51,8 @@ def read_rows(path: Path, needed: Iterable[str] = ()) -> Iterator[tuple[int, dic
 
 def check_manifest(out: Path, *, overwrite: bool) -> None:
     """Raise DataError unless a manifest can be written there."""
-    if out.suffix.lower() != ".csv":
-        expected = "a name in .csv: what comes is a manifest for fastmtl extract"
-        raise DataError.at(str(out), "path", expected, repr(out.suffix))
-    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
-        raise DataError.at(str(out), "path", "a file in a writable directory", "another place")
-    if out.exists() and not overwrite:
-        raise DataError.at(str(out), "path", "a new file", "one that is there")
+    name = "a name in .csv: what comes is a manifest for fastmtl extract"
+    check_new_file(out, name, (".csv",), overwrite=overwrite)
 
 
 def write_manifest(out: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:

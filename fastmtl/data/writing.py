@@ -64,7 +64,7 @@ def h5_writer(
         {'video': (10, 3)}
     """
     source, classes = str(path), {t: list(names) for t, names in (class_names or {}).items()}
-    _check_path(Path(path), overwrite=overwrite)
+    check_new_h5(Path(path), overwrite=overwrite)
     _check_layout(source, shapes, list(label_names), classes, dtype)
     with replacing(path) as temporary, growing_file(temporary) as file:
         file.h5.attrs.update(attributes or {})
@@ -175,14 +175,23 @@ def _shape_of(source: str, name: str, values: list[Array] | Array) -> Shape:
     raise DataError.at(source, field_of("x", name), expected, f"shape {values.shape}")
 
 
-def _check_path(path: Path, *, overwrite: bool) -> None:
+def check_new_file(
+    path: Path, name: str, suffixes: Sequence[str], *, overwrite: bool, field: str = "path"
+) -> None:
+    """Raise DataError unless a file of the `name` that is expected can be written there."""
     source = str(path)
-    if path.suffix.lower() not in (".h5", ".hdf5"):
-        raise DataError.at(source, "path", "a name in .h5 or .hdf5", repr(path.suffix))
+    if path.suffix.lower() not in suffixes:
+        raise DataError.at(source, field, name, repr(path.suffix))
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise DataError.at(source, "path", "a file in a writable directory", "another place")
+        raise DataError.at(source, field, "a file in a writable directory", "another place")
     if path.exists() and not overwrite:
-        raise DataError.at(source, "path", "a new file", "one that is there")
+        raise DataError.at(source, field, "a new file", "one that is there (overwrite replaces it)")
+
+
+def check_new_h5(path: Path, *, overwrite: bool, field: str = "path") -> None:
+    """The same of an .h5 file."""
+    name = "a name in .h5 or .hdf5"
+    check_new_file(path, name, (".h5", ".hdf5"), overwrite=overwrite, field=field)
 
 
 def _check_layout(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from fastmtl.data.errors import DataError
+from fastmtl.data.writing import check_new_h5
 from fastmtl.media.errors import BrokenClip, MediaError
 from fastmtl.media.manifest import MODALITIES, Manifest
 from fastmtl.media.options import Options
@@ -17,14 +17,7 @@ def check_extraction(
     manifest: Manifest, out: Path, encoders: Mapping[str, str], options: Options, *, overwrite: bool
 ) -> None:
     """Raise what `extract` does before anything is read or written; arguments as there."""
-    if out.suffix.lower() not in (".h5", ".hdf5"):
-        raise DataError.at(str(out), "out", "a name in .h5 or .hdf5", repr(out.suffix))
-    parent = out.absolute().parent
-    if out.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise DataError.at(str(out), "out", "a file in a writable directory", "another")
-    if out.exists() and not overwrite:
-        got = "one that is there (--overwrite replaces it)"
-        raise DataError.at(str(out), "out", "a new file", got)
+    check_new_h5(out, overwrite=overwrite, field="out")
     _check_modalities(manifest, encoders)
     if find_spec("av") is None and set(encoders) - {"text"}:
         raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')

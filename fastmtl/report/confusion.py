@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fastmtl._text import short
 from fastmtl.report.labels import Confusion
-from fastmtl.report.markup import Markup, number, short, tag
+from fastmtl.report.markup import Markup, number, tag
 
 # Beyond this many classes a matrix is no longer read.
 MAX_CLASSES = 40

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastmtl._text import short
 from fastmtl.report.chart import Chart, Line, Range, padded
-from fastmtl.report.markup import Markup, join, number, short, tag
+from fastmtl.report.markup import Markup, join, number, tag
 from fastmtl.training.history import EpochRecord
 
 # Lines in colour: as many as there are colours.

@@ -6,9 +6,10 @@ import cmath
 import math
 from collections.abc import Mapping, Sequence
 
+from fastmtl._text import short
 from fastmtl.report.chart import dot, text
 from fastmtl.report.inspected import Graph
-from fastmtl.report.markup import Markup, number, short, tag
+from fastmtl.report.markup import Markup, number, tag
 
 WIDTH = 320
 # Of more edges the heaviest are drawn.

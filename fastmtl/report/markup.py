@@ -70,13 +70,3 @@ def number(value: float | None, digits: int = 3) -> str:
         ('0.250', '–', '–')
     """
     return "–" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def short(name: str, most: int = 22) -> str:
-    """A name cut to a length.
-
-    Examples:
-        >>> short("emergency_response", 10)
-        'emergency…'
-    """
-    return name if len(name) <= most else name[: most - 1] + "…"

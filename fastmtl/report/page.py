@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import fastmtl
+from fastmtl._text import short
 from fastmtl.data.tasks import is_positive
 from fastmtl.report.attention import Frames, attention_strips
 from fastmtl.report.concepts import concept_cards, concepts_table
@@ -16,7 +17,7 @@ from fastmtl.report.epochs import epochs_charts, legend_of
 from fastmtl.report.findings import Findings
 from fastmtl.report.graph import graph_levels, weights_table
 from fastmtl.report.inspected import Sample
-from fastmtl.report.markup import Markup, join, number, short, tag
+from fastmtl.report.markup import Markup, join, number, tag
 from fastmtl.report.settings import settings_tables
 from fastmtl.training.metrics import decide
 from fastmtl.training.report import told

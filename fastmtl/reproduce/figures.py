@@ -9,7 +9,7 @@ from typing import Any
 from fastmtl.reproduce.plan import Plan
 from fastmtl.reproduce.runner import Results
 from fastmtl.training.history import mean_present
-from fastmtl.training.plot_style import MAX_LINES, from_zero, headline, look, png, short, style
+from fastmtl.training.plot_style import MAX_LINES, as_label, from_zero, headline, look, png, style
 from fastmtl.training.run_spread import band, legend_below
 
 
@@ -37,7 +37,7 @@ def plot_training_losses(plan: Plan, results: Results) -> bytes:
                 for system in systems
             }
             for place, (row, runs) in enumerate(losses.items()):
-                band(panel, runs, label=short(row, 40), **look(place))
+                band(panel, runs, label=as_label(row, 40), **look(place))
             name = "cross-entropy" if gamma == 0 else f"focal loss, gamma {gamma:g}"
             panel.set_title(name, loc="left")
             panel.set(xlabel="epoch", ylabel="training loss")
@@ -67,10 +67,10 @@ def plot_task_weights(plan: Plan, results: Results, label_names: Sequence[str]) 
             for task, name in enumerate(label_names):
                 runs = [[epoch[task] for epoch in run["weights"]] for run in results[system.name]]
                 if task in named:
-                    band(panel, runs, label=short(name), **look(task))
+                    band(panel, runs, label=as_label(name), **look(task))
                 else:
                     band(panel, runs[:1], color="#CCCCCC", linewidth=0.7, zorder=1)
-            panel.set_title(short(system.row, 40), loc="left")
+            panel.set_title(as_label(system.row, 40), loc="left")
             panel.set(xlabel="epoch", ylabel="task weight")
         for spare in panels[len(balanced) :]:
             spare.set_visible(False)

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fastmtl._text import csv_text
+
 # What early stopping can watch on the validation split.
 MONITORS = ("loss", "map", "micro_f1", "macro_f1")
 # Columns of the validation figures; the last one where there are multi-class tasks.
@@ -86,22 +88,18 @@ def history_csv(records: Sequence[EpochRecord], label_names: Sequence[str]) -> s
         epoch,seconds,train_loss,val_loss,val_micro_f1,val_hamming_loss,val_map,train_loss/sea,val_loss/sea,weight/sea
         1,0.5,0.6,0.5,0.7,0.2,0.8,0.6,0.5,1.0
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     header = ["epoch", "seconds", "train_loss", "val_loss"]
     some = any(record.macro_f1 is not None for record in records)
     figures = _FIGURES if some else _FIGURES[:-1]
     header += [f"val_{figure}" for figure in figures]
     for kind in ("train_loss", "val_loss", "weight"):
         header += [f"{kind}/{name}" for name in label_names]
-    writer.writerow(header)
+    rows: list[list[Any]] = [header]
     for record in records:
-        row: list[float | None] = [record.epoch, record.seconds]
-        row += [record.total_train_loss, record.total_val_loss]
+        row = [record.epoch, record.seconds, record.total_train_loss, record.total_val_loss]
         row += [getattr(record, figure) for figure in figures]
-        row += [*record.train_loss, *record.val_loss, *record.weights]
-        writer.writerow(["" if value is None else value for value in row])
-    return text.getvalue()
+        rows.append([*row, *record.train_loss, *record.val_loss, *record.weights])
+    return csv_text(rows)
 
 
 def read_history_csv(text: str, num_tasks: int) -> list[EpochRecord]:

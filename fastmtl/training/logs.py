@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastmtl._text import csv_text
 from fastmtl.training import directory
 from fastmtl.training.checkpoint import write_atomic
 from fastmtl.training.history import EpochRecord, mean_present
@@ -87,7 +87,7 @@ class CsvLog(_Steps):
             with open(self._path, encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))[1:]
             kept += [row for row in rows if len(row) == len(header) and int(row[0]) <= epochs]
-        write_atomic(self._path, _csv(kept))
+        write_atomic(self._path, csv_text(kept))
 
     def epoch(self, record: EpochRecord) -> None:
         rows = [
@@ -95,7 +95,7 @@ class CsvLog(_Steps):
             for step, lr, losses, weights in self.take()
         ]
         with open(self._path, "a", encoding="utf-8", newline="") as file:
-            file.write(_csv(rows))
+            file.write(csv_text(rows))
 
 
 class TensorBoardLog(_Steps):
@@ -152,9 +152,3 @@ def open_log(
     if name == "csv":
         return CsvLog(path, label_names, epochs)
     return TensorBoardLog(path, label_names, steps) if name == "tensorboard" else Log()
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

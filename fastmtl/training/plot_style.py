@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastmtl._text import short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -71,13 +73,12 @@ def whole_epochs(axes: Axes, first: int, last: int) -> None:
 def headline(figure: Figure, what: str, title: str) -> None:
     """Write what a figure shows, and of what, above it."""
     text = f"{what}: {title}" if title else what
-    figure.suptitle(short(text, _MOST), x=0.01, ha="left", fontweight="bold")
+    figure.suptitle(as_label(text, _MOST), x=0.01, ha="left", fontweight="bold")
 
 
-def short(name: str, most: int = 24) -> str:
+def as_label(name: str, most: int = 24) -> str:
     """A name cut to a length, in which nothing is taken for mathematics."""
-    name = name if len(name) <= most else name[: most - 1] + "…"
-    return name.replace("$", r"\$")
+    return short(name, most).replace("$", r"\$")
 
 
 def style() -> Any:

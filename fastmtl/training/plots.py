@@ -13,12 +13,12 @@ from fastmtl.training.plot_style import (
     MAX_LINES,
     TRAIN,
     VALIDATION,
+    as_label,
     curve,
     from_zero,
     headline,
     look,
     png,
-    short,
     style,
     whole_epochs,
 )
@@ -69,13 +69,13 @@ def plot_losses(
         train = [record.total_train_loss for record in records]
         val = [record.total_val_loss for record in records]
         _losses(panels[0], records, train, val, best_epoch)
-        first_title = "mean over tasks" if tasks else short(label_names[0])
+        first_title = "mean over tasks" if tasks else as_label(label_names[0])
         panels[0].set_title(first_title, fontweight="bold", loc="left")
         for panel, task in zip(panels[1:], tasks, strict=False):
             own_train = [record.train_loss[task] for record in records]
             own_val = [record.val_loss[task] for record in records]
             _losses(panel, records, own_train, own_val, best_epoch)
-            panel.set_title(short(label_names[task]), loc="left")
+            panel.set_title(as_label(label_names[task]), loc="left")
         for spare in panels[len(tasks) + 1 :]:
             spare.set_visible(False)
         for index in range(len(tasks) + 1):
@@ -220,7 +220,7 @@ def _name_lines(
     axes.set_ylim(low, high)
     for task, place in zip(named, places, strict=True):
         axes.annotate(
-            f"{short(label_names[task])}  {weights[task]:.2f}",
+            f"{as_label(label_names[task])}  {weights[task]:.2f}",
             xy=(1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(6, 0),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from fastmtl._text import csv_text
 from fastmtl.data.tasks import Tasks
 from fastmtl.training.metrics import decide
 from fastmtl.training.thresholds import HALF
@@ -42,17 +41,16 @@ def predictions_csv(
         3,0.25,0.75,0,1
         <BLANKLINE>
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     called = [] if names is None else ["name"]
     header = [f"probability/{name}" for name in tasks.columns()]
-    writer.writerow(["index", *called, *header, *(f"decision/{name}" for name in tasks.names)])
+    header += [f"decision/{name}" for name in tasks.names]
+    lines: list[list[object]] = [["index", *called, *header]]
     decisions = _decisions(tasks, probabilities, threshold)
     each = zip(rows.tolist(), probabilities.tolist(), decisions, strict=True)
     for i, (row, values, chosen) in enumerate(each):
         called = [] if names is None else [names[i]]
-        writer.writerow([row, *called, *(f"{value:.6g}" for value in values), *chosen])
-    return text.getvalue()
+        lines.append([row, *called, *(f"{value:.6g}" for value in values), *chosen])
+    return csv_text(lines)
 
 
 def predictions_json(

@@ -10,12 +10,12 @@ from fastmtl._checks import need_choice
 from fastmtl.training.history import EpochRecord, mean_present
 from fastmtl.training.plot_style import (
     MAX_LINES,
+    as_label,
     curve,
     from_zero,
     headline,
     look,
     png,
-    short,
     style,
     whole_epochs,
 )
@@ -64,7 +64,7 @@ def plot_runs(
         axes = drawn.subplots()
         for place, (name, group) in enumerate(runs.items()):
             counts = {len(group)}
-            label = f"{short(name)}, {len(group)} runs" if counts != {1} else short(name)
+            label = f"{as_label(name)}, {len(group)} runs" if counts != {1} else as_label(name)
             values = [[_finite(getattr(record, figure)) for record in run] for run in group]
             band(axes, values, label=label, **look(place))
         if figure in FIGURES:

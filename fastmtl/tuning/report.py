@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
+from fastmtl._text import csv_text
 from fastmtl.training.checkpoint import remove_temporaries, write_atomic
 from fastmtl.training.options_file import options_toml
 from fastmtl.tuning.plots import plot_trials
@@ -37,16 +36,17 @@ def write_results(search: Search, outcomes: Sequence[Outcome], out: Path) -> Non
 
 def trials_csv(search: Search, outcomes: Sequence[Outcome]) -> str:
     """The trials in the order in which they were drawn; an option without effect is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     monitor = "val_" + search.base.monitor
-    writer.writerow(["trial", "state", monitor, "epochs", "seconds", *search.space, "error"])
+    rows: list[list[object]] = [
+        ["trial", "state", monitor, "epochs", "seconds", *search.space, "error"]
+    ]
     for each in sorted(outcomes, key=lambda outcome: outcome.number):
         figure = "" if each.score is None else search.shown(each.score)
         values = [each.drawn.get(name, "") for name in search.space]
-        row = [each.number, each.state, figure, each.epochs, each.seconds, *values, each.error]
-        writer.writerow(row)
-    return text.getvalue()
+        rows.append(
+            [each.number, each.state, figure, each.epochs, each.seconds, *values, each.error]
+        )
+    return csv_text(rows)
 
 
 def trials_table(search: Search, outcomes: Sequence[Outcome]) -> Table:

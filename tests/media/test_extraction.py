@@ -196,7 +196,7 @@ def test_a_clip_that_has_none_of_what_is_asked_for(tmp_path) -> None:
         ({"video": "pixels"}, "out.h5", "video: expected a column of video"),
         (TEXT, "out.npz", r"expected a name in .h5 or .hdf5, got '.npz'"),
         (TEXT, "nowhere/out.h5", "a file in a writable directory"),
-        (TEXT, "there.h5", r"expected a new file, got one that is there \(--overwrite"),
+        (TEXT, "there.h5", r"expected a new file, got one that is there \(overwrite"),
     ],
 )
 def test_what_cannot_be_done(tmp_path, encoders, out, message) -> None:

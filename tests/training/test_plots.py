@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fastmtl.training import EpochRecord, plot_figures, plot_losses, plot_runs, plot_weights
-from fastmtl.training.plot_style import from_zero, look, short
+from fastmtl.training.plot_style import as_label, from_zero, look
 from fastmtl.training.run_spread import band
 
 
@@ -63,7 +63,7 @@ def test_one_epoch_is_not_cut_off():
 
 
 def test_a_name_that_ends_in_mathematics():
-    assert short("$" * 30).count(r"\$") == 23
+    assert as_label("$" * 30).count(r"\$") == 23
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
