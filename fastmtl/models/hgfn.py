@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fastmtl.models.fusion_model import FusionModel, Lengths, Present
 from fastmtl.models.pairs import ParameterPair, layer_pairs
-from fastmtl.models.torch_twins import TorchFusionModel, TorchGraphFusion
+from fastmtl.models.torch_graph_fusion import TorchGraphFusion
+from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import HierarchicalGraphFusion
 from fastmtl.nn.fusion_levels import edge_names
 
