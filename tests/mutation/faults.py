@@ -452,9 +452,9 @@ DATA = [
     ),
     Fault(
         "missing-labels-are-positives",
-        "fastmtl/data/dataset.py",
-        "return (self.y[self.indices(split)] >= checks.POSITIVE).sum(0)",
-        "return (self.y[self.indices(split)] != 0).sum(0)",
+        "fastmtl/data/tasks.py",
+        "return labels >= POSITIVE",
+        "return labels != 0",
         ("tests/data/test_dataset.py",),
     ),
     Fault(
