@@ -9,7 +9,7 @@ import typer
 
 from fastmtl.cli import options
 from fastmtl.cli.errors import BadInput, bad_input, failing, show
-from fastmtl.cli.trained import check_writable
+from fastmtl.cli.opening import check_writable
 from fastmtl.training import Predictor
 from fastmtl.training.report import told
 

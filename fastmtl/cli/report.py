@@ -9,7 +9,7 @@ import typer
 
 from fastmtl.cli import options
 from fastmtl.cli.errors import bad_input, failing, one_process, show
-from fastmtl.cli.trained import SPLITS, check_writable, open_run
+from fastmtl.cli.opening import SPLITS, check_writable, open_run
 from fastmtl.data import MultiTaskData
 from fastmtl.report import Frames
 from fastmtl.report import report as make_report

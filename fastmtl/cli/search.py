@@ -15,7 +15,7 @@ from rich.table import Table
 from fastmtl._text import csv_text
 from fastmtl.cli import options
 from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
-from fastmtl.cli.trained import STDOUT, check_writable, open_run
+from fastmtl.cli.opening import STDOUT, check_writable, open_run
 from fastmtl.training.checkpoint import write_atomic
 from fastmtl.training.inputs import split_rows, with_classes_of
 from fastmtl.training.report import shown

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from fastmtl.cli import options
 from fastmtl.cli.errors import TellingConsole, bad_input, failing, one_process, show
+from fastmtl.cli.opening import STDOUT, check_writable, open_run
 from fastmtl.data import MultiTaskData
-from fastmtl.training import Predictor, RunError, TrainConfig, load_data
+from fastmtl.training import Predictor, RunError
 from fastmtl.training.checkpoint import write_atomic
-from fastmtl.training.inputs import check_fits, split_rows
-from fastmtl.training.options import check_choice, declared
+from fastmtl.training.inputs import split_rows
+from fastmtl.training.options import check_choice
 from fastmtl.training.predictions import predictions_csv, predictions_json
 from fastmtl.training.report import results_table, told
 
-SPLITS = ("train", "val", "test", "all")
-STDOUT = Path("-")
 DECIDED_BY = ("run", "tuned")
 
 Thresholds = Annotated[
@@ -157,18 +154,6 @@ def _write_predictions(predictor: Predictor, loaded: MultiTaskData, split: str, 
     show(f"{len(rows):,} samples, {told(tasks)} in {out}")
 
 
-def check_writable(out: Path, *, overwrite: bool) -> None:
-    """Raise unless a file can be written there, or is one that may be replaced."""
-    if out == STDOUT:
-        return
-    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK | os.X_OK):
-        raise RunError(f"{out}: expected a file in a writable directory")
-    if out.is_file() and not overwrite:
-        raise RunError(
-            f"{out}: expected a new file, got one that is there (--overwrite replaces it)"
-        )
-
-
 def _tuned(
     predictor: Predictor, data: MultiTaskData, thresholds: str, *, calibrated: bool
 ) -> tuple[str, Predictor]:
@@ -195,29 +180,3 @@ def _measured(data: MultiTaskData, splits: list[str]) -> str:
     """Of how many samples the figures are: without a split in the file, not of all."""
     parts = " and ".join(f"{len(split_rows(data, split)):,} {split}" for split in splits)
     return f"{parts} of {len(data):,} samples"
-
-
-def open_run(
-    directory: Path,
-    data: str,
-    test: str | None,
-    xml: str | None,
-    memory: str,
-    device: str,
-    threads: int | None,
-    split: str | None,
-    *,
-    labels: bool = True,
-) -> tuple[Predictor, MultiTaskData]:
-    """The trained model, and the data it is asked about, with the labels that it was trained on."""
-    if split is not None:
-        check_choice("split", split, SPLITS)
-    if threads is not None:
-        declared(TrainConfig)["threads"].check(threads)
-        torch.set_num_threads(threads)
-    predictor = Predictor.load(directory, device)
-    loaded = load_data(
-        predictor.config, data, test=test, xml=xml, for_training=False, memory=memory
-    )
-    check_fits(loaded, predictor.description, labels=labels)
-    return predictor, loaded
