@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fastmtl._text import short
 from fastmtl.data import DataError, MultiTaskData
 from fastmtl.media.errors import MediaError
 from fastmtl.media.frames import Picture, read_frames
@@ -16,7 +17,6 @@ from fastmtl.media.manifest import read_manifest
 from fastmtl.media.sampling import Sampling
 from fastmtl.report.attention import Frames
 from fastmtl.report.inspected import Sample
-from fastmtl.report.markup import short
 
 HEIGHT, WIDTH = 72, 112
 # Of a text.

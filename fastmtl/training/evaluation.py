@@ -64,11 +64,14 @@ class Evaluation:
     def logits(self, split: str, stop: StopRequest | None = None) -> Tensor:
         """Logits of a split, in row order. Raises Interrupted if `stop` was requested."""
         rows, ranks = self.rows[split], self.ranks
+        logits = self.batches.targets.new_empty(0, sum(self.tasks.sizes))
         if not len(rows):
-            return self.batches.targets.new_empty(0, sum(self.tasks.sizes))
+            return logits
         size = -(-evaluation_batch(self.config) // ranks.size)
         own = share_of_rows(rows, ranks.rank, ranks.size)
-        return ranks.gather(compute_logits(self.model, self.batches, own, size, stop), len(rows))
+        if len(own):
+            logits = compute_logits(self.model, self.batches, own, size, stop)
+        return ranks.gather(logits, len(rows))
 
     def figures(
         self, split: str, threshold: float, stop: StopRequest | None = None

@@ -59,9 +59,10 @@ def compute_logits(
     batch_size: int,
     stop: StopRequest | None = None,
 ) -> Tensor:
-    """Logits of the samples `rows` in evaluation mode, on the device of `batches`.
+    """Logits of at least one sample, `rows`, in evaluation mode, on the device of `batches`.
 
     Raises Interrupted between two batches if `stop` was requested.
     """
-    parts = in_batches(model, lambda batch: batch.forward(model), batches, rows, batch_size, stop)
-    return torch.cat(parts) if parts else batches.targets.new_empty(0, batches.targets.shape[1])
+    return torch.cat(
+        in_batches(model, lambda batch: batch.forward(model), batches, rows, batch_size, stop)
+    )

@@ -86,7 +86,7 @@ def _options(axes: Axes, search: Search, scored: Sequence[Outcome]) -> None:
         Normalize(low, high if high > low else low + 1e-9), mpl.colormaps[_COLOURS]
     )
     finished = [each for each in scored if each.state == "finished"]
-    best = max(finished or scored, key=lambda each: each.score or -math.inf)
+    best = max(finished or scored, key=lambda each: -math.inf if each.score is None else each.score)
     places = range(len(search.space))
     for each, figure in zip(scored, figures, strict=True):
         heights = [_height(values, each, name) for name, values in search.space.items()]
