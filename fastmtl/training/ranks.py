@@ -169,6 +169,12 @@ class _SharedStop(StopRequest):
         )
         self._told = work, number
 
+    def settle(self) -> None:
+        # What still runs when Python ends takes the process down with it.
+        if self._told is not None:
+            self._told[0].wait()
+            self._told = None
+
 
 # The processes of the default group that is initialised, so that each makes one group of them.
 _known: tuple[object, Ranks] = (None, Ranks())

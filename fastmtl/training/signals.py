@@ -24,6 +24,9 @@ class StopRequest:
         if self.signal is not None:
             raise Interrupted(self.signal.name)
 
+    def settle(self) -> None:
+        """Leave nothing under way that the last check began."""
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:

@@ -249,7 +249,10 @@ class Trainer:
             self._begin_alike()
             try:
                 with threads(self.config.threads), stop_on_signals() as request:
-                    return self._run(store, self.ranks.stop(request), resume)
+                    stop = self.ranks.stop(request)
+                    metrics = self._run(store, stop, resume)
+                    stop.settle()
+                    return metrics
             finally:
                 self.reporter.close()
 

@@ -33,7 +33,10 @@ def test_the_best_options_train_a_run(call, tmp_path):
         (["--jobs", "0"], "--jobs: expected an integer >= 1, got 0"),
         (["--search", "balancer=equal,mgda"], "--balancer: mgda needs a layer"),
         (["--data", "absent.npz"], "absent.npz"),
-        (["--monitor", "loss", "--search", "loss=focal,poly1"], "--monitor: expected map or"),
+        (
+            ["--monitor", "loss", "--search", "loss=focal,poly1"],
+            "--monitor: expected map, micro_f1 or",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_told(call, tmp_path, options, named):
