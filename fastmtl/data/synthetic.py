@@ -9,39 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fastmtl.data.budget import Budget
+from fastmtl.data.clips import (
+    CLIPS,
+    CONCEPTS,
+    FloatArray,
+    clear_padding,
+    draw_activity,
+    draw_directions,
+    draw_factors,
+    draw_joint_signs,
+    draw_labels,
+    draw_lengths,
+    draw_sequences,
+    hide,
+)
 from fastmtl.data.crisis import crisis
 from fastmtl.data.dataset import MultiTaskData
 from fastmtl.data.errors import DataError
 
 __all__ = ["crisis", "disaster", "disaster_multimodal"]
 
-CONCEPTS = (
-    "demo",
-    "emergency_response",
-    "flood_storm",
-    "human_relief",
-    "damage",
-    "victim",
-    "briefing",
-)
-CLIPS = 1540
-POSITIVES = (150, 338, 971, 273, 371, 311, 811)
-_NUM_DISTRACTORS = 12
-_NUM_SCENES = 16
-_FACTORS = 3
-_SPAN = (0.15, 0.5)
 _VIDEO_GAIN = 2.0  # a concept is in a third of the frames, and in all of a vector
 _STRONGEST = 1e6
-_CHUNK_BYTES = 16 << 20
 _ACTIVITY_BYTES = 400  # of a frame, while the strengths of concepts and distractors are drawn
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 
 
 def disaster(
@@ -100,17 +92,17 @@ def disaster(
     _check_knobs(name, overlap, cooccurrence, persistence, difficulty, missing)
     _check_strengths(name, signal=signal, clutter=clutter, background=background)
     streams = np.random.SeedSequence(_checked_seed(name, seed)).spawn(5)
-    labels = _labels(name, clips, positives, cooccurrence, np.random.default_rng(streams[0]))
+    labels = draw_labels(name, clips, positives, cooccurrence, np.random.default_rng(streams[0]))
     rng = np.random.default_rng(streams[1])
-    lengths = _lengths(name, clips, frames, min_frames, rng)
-    strengths = signal * _factors(difficulty, rng)
-    activity = _activity(labels, lengths, frames, strengths, clutter, rng)
-    directions = _directions(activity.shape[2], features, overlap, rng)
-    x = _sequences(activity, directions, background, persistence, streams[2])
-    _clear_padding(x, lengths)
+    lengths = draw_lengths(name, clips, frames, min_frames, rng)
+    strengths = signal * draw_factors(difficulty, rng)
+    activity = draw_activity(labels, lengths, frames, strengths, clutter, rng)
+    directions = draw_directions(activity.shape[2], features, overlap, rng)
+    x = draw_sequences(activity, directions, background, persistence, streams[2])
+    clear_padding(x, lengths)
     return MultiTaskData.from_arrays(
         x,
-        _hide(labels, missing, np.random.default_rng(streams[3])),
+        hide(labels, missing, np.random.default_rng(streams[3])),
         lengths=None if min_frames is None else lengths,
         label_names=CONCEPTS,
         name=name,
@@ -174,27 +166,27 @@ def disaster_multimodal(
     if not 0 <= joint <= len(CONCEPTS):
         raise DataError.at(name, "joint", f"from 0 to {len(CONCEPTS)} concepts", str(joint))
     streams = np.random.SeedSequence(_checked_seed(name, seed)).spawn(5)
-    labels = _labels(name, clips, positives, cooccurrence, np.random.default_rng(streams[0]))
+    labels = draw_labels(name, clips, positives, cooccurrence, np.random.default_rng(streams[0]))
     rng = np.random.default_rng(streams[1])
-    lengths = _lengths(name, clips, frames, min_frames, rng)
-    signs = _joint_signs(labels, joint, np.random.default_rng(streams[4]))
+    lengths = draw_lengths(name, clips, frames, min_frames, rng)
+    signs = draw_joint_signs(labels, joint, np.random.default_rng(streams[4]))
     x: dict[str, FloatArray] = {}
     for i, (modality, features) in enumerate(sizes.items()):
         steps = frames if modality == "video" else 1
         gain = signal * (_VIDEO_GAIN if modality == "video" else 1.0)
         valid = np.minimum(lengths, steps)
-        strengths = gain * _factors(visibility, rng)
-        activity = _activity(labels, valid, steps, strengths, clutter, rng)
+        strengths = gain * draw_factors(visibility, rng)
+        activity = draw_activity(labels, valid, steps, strengths, clutter, rng)
         extra = interaction * np.broadcast_to(signs[i][:, None], (clips, steps, joint))
         activity = np.concatenate([activity, extra.astype(np.float32)], axis=2)
-        directions = _directions(activity.shape[2], features, overlap, rng)
+        directions = draw_directions(activity.shape[2], features, overlap, rng)
         stream = streams[2].spawn(1)[0]
-        value = _sequences(activity, directions, background, persistence, stream)
-        _clear_padding(value, valid)
+        value = draw_sequences(activity, directions, background, persistence, stream)
+        clear_padding(value, valid)
         x[modality] = value if modality == "video" else value[:, 0]
     return MultiTaskData.from_arrays(
         x,
-        _hide(labels, missing, np.random.default_rng(streams[3])),
+        hide(labels, missing, np.random.default_rng(streams[3])),
         lengths=None if min_frames is None else lengths,
         label_names=CONCEPTS,
         name=name,
@@ -247,130 +239,3 @@ def _checked_seed(name: str, seed: int) -> int:
     if seed < 0:
         raise DataError.at(name, "seed", "an integer >= 0", str(seed))
     return seed
-
-
-def _labels(
-    name: str,
-    clips: int,
-    positives: Sequence[int] | None,
-    cooccurrence: float,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Labels (N, T) with exact counts: a Gaussian copula, cut where each count is reached."""
-    if positives is None:
-        positives = [min(max(round(n * clips / CLIPS), 1), clips - 1) for n in POSITIVES]
-    if len(positives) != len(CONCEPTS) or not all(0 < n < clips for n in positives):
-        expected = f"{len(CONCEPTS)} counts from 1 to {clips - 1}"
-        raise DataError.at(name, "positives", expected, str(list(positives)))
-    loadings = rng.standard_normal((_FACTORS, len(CONCEPTS)))
-    loadings *= np.sqrt(cooccurrence) / np.linalg.norm(loadings, axis=0)
-    own = rng.standard_normal((clips, len(CONCEPTS))) * np.sqrt(1 - cooccurrence)
-    latent = rng.standard_normal((clips, _FACTORS)) @ loadings + own
-    rank = np.argsort(np.argsort(-latent, axis=0, kind="stable"), axis=0, kind="stable")
-    return (rank < np.array(positives)).astype(np.float32)
-
-
-def _hide(labels: FloatArray, missing: float, rng: np.random.Generator) -> Tensor:
-    hidden = rng.random(labels.shape) < missing
-    return torch.from_numpy(np.where(hidden, np.float32("nan"), labels))
-
-
-def _lengths(
-    name: str, clips: int, frames: int, min_frames: int | None, rng: np.random.Generator
-) -> IntArray:
-    if min_frames is None:
-        return np.full(clips, frames, dtype=np.int64)
-    if not 1 <= min_frames <= frames:
-        raise DataError.at(name, "min_frames", f"from 1 to {frames} frames", str(min_frames))
-    return rng.integers(min_frames, frames, size=clips, endpoint=True)
-
-
-def _factors(spread: float, rng: np.random.Generator) -> FloatArray:
-    """Evenly spaced strengths from 1 - spread to 1 + spread, in random order, (T,)."""
-    return rng.permutation(np.linspace(1 - spread, 1 + spread, len(CONCEPTS))).astype(np.float32)
-
-
-def _activity(
-    labels: FloatArray,
-    lengths: IntArray,
-    frames: int,
-    strengths: FloatArray,
-    clutter: float,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Strength of each concept, then of each distractor, in each frame: (N, L, K).
-
-    Each of the K shows in one window of 15% to 50% of the clip's frames, with a strength that
-    varies by clip (log-normal, mean 1). A distractor is in a quarter of the clips, whatever their
-    labels.
-    """
-    clips = len(labels)
-    distractors = rng.random((clips, _NUM_DISTRACTORS)) < 0.25
-    scale = np.concatenate([labels * strengths, distractors * np.float32(clutter)], axis=1)
-    shape = scale.shape
-    scale = scale * np.exp(0.4 * rng.standard_normal(shape) - 0.08)
-    span = np.maximum(np.rint(rng.uniform(*_SPAN, shape) * lengths[:, None]), 1)
-    start = np.floor(rng.random(shape) * (lengths[:, None] - span + 1))
-    step = np.arange(frames)[None, :, None]
-    inside = (step >= start[:, None]) & (step < (start + span)[:, None])
-    return np.asarray(inside * scale[:, None], dtype=np.float32)
-
-
-def _joint_signs(
-    labels: FloatArray, joint: int, rng: np.random.Generator
-) -> list[NDArray[np.float64]]:
-    """Signs (N, joint) for text, audio and video, 0 for the modality that has no part."""
-    signs = [np.zeros((len(labels), joint)) for _ in range(3)]
-    concepts = rng.permutation(len(CONCEPTS))[:joint]
-    for column, concept in enumerate(concepts.tolist()):
-        first, second = rng.permutation(3)[:2].tolist()
-        sign = rng.choice([-1.0, 1.0], size=len(labels))
-        signs[first][:, column] = sign
-        signs[second][:, column] = sign * (2 * labels[:, concept] - 1)
-    return signs
-
-
-def _directions(count: int, features: int, overlap: float, rng: np.random.Generator) -> FloatArray:
-    """Unit vectors (K, D) whose expected cosine is `overlap`."""
-    common, own = rng.standard_normal(features), rng.standard_normal((count, features))
-    common /= np.linalg.norm(common)
-    own /= np.linalg.norm(own, axis=1, keepdims=True)
-    mixed = np.sqrt(overlap) * common + np.sqrt(1 - overlap) * own
-    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    return np.asarray(mixed, dtype=np.float32)
-
-
-def _sequences(
-    activity: FloatArray,
-    directions: FloatArray,
-    background: float,
-    persistence: float,
-    stream: np.random.SeedSequence,
-) -> FloatArray:
-    """Features (N, L, D): noise of unit variance, background, and what is active.
-
-    Filled in place, a few clips at a time.
-    """
-    clips, frames, _ = activity.shape
-    features = directions.shape[1]
-    noise, scenes = (np.random.default_rng(s) for s in stream.spawn(2))
-    scene = scenes.standard_normal((_NUM_SCENES, features), dtype=np.float32)
-    scene /= np.linalg.norm(scene, axis=1, keepdims=True)
-    place = np.float32(background) * scenes.standard_normal((clips, _NUM_SCENES), dtype=np.float32)
-    fresh = np.float32(np.sqrt(1 - persistence**2))
-    x = np.empty((clips, frames, features), dtype=np.float32)
-    rows = max(_CHUNK_BYTES // (4 * frames * features), 1)
-    for begin in range(0, clips, rows):
-        part = x[begin : begin + rows]
-        noise.standard_normal(out=part, dtype=np.float32)
-        for step in range(1, frames):
-            part[:, step] *= fresh
-            part[:, step] += np.float32(persistence) * part[:, step - 1]
-        part += activity[begin : begin + rows] @ directions
-        part += (place[begin : begin + rows] @ scene)[:, None]
-    return x
-
-
-def _clear_padding(x: FloatArray, lengths: IntArray) -> None:
-    for clip in np.flatnonzero(lengths < x.shape[1]):
-        x[clip, lengths[clip] :] = 0.0

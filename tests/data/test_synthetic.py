@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastmtl.data import DataError, MultiTaskData, synthetic
-from fastmtl.data.synthetic import CONCEPTS, POSITIVES, disaster, disaster_multimodal
+from fastmtl.data import DataError, MultiTaskData, clips
+from fastmtl.data.clips import CONCEPTS, POSITIVES
+from fastmtl.data.synthetic import disaster, disaster_multimodal
 
 SETS = [disaster, disaster_multimodal]
 
@@ -84,7 +85,7 @@ def test_seeds(draw: Any) -> None:
 
 def test_chunks_do_not_change_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     one = disaster(30, 5, 8)
-    monkeypatch.setattr(synthetic, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(clips, "_CHUNK_BYTES", 1000)
     assert torch.allclose(one.features()["x"], disaster(30, 5, 8).features()["x"], atol=1e-5)
 
 
