@@ -13,16 +13,21 @@ from torch import Tensor, nn
 from fastmtl._checks import need_probability, need_size, need_sizes
 from fastmtl.models.base import MultiTaskModel
 from fastmtl.models.groups import by_sample, checked_groups, used_columns
+from fastmtl.models.modalities import (
+    Lengths,
+    Present,
+    checked_modalities,
+    checked_sequences,
+    lengths_by_modality,
+    need_modalities,
+    zeros_for_absent,
+)
 from fastmtl.models.pairs import ParameterPair, attention_pairs, gru_pairs, layer_pairs
 from fastmtl.models.torch_twins import TorchFusionModel
 from fastmtl.nn import SharedLinear, TaskAttention, TaskGRU, TaskInteraction, TaskLinear
 from fastmtl.nn._module import Layer, call
 from fastmtl.nn.balance_at import BalanceAt
-from fastmtl.nn.presence import need_present
 from fastmtl.nn.sequence import need_lengths
-
-Lengths = Tensor | Mapping[str, Tensor | None] | None
-Present = Mapping[str, Tensor] | None
 
 
 class FusionModel(MultiTaskModel):
@@ -61,8 +66,8 @@ class FusionModel(MultiTaskModel):
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.modalities = _checked_modalities(modalities)
-        self.sequence_modalities = _checked_sequences(sequence_modalities, self.modalities)
+        self.modalities = checked_modalities(modalities)
+        self.sequence_modalities = checked_sequences(sequence_modalities, self.modalities)
         self.num_tasks = need_size("num_tasks", num_tasks)
         self.hidden_size = need_size("hidden_size", hidden_size)
         self.head_size = need_size("head_size", head_size)
@@ -117,10 +122,7 @@ class FusionModel(MultiTaskModel):
         They are 0 at padded steps and 1 in sum, but 0 of a modality that a sample lacks; the
         arguments and errors are those of a call.
         """
-        by_modality = self._checked_inputs(x, lengths)
-        there = None
-        if present is not None:
-            x, there = self._without_absent(x, present)
+        x, by_modality, there = self._checked(x, lengths, present)
         found = {}
         for place, name in enumerate(self.modalities):
             if name not in self.sequence_modalities:
@@ -136,10 +138,7 @@ class FusionModel(MultiTaskModel):
         self, x: Mapping[str, Tensor], lengths: Lengths, present: Present
     ) -> tuple[Tensor, Tensor | None]:
         """The modalities' vectors, (B, M, h), and which are present, (B, M); None if all are."""
-        by_modality = self._checked_inputs(x, lengths)
-        there = None
-        if present is not None:
-            x, there = self._without_absent(x, present)
+        x, by_modality, there = self._checked(x, lengths, present)
         vectors = [
             encoder(x[name], by_modality.get(name))
             if name in self.sequence_modalities
@@ -148,44 +147,12 @@ class FusionModel(MultiTaskModel):
         ]
         return F.leaky_relu(torch.stack(vectors, 1)), there
 
-    def _without_absent(
-        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The features with 0 for absent ones, and which are present, (B, M)."""
-        if not isinstance(present, Mapping):
-            raise TypeError(f"present: expected a dict of tensors, got {type(present).__name__}")
-        if not present or not set(present) <= set(self.modalities):
-            raise ValueError(
-                f"present: expected some of {list(self.modalities)}, got {list(present)}"
-            )
-        clean = dict(x)
-        for name, each in present.items():
-            need_present(f"present[{name!r}]", each, (x[name].shape[0],), x[name])
-            absent = each.logical_not().view(-1, *[1] * (x[name].dim() - 1))
-            clean[name] = x[name].masked_fill(absent, 0.0)
-        first = next(iter(present.values()))
-        every = torch.ones_like(first)
-        return clean, torch.stack([present.get(name, every) for name in self.modalities], 1)
-
-    def _checked_inputs(
-        self, x: Mapping[str, Tensor], lengths: Lengths
-    ) -> Mapping[str, Tensor | None]:
-        """Check a forward's arguments; return the lengths by modality."""
-        if not isinstance(x, Mapping):
-            raise TypeError(f"x: expected a dict of tensors, got {type(x).__name__}")
-        if set(x) != set(self.modalities):
-            raise ValueError(f"x: expected the modalities {list(self.modalities)}, got {list(x)}")
-        if not isinstance(lengths, Mapping):
-            if lengths is not None and not self.sequence_modalities:
-                raise ValueError(
-                    "lengths: expected None, since no modality is a sequence, got some"
-                )
-            lengths = dict.fromkeys(self.sequence_modalities, lengths)
-        elif not set(lengths) <= set(self.sequence_modalities):
-            raise ValueError(
-                f"lengths: expected lengths of the sequences {list(self.sequence_modalities)}, "
-                f"got those of {list(lengths)}"
-            )
+    def _checked(
+        self, x: Mapping[str, Tensor], lengths: Lengths, present: Present
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor | None], Tensor | None]:
+        """The features with 0 for absent ones, the lengths by modality, and what is present."""
+        need_modalities(x, self.modalities)
+        by_modality = lengths_by_modality(lengths, self.sequence_modalities)
         batch: int | str = "B"
         for name, features in self.modalities.items():
             steps = ("L",) if name in self.sequence_modalities else ()
@@ -193,8 +160,11 @@ class FusionModel(MultiTaskModel):
             self._need_dtype(f"x[{name!r}]", x[name])
             batch = x[name].shape[0]
             if steps:
-                need_lengths(lengths.get(name), batch, x[name].shape[1], f"lengths of {name!r}")
-        return lengths
+                need_lengths(by_modality.get(name), batch, x[name].shape[1], f"lengths of {name!r}")
+        if present is None:
+            return x, by_modality, None
+        x, there = zeros_for_absent(x, present, tuple(self.modalities))
+        return x, by_modality, there
 
     def config(self) -> dict[str, Any]:
         return deepcopy(self._config)
@@ -279,27 +249,3 @@ class _SequenceEncoder(Layer):
         """The context (B, 2h) and the weights (B, L) of its steps."""
         context, weights = self.attention(self.gru(x, lengths), lengths)
         return context[0], weights[0]
-
-
-def _checked_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(modalities, Mapping):
-        raise TypeError(
-            f"modalities: expected a dict of features by name, got {type(modalities).__name__}"
-        )
-    if not modalities:
-        raise ValueError("modalities: expected at least one modality, got none")
-    for name in modalities:
-        if not isinstance(name, str):
-            raise TypeError(f"modalities: expected names that are strings, got {name!r}")
-    return {name: need_size(f"modalities[{name!r}]", size) for name, size in modalities.items()}
-
-
-def _checked_sequences(names: Iterable[str], modalities: dict[str, int]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"sequence_modalities: expected a list of names, got the string {names!r}")
-    names = tuple(names)
-    if not set(names) <= set(modalities):
-        raise ValueError(
-            f"sequence_modalities: expected some of {list(modalities)}, got {list(names)}"
-        )
-    return names

@@ -9,7 +9,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from fastmtl.models.fusion_model import FusionModel, Lengths, Present
+from fastmtl.models.fusion_model import FusionModel
+from fastmtl.models.modalities import Lengths, Present
 from fastmtl.models.pairs import ParameterPair, layer_pairs
 from fastmtl.models.torch_graph_fusion import TorchGraphFusion
 from fastmtl.models.torch_twins import TorchFusionModel
