@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_average_precision
 
 from benchmarks.training.options import add_training_options
-from fastmtl.training import Predictor, TrainConfig, Trainer
+from fastmtl.training import TrainConfig, Trainer
 
 # Upper bounds of the groups' shares of positives.
 GROUPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0)
@@ -30,23 +29,9 @@ GROUPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0)
 def precisions(trainer: Trainer, out: Path) -> Tensor:
     """Each label's average precision on the test split, NaN without a positive; (T,)."""
     begun = (out / "checkpoint.safetensors").exists()
-    trainer.fit(resume=begun, overwrite=not begun)
-    trainer.model.load_state_dict(Predictor.load(out, "cpu").model.state_dict())
-    probabilities, targets = trainer.predict("test"), trainer.batches.targets.cpu()
-    rows = trainer.rows["test"]
-    return torch.tensor(
-        [
-            _precision(probabilities[:, task], targets[rows, task])
-            for task in range(probabilities.shape[1])
-        ]
-    )
-
-
-def _precision(p: Tensor, y: Tensor) -> float:
-    there = ~y.isnan()
-    if not bool((y[there] == 1).any()):
-        return float("nan")
-    return float(binary_average_precision(p[there], y[there].long()))
+    test = trainer.fit(resume=begun, overwrite=not begun)["test"]
+    found = test["average_precision"].values()
+    return torch.tensor([float("nan") if each is None else each for each in found])
 
 
 def groups(shares: Tensor) -> dict[str, Tensor]:
