@@ -268,8 +268,8 @@ struct TaskGRUBackwardStep : TaskGRUBackward {  // grad_bias is not written
 
 // The kernels of one backend, as kernels.def lists them; null or 0 where the backend has none.
 struct Kernels {
-  const char* device;  // "cpu" or "cuda"
-  const char* isa;
+  const char* device;         // "cpu" or "cuda"
+  const char* isa;            // of CUDA kernels what compiled them, and for which architectures
   const char* (*unusable)();  // why they do not run on the current device, or null
 #define KERNEL(name, Arguments) void (*name)(const Arguments&);
 #define CUDA_QUERY(Result, name, parameters) Result(*name) parameters;

@@ -3,6 +3,10 @@
 
 #include "kernels.h"
 
+// What a macro stands for, as text.
+#define FASTMTL_STRING_(...) #__VA_ARGS__
+#define FASTMTL_STRING(...) FASTMTL_STRING_(__VA_ARGS__)
+
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 

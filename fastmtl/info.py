@@ -29,6 +29,7 @@ def versions() -> dict[str, str]:
             f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
             f"{native.isa() or 'no'} kernels"
         ),
+        "CUDA kernels": native.cuda_build() or "not built",
     }
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -4,6 +4,7 @@ import torch
 from rich.console import Console
 
 from fastmtl import backends
+from fastmtl.backends import native
 from fastmtl.info import render, versions
 
 
@@ -26,6 +27,7 @@ def test_every_op_and_its_backend_is_listed():
 def test_versions_and_devices_are_listed():
     facts = versions()
     assert torch.__version__ in facts["PyTorch"]
+    assert facts["CUDA kernels"] == (native.cuda_build() or "not built")
     assert len([name for name in facts if name.startswith("cuda:")]) == torch.cuda.device_count()
 
 

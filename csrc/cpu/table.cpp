@@ -1,9 +1,6 @@
 // The CPU kernels of one instruction set as one table.
 #include "table.h"
 
-#define FASTMTL_STRING_(name) #name
-#define FASTMTL_STRING(name) FASTMTL_STRING_(name)
-
 namespace fastmtl {
 inline namespace FASTMTL_ISA {
 

@@ -21,7 +21,9 @@ const char* unusable() {
 
 const Kernels table = {
     "cuda",
-    "cuda",
+    // Architectures as nvcc has them, "750,800,900".
+    "CUDA " FASTMTL_STRING(__CUDACC_VER_MAJOR__) "." FASTMTL_STRING(
+        __CUDACC_VER_MINOR__) " for " FASTMTL_STRING(__CUDA_ARCH_LIST__),
     unusable,
 #define KERNEL(name, Arguments) name,
 #define CPU_KERNEL(name, Arguments) nullptr,

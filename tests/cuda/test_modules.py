@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastmtl.backends.native import memory
 from tests.cuda import host
 
 NOTHING = (0, 0, 0, 0)
@@ -41,6 +42,13 @@ def test_what_a_module_has(module: Any) -> None:
     assert module.unusable() is None
     assert module.use_isa(module.isa())
     assert not module.use_isa("none")
+
+
+def test_what_the_cuda_kernels_were_compiled_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cuda", host.kernels())
+    assert memory.cuda_build() == "CUDA 13.0 for 8.0, 9.0"
+    monkeypatch.setattr(memory, "cuda", None)
+    assert memory.cuda_build() == ""
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,22 @@ def _why_not_cuda() -> str:
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA device"
     torch.cuda.init()
-    reason = cuda.unusable()
-    return f"fastmtl._cuda does not run on this device ({reason})" if reason else ""
+    if reason := cuda.unusable():
+        return f"fastmtl._cuda ({cuda_build()}) does not run on this device ({reason})"
+    return ""
 
 
 def isa() -> str:
     """The instruction set that the CPU kernels use here; empty where they are not built."""
     return "" if cpu is None else cpu.isa()
+
+
+def cuda_build() -> str:
+    """What compiled the CUDA kernels, and for which devices; empty where they are not built."""
+    if cuda is None:
+        return ""
+    compiler, _, architectures = cuda.isa().partition(" for ")
+    return f"{compiler} for {', '.join(str(int(each) / 100) for each in architectures.split(','))}"
 
 
 def use_isa(name: str) -> bool:

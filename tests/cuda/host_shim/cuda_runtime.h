@@ -18,6 +18,10 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
+// What nvcc says of itself.
+#define __CUDACC_VER_MAJOR__ 13
+#define __CUDACC_VER_MINOR__ 0
+#define __CUDA_ARCH_LIST__ 800, 900
 
 struct dim3 {
   unsigned x, y, z;
