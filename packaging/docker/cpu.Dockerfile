@@ -14,7 +14,8 @@ FROM python:${PYTHON}-slim
 RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir /wheels/*.whl
-RUN useradd --create-home user
+# The number that the first user of most machines has, so that what is mounted can be written to.
+RUN useradd --create-home --non-unique --uid 1000 user
 USER user
 WORKDIR /work
 ENTRYPOINT ["fastmtl"]

@@ -23,7 +23,8 @@ ENV PATH=/venv/bin:$PATH
 RUN python3 -m venv /venv && pip install --no-cache-dir torch
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir /wheels/*.whl
-RUN useradd --create-home user
+# The number that the first user of most machines has, so that what is mounted can be written to.
+RUN useradd --create-home --non-unique --uid 1000 user
 USER user
 WORKDIR /work
 ENTRYPOINT ["fastmtl"]
