@@ -84,28 +84,35 @@ class SpanRows(Rows):
         self.row_bytes = max(math.prod(self.shape[1:]) * dtype.itemsize, 1)
 
     def read(self, rows: NDArray[np.int64], out: Array) -> None:
+        if not len(rows):
+            return
         places = np.argsort(rows, kind="stable")
         ordered = rows[places]
+        apart = np.diff(ordered)
         most = -(-max(_SPAN_BYTES // self.row_bytes, 1) // self.block) * self.block
-        far = np.diff(ordered) > max(_GAP_BYTES // self.row_bytes, 1)
+        far = apart > max(_GAP_BYTES // self.row_bytes, 1)
         far &= np.diff(ordered // self.block) > 0
         far |= np.diff(ordered // most) > 0
-        for part in np.split(places, np.flatnonzero(far) + 1):
-            if len(part):
-                self._read_near(rows, part, out)
+        starts = np.append(0, np.flatnonzero(far) + 1)
+        ends = np.append(starts[1:], len(rows))
+        # Where rows and places both go on by one, the file holds the bytes of `out` as they are.
+        breaks = np.append(0, np.cumsum((apart != 1) | (np.diff(places) != 1)))
+        whole = (breaks[starts] == breaks[ends - 1]) & (out.dtype == self.stored)
+        spans = np.stack([starts, ends, whole, places[starts], ordered[starts]], 1)
+        # Of large rows that lie far apart every one is a span: no more is done here than it needs.
+        for start, end, as_it_is, place, first in spans.tolist():
+            if as_it_is:
+                self._span(first, out[place : place + end - start])
+            else:
+                self._scatter(ordered[start:end], places[start:end], out)
 
-    def _read_near(self, rows: NDArray[np.int64], places: NDArray[np.int64], out: Array) -> None:
-        """Fill the `places` of `out`, whose rows ascend and have few others in between."""
-        near = rows[places]
-        first, last, begin = int(near[0]), int(near[-1]), int(places[0])
-        adjacent = (np.diff(near) == 1).all() and (np.diff(places) == 1).all()
-        if adjacent and out.dtype == self.stored:
-            self._span(first, out[begin : begin + len(places)])
-            return
+    def _scatter(self, rows: NDArray[np.int64], places: NDArray[np.int64], out: Array) -> None:
+        """Fill the `places` of `out` with rows that ascend and have few others in between."""
+        first, last = int(rows[0]), int(rows[-1])
         span = np.empty((last - first + 1, *self.shape[1:]), self.stored)
         self._span(first, span)
         with np.errstate(over="ignore"):
-            out[places] = span[near - first]
+            out[places] = span[rows - first]
 
     @abstractmethod
     def _span(self, first: int, out: Array) -> None:

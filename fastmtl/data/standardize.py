@@ -183,7 +183,7 @@ class _Scaled:
     def __call__(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         if self._placed[0].device != x.device:
             self._placed = (self._placed[0].to(x.device), self._placed[1].to(x.device))
-        return _scaled(x, *self._placed, lengths)
+        return _scaled(x, *self._placed, lengths, inplace=True)
 
 
 def _scaled(

@@ -75,8 +75,8 @@ class StoredFeatures:
         """The same features with one more thing done to what is read.
 
         Args:
-            step: called with float32 features (n, ...) and their lengths (n,) or None; gives
-                features of the same n.
+            step: called with float32 features (n, ...), which it may change in place, and their
+                lengths (n,) or None; gives features of the same n.
         """
         out = copy.copy(self)
         out._steps = (*self._steps, step)
@@ -106,10 +106,13 @@ class StoredFeatures:
             got = f"{int(rows.min())} to {int(rows.max())}"
             raise IndexError(f"rows: expected from 0 to {len(self) - 1}, got {got}")
         base = rows if self._index is None else self._index[rows]
-        # numpy, which leaves the processors to the thread that trains.
-        like = torch.from_numpy(np.empty(0, self.rows.dtype))
-        out = torch.empty((len(rows), *self.rows.shape[1:]), dtype=like.dtype, pin_memory=pin)
-        values = out.numpy()
+        # numpy, which leaves the processors to the thread that trains, and asks for large pages:
+        # in small ones new memory of this size takes as long as to read the rows.
+        values = np.empty((len(rows), *self.rows.shape[1:]), self.rows.dtype)
+        out = torch.from_numpy(values)
+        if pin:
+            out = torch.empty_like(out, pin_memory=True)
+            values = out.numpy()
         self.rows.read(base.numpy(), values)
         padded = None
         if self._lengths is not None and values.ndim == 3:
@@ -141,7 +144,7 @@ class StoredFeatures:
         """Features as the model reads them.
 
         Args:
-            part: rows that `read` gave, on any device.
+            part: rows that `read` gave, on any device, which may be changed in place.
             lengths: (n,), their valid steps.
         """
         part = part.float()
