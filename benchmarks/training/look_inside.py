@@ -6,8 +6,10 @@ Prints a Markdown table with a row for every block that has parameters of its ow
 square of its output over a batch of the validation split; the deviation of an output over the
 samples beside that (0: the block says the same of every sample); the share of outputs that are
 below 0, where LeakyReLU passes a hundredth; and the norm of the loss's gradient beside that of the
-parameters (0: it cannot learn). Two columns each, at initialisation and after training. For HGFN
-also the importances and edge weights: mean and deviation over the samples.
+parameters (0: it cannot learn). Two columns each, at initialisation and after training. Also, as
+mean and deviation over the samples, the importances and edge weights of HGFN; and of MTMLAN the
+number of steps that each task attends to, e to the entropy of its weights, and the mean over the
+tasks of each step's weight.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.training.options import add_training_options
-from fastmtl.models import HGFN
+from fastmtl.models import HGFN, MTMLAN
 from fastmtl.training import TrainConfig, Trainer
 
 SAMPLES = 256
@@ -86,17 +88,23 @@ def _look(output: Tensor, samples: int, learns: float) -> Look:
     return Look(size, varies, float((output < 0).float().mean()), learns)
 
 
-def weights(trainer: Trainer) -> list[str]:
-    """HGFN's importances and edge weights: mean and deviation over the samples of each."""
-    if not isinstance(trainer.model, HGFN):
-        return []
-    batch: Any = next(iter(trainer.batches(trainer.rows["val"][:SAMPLES], SAMPLES)))
+def weights(trainer: Trainer) -> dict[str, str]:
+    """What HGFN and MTMLAN weigh by: mean and deviation over the samples of each weight."""
+    model = trainer.model.eval()
+    batch = next(iter(trainer.batches(trainer.rows["val"][:SAMPLES], SAMPLES)))
+    found: dict[str, Tensor] = {}
     with torch.no_grad():
-        levels = trainer.model.eval().fusion_weights(batch.x, batch.lengths, batch.present)
-    return [
-        ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(w.mean(0), w.std(0), strict=True))
-        for w in levels
-    ]
+        if isinstance(model, HGFN):
+            levels = batch.call(model.fusion_weights)
+            found = {f"level {level}": each for level, each in enumerate(levels, 1)}
+        elif isinstance(model, MTMLAN):
+            attention = batch.call(model.attention)  # (B, T, L)
+            found["steps attended to"] = torch.special.entr(attention).sum(2).exp()
+            found["weight of each step"] = attention.mean(1)
+    return {
+        name: ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(w.mean(0), w.std(0), strict=True))
+        for name, w in found.items()
+    }
 
 
 def table(before: dict[str, Look], after: dict[str, Look]) -> str:
@@ -114,11 +122,11 @@ def main() -> None:
     given = {k: value for k, value in vars(parser.parse_args()).items() if value is not None}
     with tempfile.TemporaryDirectory() as out:
         trainer = Trainer.from_config(TrainConfig(**given), Path(out) / "run")
-        before, importances = look(trainer), weights(trainer)
+        before, at_first = look(trainer), weights(trainer)
         trainer.fit()
         print(table(before, look(trainer)))
-        for level, (first, last) in enumerate(zip(importances, weights(trainer), strict=True), 1):
-            print(f"\nlevel {level}: {first}\ntrained: {last}")
+        for name, trained in weights(trainer).items():
+            print(f"\n{name}: {at_first[name]}\ntrained: {trained}")
 
 
 if __name__ == "__main__":
