@@ -7,22 +7,20 @@ that the command line answers at once.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastmtl import balancing, data, models, nn, ops
     from fastmtl.backends import use_backend
 
-try:
-    __version__ = version("fastmtl-torch")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["__version__", "balancing", "data", "models", "nn", "ops", "use_backend"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name == "use_backend":
         return import_module("fastmtl.backends").use_backend
     if name in __all__:
@@ -32,3 +30,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    # To import this takes as long as a third of what a decoding process loads.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fastmtl-torch")
+    except PackageNotFoundError:
+        return "0+unknown"

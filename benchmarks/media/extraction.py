@@ -3,30 +3,36 @@
     python -m benchmarks.media.extraction --clips 200 --seconds 20 --workers 2
 
 The clips have 320 x 240 pixels in H.264 and stereo sound of 48 kHz in AAC. Decoding alone is timed
-for the sound, which is all that `stft` reads, and for the whole file; in one process, which is what
-a loop over files is, and in as many as workers. Those are started before the clock, those of the
-extraction behind it. Memory is the peak of the process that extracts, for the clips and for four
-times as many. That the features are right is for the tests.
+for the sound, which is all that `stft` reads, and for whole files, in as many processes as the
+extraction has. Few clips are timed beside many: the difference is what a clip takes, and the rest
+is start-up. The ratios are by the clock, and by the processor time of the processes that decode.
+Memory is the peak of the process that extracts, for the clips and for four times as many. That the
+features are right is for the tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from fastmtl.media import extract
+from fastmtl.media.encoders.stft import LogMel
 from fastmtl.media.options import Options
+from fastmtl.media.sound import read_sound
 from tests.media.clips import write_table
 
 RATE, FRAMES_A_SECOND = 48000, 25
@@ -69,30 +75,110 @@ def decode(path: Path, *, sound_alone: bool) -> int:
         return sum(1 for packet in file.demux(streams) for _ in packet.decode())
 
 
-def decode_all(paths: list[Path], workers: int, *, sound_alone: bool) -> float:
-    """Seconds that decoding takes, in processes as an extraction has them."""
+class Taken(NamedTuple):
+    """Seconds by the clock, and of the processors of the processes that decode."""
+
+    clock: float
+    processors: float
+
+
+def taken(work: Callable[[Sequence[Path]], None], paths: Sequence[Path]) -> Taken:
+    """What it takes to do something with clips."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    work(paths)
+    clock, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Taken(clock, used)
+
+
+def decode_all(paths: Sequence[Path], *, workers: int, sound_alone: bool) -> None:
+    """Decode clips in as many processes as an extraction has."""
     work = partial(decode, sound_alone=sound_alone)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(work, paths[:workers]))
-        begun = time.perf_counter()
+    # Processes of this one have everything loaded.
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         assert all(pool.map(work, paths, chunksize=4))
-        return time.perf_counter() - begun
 
 
-def extract_all(table: Path, workers: int) -> float:
-    """Seconds that an extraction takes in this process, which has loaded everything."""
+def extract_all(paths: Sequence[Path], *, workers: int) -> None:
+    """Extract clips from this process, which has loaded everything."""
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        extract(table, Path(folder, "out.h5"), {"audio": "stft"}, options=Options(workers=workers))
-        return time.perf_counter() - begun
+        table = manifest(Path(folder, "clips.csv"), paths)
+        out = Path(folder, "out.h5")
+        extract(table, out, {"audio": "stft"}, options=Options(workers=workers))
+
+
+def manifest(table: Path, paths: Sequence[Path]) -> Path:
+    """A manifest of clips."""
+    return write_table(table, [{"video": path, "y_a": i % 2} for i, path in enumerate(paths)])
+
+
+def shares(paths: Sequence[Path]) -> dict[str, float]:
+    """What each stage takes of the features of a clip, by the time of this processor."""
+    mel = LogMel(16000, 40, 1.0, 600.0)
+    sound = read_sound(paths[0], mel.rate, mel.seconds).values
+    stages: dict[str, Callable[[Path], object]] = {
+        "all": mel.read,
+        "decoding": partial(decode, sound_alone=True),
+        "sound": lambda path: read_sound(path, mel.rate, mel.seconds),
+        "products": lambda _: mel.energies(sound),
+    }
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for path in 10 * list(paths):
+        for name, stage in stages.items():
+            begun = time.process_time()
+            stage(path)
+            times[name].append(time.process_time() - begun)
+    whole, *rest = (median(each) for each in times.values())
+    decoding, sounded, products = (each / whole for each in rest)
+    return {
+        "decoding": decoding,
+        "mixing and resampling": sounded - decoding,
+        "FFT, mel product and logarithm": products,
+    }
 
 
 def peak_memory(table: Path, workers: int) -> int:
     """MiB of a process that extracts a manifest."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _IN_A_PROCESS, table, f"{folder}/out.h5", str(workers)]
+        command = [
+            sys.executable,
+            "-c",
+            _IN_A_PROCESS,
+            str(table),
+            f"{folder}/out.h5",
+            str(workers),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout) >> 10
+
+
+def compare(paths: Sequence[Path], workers: int, rounds: int) -> None:
+    """Print what a clip takes, extracted and decoded, and start-up."""
+    few = paths[: 4 * workers]
+    works: dict[str, Callable[[Sequence[Path]], None]] = {
+        "extract --audio stft": partial(extract_all, workers=workers),
+        "PyAV, sound alone": partial(decode_all, workers=workers, sound_alone=True),
+        "PyAV, whole files": partial(decode_all, workers=workers, sound_alone=False),
+    }
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            short, long = taken(work, few), taken(work, paths)
+            clock, processors = (
+                (more - less) / (len(paths) - len(few))
+                for more, less in zip(long, short, strict=True)
+            )
+            times[name].append((short.clock - len(few) * clock, clock, processors))
+    ours: tuple[float, ...] = ()
+    for name, each in times.items():
+        start, *clip = (median(column) for column in zip(*each, strict=True))
+        ours = ours or tuple(clip)
+        ratios = " and ".join(f"{a / b:.2f}x" for a, b in zip(ours, clip, strict=True))
+        clock, processors = (1000 * value for value in clip)
+        print(
+            f"{name:22} start {start:5.2f} s, then {clock:6.2f} ms a clip, {processors:6.2f} ms of"
+            f" processors; extract takes {ratios}"
+        )
 
 
 def main() -> None:
@@ -105,32 +191,16 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for i in range(4):
-            write_clip(folder / f"{i}.mp4", given.seconds, i)
-        rows = [{"video": f"{i % 4}.mp4", "y_a": i % 2} for i in range(given.clips)]
-        table = write_table(folder / "clips.csv", rows)
-        more = write_table(folder / "more.csv", 4 * rows)
-        paths = [folder / row["video"] for row in rows]
-        times = [
-            (
-                extract_all(table, given.workers),
-                *(
-                    decode_all(paths, count, sound_alone=sound_alone)
-                    for sound_alone in (True, False)
-                    for count in (1, given.workers)
-                ),
-            )
-            for _ in range(given.rounds)
-        ]
-        ours, *alone = (median(each) for each in zip(*times, strict=True))
-        print(f"{given.clips} clips of {given.seconds:g} s")
-        print(f"extract --audio stft, {given.workers} workers        {ours:6.2f} s")
-        names = (
-            f"{what}, {n} process(es)" for what in ("sound", "all") for n in (1, given.workers)
-        )
-        for name, plain in zip(names, alone, strict=True):
-            print(f"PyAV alone, {name:24} {plain:6.2f} s, extract takes {ours / plain:.2f}x")
-        sizes = [peak_memory(each, given.workers) for each in (table, more)]
+        clips = [folder / f"{i}.mp4" for i in range(4)]
+        for i, path in enumerate(clips):
+            write_clip(path, given.seconds, i)
+        paths = [clips[i % 4] for i in range(given.clips)]
+        print(f"{given.clips} clips of {given.seconds:g} s, {given.workers} processes")
+        compare(paths, given.workers, given.rounds)
+        parts = (f"{name} {share:.0%}" for name, share in shares(clips).items())
+        print(f"of the features: {', '.join(parts)}")
+        tables = [manifest(folder / f"{n}.csv", n * paths) for n in (1, 4)]
+        sizes = [peak_memory(table, given.workers) for table in tables]
         print(f"peak memory {sizes[0]} MiB, with four times the clips {sizes[1]} MiB")
 
 

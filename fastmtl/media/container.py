@@ -48,11 +48,17 @@ def opened(path: Path) -> Iterator[Any]:
         raise MediaError(f"is broken, or no media file ({reason})") from None
 
 
-def first_stream(streams: Any, absent: str) -> Any:
-    """The one that is decoded, by one thread; MediaError saying what is `absent` without any."""
-    if not streams:
+def first_stream(container: Any, kind: str, absent: str) -> Any:
+    """The one stream of a kind, video or audio, that is decoded, by one thread; the rest is not
+    even read. Raises MediaError saying what is `absent` where there is none."""
+    from av.stream import Discard
+
+    stream = next(iter(getattr(container.streams, kind)), None)
+    if stream is None:
         raise MediaError(absent)
-    stream = streams[0]
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
     # Several files are decoded at once.
     stream.codec_context.thread_count = 1
     return stream

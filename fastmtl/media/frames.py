@@ -49,7 +49,7 @@ def read_frames(path: Path, sampling: Sampling, picture: Picture) -> Piece:
         MediaError: for a file without pictures, or one that is broken.
     """
     with opened(path) as container:
-        stream = first_stream(container.streams.video, "holds no pictures")
+        stream = first_stream(container, "video", "holds no pictures")
         if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
             size = f"{stream.codec_context.width} x {stream.codec_context.height}"
             raise MediaError(f"expected frames of at most {_MOST_PIXELS:,} pixels, got {size}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,8 @@ from fastmtl.media.errors import MediaError
 from fastmtl.media.piece import Array, Piece
 
 NO_SOUND = "holds no sound"
-# Samples of a channel that are mixed and resampled at a time: as many as a cache holds. With twenty
-# seconds at once the resampler took three times as long.
-_AT_ONCE = 1 << 15
+# Samples of a channel that are mixed and resampled at a time: as many as a cache holds.
+_AT_ONCE = 1 << 13
 
 
 def read_sound(path: Path, rate: int, seconds: float) -> Piece:
@@ -24,7 +25,7 @@ def read_sound(path: Path, rate: int, seconds: float) -> Piece:
         MediaError: for a file without sound, or one that is broken.
     """
     with opened(path) as container:
-        stream = first_stream(container.streams.audio, NO_SOUND)
+        stream = first_stream(container, "audio", NO_SOUND)
         sound = _Sound(rate)
         for frame in container.decode(stream):
             sound.add(frame)
@@ -43,33 +44,31 @@ class _Sound:
     """Frames of sound on their way to one channel at a rate.
 
     A frame is about 20 ms, and what Python does for each of them costs as much as decoding it: so
-    their channels are kept as they are, and mixed and resampled many at a time.
+    FFmpeg gathers them, and mixes and resamples many at a time.
     """
 
     def __init__(self, rate: int) -> None:
         self.seconds = 0.0
         self._rate = rate
         self._form: tuple[str, int, int] | None = None
-        self._waiting: list[list[Array]] = []
-        self._count = 0
+        self._waiting: Any = None
+        self._graph: Any = None
         self._done: list[Array] = []
-        self._resampler: Any = None
 
     def add(self, frame: Any) -> None:
         """Keep a frame."""
-        form = frame.format.name, frame.sample_rate, len(frame.planes)
+        import av
+
+        form = frame.format.name, frame.sample_rate, frame.layout.nb_channels
         if form != self._form:
             self._mix(last=True)
-            self._form = form
-        planes = frame.planes
-        if form[0] == "fltp":
-            channels = [np.frombuffer(plane, np.float32, frame.samples) for plane in planes]
-        else:
-            channels = list(_as_floats(frame))
-        self._waiting.append(channels)
-        self._count += frame.samples
+            self._form, self._graph = form, _mixer(frame, self._rate)
+            self._waiting = av.AudioFifo()
         self.seconds += frame.samples / form[1]
-        if self._count > _AT_ONCE:
+        # Frames follow each other, whatever times the file gives them.
+        frame.pts = None
+        self._waiting.write(frame)
+        if self._waiting.samples > _AT_ONCE:
             self._mix()
 
     def finished(self) -> Array:
@@ -81,39 +80,35 @@ class _Sound:
         """Mix and resample what waits; `last` gives what the resampler still holds, too."""
         if self._form is None:
             return
-        _, rate, _ = self._form
-        if self._waiting:
-            channels = [np.concatenate(each) for each in zip(*self._waiting, strict=True)]
-            mixed = channels[0] if len(channels) == 1 else sum(channels) / np.float32(len(channels))
-            self._done += self._resampled(mixed, rate)
-        if last and self._resampler is not None:
-            self._done += _values(self._resampler.resample(None))
-            self._resampler = None
-        self._waiting, self._count = [], 0
-
-    def _resampled(self, mixed: Array, rate: int) -> list[Array]:
-        import av
-
-        if rate == self._rate:
-            return [mixed]
-        self._resampler = self._resampler or av.AudioResampler("fltp", "mono", self._rate)
-        frame = av.AudioFrame.from_ndarray(mixed[None], format="fltp", layout="mono")
-        frame.sample_rate = rate
-        return _values(self._resampler.resample(frame))
+        if frame := self._waiting.read():
+            self._graph.push(frame)
+        if last:
+            self._graph.push(None)
+        with contextlib.suppress(BlockingIOError, EOFError):
+            while True:
+                mixed = self._graph.pull()
+                # A copy, since FFmpeg writes into its frames again.
+                self._done.append(np.frombuffer(mixed.planes[0], np.float32, mixed.samples).copy())
 
 
-def _values(frames: list[Any]) -> list[Array]:
-    return [np.frombuffer(each.planes[0], np.float32, each.samples).copy() for each in frames]
+def _mixer(frame: Any, rate: int) -> Any:
+    """A graph that makes the mean of the channels of such frames, at a rate."""
+    from av.filter import Graph
 
-
-def _as_floats(frame: Any) -> Array:
-    """The channels (C, S) of a frame of any format, in [-1, 1] where it holds integers."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(frame.samples, -1).T
-    if values.dtype.kind == "f":
-        return np.asarray(values, np.float32)
-    info = np.iinfo(values.dtype)
-    middle = 0 if info.min else (info.max + 1) / 2
-    scaled: Array = ((values - middle) / (info.max + 1 - middle)).astype(np.float32)
-    return scaled
+    channels = frame.layout.nb_channels
+    mean = "+".join(f"{1 / channels!r}*c{channel}" for channel in range(channels))
+    graph = Graph()
+    nodes = (
+        graph.add_abuffer(
+            sample_rate=frame.sample_rate,
+            format=frame.format.name,
+            layout=frame.layout.name,
+            time_base=Fraction(1, frame.sample_rate),
+        ),
+        graph.add("aformat", "sample_fmts=fltp"),
+        graph.add("pan", f"mono|c0={mean}"),
+        graph.add("aresample", str(rate)),
+        graph.add("abuffersink"),
+    )
+    graph.link_nodes(*nodes).configure()
+    return graph

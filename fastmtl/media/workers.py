@@ -20,6 +20,14 @@ from fastmtl.media.worker import Found, Sources, receive, send
 
 _Key = TypeVar("_Key")
 _PROGRAM = "from fastmtl.media.worker import serve; serve()"
+# Each clip takes and gives back the same memory: glibc is to keep up to 256 MiB of it, since the
+# pages that the system hands out anew cost as much as the features.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 
 
 class DecodingProcess:
@@ -70,13 +78,13 @@ class DecodingProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._closed:
             raise EOFError
-        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        paths = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **paths},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": paths},
         )
         assert self._process.stdin is not None
         send(self._process.stdin, (self._requests, self._seconds))

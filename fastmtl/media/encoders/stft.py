@@ -16,8 +16,8 @@ from fastmtl.media.sound import read_sound
 _WINDOW, _HOP = 512, 256
 _LOWEST = 50.0
 _FLOOR = 1e-6
-# Windows that are transformed at a time: what they take stays small, however long the sound.
-_AT_ONCE = 2048
+# Windows that are transformed at a time: as many as a cache holds, however long the sound.
+_AT_ONCE = 256
 
 
 def stft(setting: Setting, *, rate: int = 16000, bands: int = 40, step: float = 1.0) -> Computed:
@@ -63,8 +63,13 @@ class LogMel:
         energies = self.energies(sound)
         windows = max(1, round(self.step * self.rate / _HOP))
         steps = max(1, round(len(energies) / windows))
-        parts = [energies[i * windows : (i + 1) * windows] for i in range(steps)]
-        return np.stack([np.concatenate([part.mean(0), part.std(0)]) for part in parts])
+        energies, starts = energies[: steps * windows], np.arange(steps) * windows
+        counts = np.minimum(windows, len(energies) - starts)
+        mean = np.add.reduceat(energies, starts) / np.float32(counts)[:, None]
+        energies -= np.repeat(mean, counts, axis=0)
+        np.square(energies, out=energies)
+        variance = np.add.reduceat(energies, starts) / np.float32(counts)[:, None]
+        return np.concatenate([mean, np.sqrt(variance)], axis=1)
 
     def energies(self, sound: Array) -> Array:
         """E of sound (S,): (windows, bands)."""
