@@ -128,7 +128,8 @@ class Balancer(nn.Module):
                 device, losses without a graph, or both `scaler` and `backward`.
             RuntimeError: if `backward` did not run the pass.
         """
-        if torch.compiler.is_compiling():
+        own = scaler is None and backward is None
+        if torch.compiler.is_compiling() and not (own and self._compiles()):
             # As a decorator it would load all of the compiler wherever fastmtl is imported.
             reason = "a balancer runs the backward pass and sets its weights from it"
             outside: Callable[..., Tensor] = torch.compiler.disable(self.backward, reason=reason)
@@ -201,6 +202,12 @@ class Balancer(nn.Module):
             drawn = drawn.contiguous()
             distributed.broadcast(drawn, group=self._group, group_src=0)
         return drawn
+
+    def _compiles(self) -> bool:
+        """Whether torch.compile is told to follow backward passes, and can follow this one: what a
+        layer measures in it leaves by a node outside of the graph."""
+        followed: bool = getattr(torch._dynamo.config, "trace_autograd_ops", False)
+        return followed and self.adds == "nothing" and self._group is None
 
     def _check(self, losses: Tensor, present: Tensor | None, counts: Tensor | None) -> None:
         self._check_vectors(losses, present, counts)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastmtl.balancing import DBMTL, MGDA, Balancer, GradNorm
 from tests.balancing.networks import Net, batch
-from tests.balancing.test_base import GRADIENT_BASED, make
+from tests.balancing.test_base import GRADIENT_BASED, LOSS_ONLY, make
 from tests.tolerances import assert_close
 
 gradient_based = pytest.mark.parametrize("method", GRADIENT_BASED)
@@ -53,6 +53,34 @@ def test_compiled(method: type[Balancer]) -> None:
 
     expected = train(method, lambda net, x: net(x), steps=2)
     for actual, wanted in zip(train(method, losses, steps=2), expected, strict=True):
+        assert_close(actual, wanted)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch._dynamo.config, "trace_autograd_ops"),
+    reason="this torch.compile follows no backward pass",
+)
+@pytest.mark.parametrize("method", LOSS_ONLY)
+def test_a_step_compiled_as_one_graph(method: type[Balancer]) -> None:
+    def train(*, compiled: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        net = Net()
+        balancer = make(method, net)
+
+        def step(x: Tensor) -> Tensor:
+            return balancer.backward(net(x))
+
+        run = torch.compile(step, backend="aot_eager", fullgraph=True) if compiled else step
+        torch.manual_seed(1)
+        totals = [run(batch(seed=seed)) for seed in range(2)]
+        grads = (p.grad for p in net.parameters() if p.grad is not None)
+        return [*totals, balancer.weights, *grads]
+
+    expected = train(compiled=False)
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        found = train(compiled=True)
+    for actual, wanted in zip(found, expected, strict=True):
         assert_close(actual, wanted)
 
 
