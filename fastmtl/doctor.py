@@ -95,7 +95,9 @@ def _cpu_kernels() -> Finding:
     if reason := native.why_not("cpu"):
         text = f"{reason}; plain PyTorch serves, up to 20 times slower"
         advice = f"{_REINSTALL} shows what failed"
-        if not cxx_compiler():
+        if native.hidden():
+            advice = "start Python in another directory, or pip install -e . in the checkout"
+        elif not cxx_compiler():
             text, advice = (
                 f"{text}; no C++ compiler found",
                 f"install g++ and reinstall: {_REINSTALL}",

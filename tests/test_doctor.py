@@ -57,6 +57,12 @@ def test_no_native_core(machine, compiler):
     assert ("install g++" in found.advice) is (compiler is None)
 
 
+def test_sources_that_hide_the_native_core(machine):
+    machine.setattr(native, "why_not", lambda device: "fastmtl._cpu is not in /checkout/fastmtl")
+    machine.setattr(native, "hidden", lambda: "/site-packages/fastmtl/_cpu.so")
+    assert finding("CPU kernels").advice.startswith("start Python in another directory")
+
+
 def test_kernels_that_disagree_or_are_plain(machine):
     machine.setattr(native, "isa", lambda: "plain")
     assert finding("CPU kernels").state == "note"

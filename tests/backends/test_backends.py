@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 import fastmtl
 from fastmtl import backends
 from fastmtl.backends import native, triton
+from fastmtl.backends.native import memory
 
 STEMS = sorted(set(backends.stems().values()))
 
@@ -46,6 +49,21 @@ def test_a_backend_without_a_kernel_says_so() -> None:
     assert backends._why_not("reference", "task_gru_layer", "cpu") == ""
     with pytest.raises(ValueError, match="backend: expected one of"), fastmtl.use_backend("best"):
         pass
+
+
+def test_sources_that_hide_installed_kernels_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fastmtl").mkdir()
+    built = tmp_path / "fastmtl" / f"_kernels{EXTENSION_SUFFIXES[0]}"
+    built.touch()
+    assert memory._extension("fastmtl._kernels")[1].startswith("fastmtl._kernels is not built")
+    monkeypatch.syspath_prepend(tmp_path)
+    here = Path(fastmtl.__file__).parent
+    assert memory._extension("fastmtl._kernels") == (
+        None,
+        f"fastmtl._kernels is not in {here}, which hides {built}",
+    )
 
 
 def test_one_reason_is_logged_once(

@@ -4,6 +4,6 @@ The arguments were checked by `fastmtl.ops`. Both extension modules have the sam
 (csrc/kernels.h), and each says which kernels it has.
 """
 
-from fastmtl.backends.native.memory import cuda_build, isa, use_isa, why_not
+from fastmtl.backends.native.memory import cuda_build, hidden, isa, use_isa, why_not
 
-__all__ = ["cuda_build", "isa", "use_isa", "why_not"]
+__all__ = ["cuda_build", "hidden", "isa", "use_isa", "why_not"]

@@ -7,10 +7,13 @@ every tensor outlives the call.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from math import inf
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -27,6 +30,7 @@ DTYPES = {
     torch.int64: 5,
     torch.int32: 6,
 }
+_HERE = Path(__file__).resolve().parents[2]
 _ABSENT = (0, 0, 0, 0)
 
 # What a kernel is passed: a number, an address, a matrix, a place to run, or sizes.
@@ -51,7 +55,19 @@ def _extension(name: str) -> tuple[Extension | None, str]:
     try:
         return cast(Extension, import_module(name)), ""
     except ImportError as error:
+        if there := hidden(name):
+            return None, f"{name} is not in {_HERE}, which hides {there}"
         return None, f"{name} is not built ({error})"
+
+
+def hidden(name: str = "fastmtl._cpu") -> str:
+    """Where an extension module was installed, if not beside this package; empty if nowhere.
+
+    In a checkout, Python takes the sources there for the package, and finds no kernels in them.
+    """
+    places = (Path(place, "fastmtl").resolve() for place in sys.path)
+    spec = PathFinder.find_spec(name, [str(place) for place in places if place != _HERE])
+    return (spec and spec.origin) or ""
 
 
 cpu, _CPU_REASON = _extension("fastmtl._cpu")
