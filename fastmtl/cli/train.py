@@ -31,8 +31,8 @@ from fastmtl.training import (
     Trainer,
 )
 from fastmtl.training import directory as run_directory
-from fastmtl.training.config import check_effect
 from fastmtl.training.device import resolve_device
+from fastmtl.training.effect import check_effect
 from fastmtl.training.options import check_count
 from fastmtl.training.options_file import options_toml, read_options
 from fastmtl.training.presets import PRESETS

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastmtl._checks import did_you_mean
 from fastmtl.data.arrays import fields_from_arrays
 from fastmtl.data.checks import repeated
+from fastmtl.data.columns import Columns, cut
 from fastmtl.data.errors import DataError
 from fastmtl.data.lengths import Lengths, lengths_at, of_modality
 from fastmtl.data.missing import need_some
@@ -240,9 +241,7 @@ class MultiTaskData:
         """
         return self.tasks.positives(self.y[self.indices(split)])
 
-    def with_modalities(
-        self, modalities: Mapping[str, slice | Sequence[int]] | Sequence[str]
-    ) -> MultiTaskData:
+    def with_modalities(self, modalities: Mapping[str, Columns] | Sequence[str]) -> MultiTaskData:
         """The same samples with other modalities.
 
         Args:
@@ -275,7 +274,7 @@ class MultiTaskData:
         if isinstance(self.x, dict):
             got = "a set that has the modalities " + ", ".join(self.x)
             raise DataError.at(self.name, "modalities", "one tensor x to cut columns from", got)
-        return replace(self, x={m: self._columns(m, c) for m, c in modalities.items()})
+        return replace(self, x={m: cut(self.name, m, self.x, c) for m, c in modalities.items()})
 
     def _modality(self, name: str) -> Values:
         there = self.features()
@@ -284,29 +283,6 @@ class MultiTaskData:
             raise DataError.at(self.name, "modalities", f"any of {', '.join(there)}", got)
         return there[name]
 
-    def _columns(self, name: str, columns: slice | Sequence[int]) -> Values:
-        assert not isinstance(self.x, dict)
-        width = self.x.shape[-1]
-        if isinstance(columns, slice):
-            start, stop = columns.start or 0, width if columns.stop is None else columns.stop
-            chosen = list(range(start, stop, columns.step or 1))
-        else:
-            chosen = [int(c) for c in columns]
-        if not chosen or min(chosen) < 0 or max(chosen) >= width:
-            expected = f"columns from 0 to {width - 1} for {name!r}"
-            raise DataError.at(self.name, "modalities", expected, _shown(columns))
-        if isinstance(self.x, StoredFeatures):
-            return self.x.then(lambda x, lengths: x[..., chosen])
-        return self.x[..., chosen].contiguous()
-
 
 def _rows(values: Values, rows: Tensor) -> Values:
     return values.select(rows) if isinstance(values, StoredFeatures) else values[rows]
-
-
-def _shown(columns: slice | Sequence[int]) -> str:
-    """Columns as they are typed."""
-    if not isinstance(columns, slice):
-        return str(list(columns))
-    parts = [columns.start, columns.stop, *([] if columns.step is None else [columns.step])]
-    return ":".join("" if part is None else str(part) for part in parts)

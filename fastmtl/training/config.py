@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,29 +265,6 @@ def option_help(name: str) -> str:
     kind, users = ONLY_FOR[name]
     who = ", ".join(users) if len(users) <= _MOST_NAMED else f"{len(users)} {kind}s"
     return f"{who}: {text[0].lower()}{text[1:]}"
-
-
-def check_effect(config: TrainConfig, given: Iterable[str]) -> None:
-    """Raise if an option that a user gave has no effect on the model, balancer or loss.
-
-    Args:
-        config: the options of the run.
-        given: the names of those that the user set.
-
-    Raises:
-        ValueError: naming the first such option.
-    """
-    for name in given:
-        kind, users = ONLY_FOR.get(name, ("model", [config.model]))
-        chosen = getattr(config, kind)
-        if chosen not in users:
-            raise ValueError(
-                f"{name}: expected only with {kind} {' or '.join(users)}, got it with {chosen}"
-            )
-        if name == "lr_decay" and config.lr_schedule != "decay":
-            raise ValueError(
-                f"lr_decay: expected only with lr_schedule decay, got it with {config.lr_schedule}"
-            )
 
 
 def _arguments() -> str:

@@ -61,6 +61,16 @@ def load_data(
     return arrange(data, config.model)
 
 
+def need_trainable(data: MultiTaskData) -> None:
+    """Raise DataError where a split to train or validate on is empty, or has no label."""
+    for split in ("train", "val"):
+        rows = data.indices(split)
+        if not len(rows):
+            raise DataError.at(data.name, "split", f"samples in {split}", "none")
+        if bool(data.y[rows].isnan().all()):
+            raise DataError.at(data.name, "y", f"labels in {split}", "only missing ones (NaN)")
+
+
 def arrange(data: MultiTaskData, model: str) -> MultiTaskData:
     """The same samples as a model reads them.
 

@@ -8,9 +8,33 @@ from typing import Any
 
 from fastmtl.training import directory
 from fastmtl.training.checkpoint import write_atomic, write_json
+from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.history import history_csv
 from fastmtl.training.plots import plot_figures, plot_losses, plot_weights
+from fastmtl.training.signals import StopRequest
 from fastmtl.training.state import Progress
+
+
+def measure_run(evaluation: Evaluation, progress: Progress, stop: StopRequest) -> dict[str, Any]:
+    """What metrics.json holds of a run whose model has its best weights.
+
+    Raises Interrupted if `stop` was requested.
+    """
+    history, threshold = progress.history, progress.threshold
+    metrics: dict[str, Any] = {
+        split: evaluation.figures(split, threshold, stop)
+        for split in ("val", "test")
+        if len(evaluation.rows[split])
+    }
+    metrics["training"] = {
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "stopped_early": progress.epoch < evaluation.config.epochs,
+        "threshold": threshold,
+        "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
+        **evaluation.tune(threshold, stop).to_dict(evaluation.tasks),
+    }
+    return metrics
 
 
 def write_results(

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastmtl.balancing import Balancer
-from fastmtl.data import DataError, MultiTaskData, Standardizer
+from fastmtl.data import MultiTaskData, Standardizer
 from fastmtl.data.samples import Samples, as_data
 from fastmtl.training import directory
 from fastmtl.training.batches import Batches
@@ -23,7 +23,7 @@ from fastmtl.training.evaluation import Evaluation
 from fastmtl.training.factory import build_balancer, build_model
 from fastmtl.training.finite import probabilities
 from fastmtl.training.history import EpochRecord
-from fastmtl.training.inputs import arrange, describe, fingerprint, load_data
+from fastmtl.training.inputs import arrange, describe, fingerprint, load_data, need_trainable
 from fastmtl.training.lock import locked
 from fastmtl.training.logs import Log, StepRecord, need_log, open_log
 from fastmtl.training.losses import build_loss, check_figures
@@ -34,7 +34,7 @@ from fastmtl.training.ranks import current_ranks
 from fastmtl.training.recipes import MAKING, OF_DATA, model_name
 from fastmtl.training.report import Reporter
 from fastmtl.training.reproducible import threads
-from fastmtl.training.results import write_results
+from fastmtl.training.results import measure_run, write_results
 from fastmtl.training.signals import StopRequest, stop_on_signals
 from fastmtl.training.state import Progress, RunState
 from fastmtl.training.steps import Steps
@@ -102,11 +102,7 @@ class Trainer:
         on_epoch: Callable[[EpochRecord], object] | None = None,
     ) -> None:
         data = as_data(data, config.seed, config.memory)
-        for split in ("train", "val"):
-            if len(data.indices(split)) == 0:
-                raise DataError.at(data.name, "split", f"samples in {split}", "none")
-            if bool(data.y[data.indices(split)].isnan().all()):
-                raise DataError.at(data.name, "y", f"labels in {split}", "only missing ones (NaN)")
+        need_trainable(data)
         check_figures(config, data.tasks)
         self.config = config
         made = {"model", "balancer", *OF_DATA, *MAKING}
@@ -314,23 +310,9 @@ class Trainer:
         return open_log(name, self.out_dir, self.label_names, done, done * self.steps.per_epoch)
 
     def _metrics(self, stop: StopRequest) -> dict[str, Any]:
-        """Load the best weights and evaluate them: what metrics.json is to hold."""
+        """Load the best weights and measure them: what metrics.json is to hold."""
         self.model.load_state_dict(self.state.best)
-        history = self.progress.history
-        metrics: dict[str, Any] = {
-            split: self.evaluation.figures(split, self.progress.threshold, stop)
-            for split in ("val", "test")
-            if len(self.rows[split])
-        }
-        metrics["training"] = {
-            "epochs": self.progress.epoch,
-            "best_epoch": self.progress.best_epoch,
-            "stopped_early": self.progress.epoch < self.config.epochs,
-            "threshold": self.progress.threshold,
-            "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
-            **self.evaluation.tune(self.progress.threshold, stop).to_dict(self.tasks),
-        }
-        return metrics
+        return measure_run(self.evaluation, self.progress, stop)
 
     def _conclude(self, store: RunStore | None, metrics: dict[str, Any]) -> None:
         if store is not None:

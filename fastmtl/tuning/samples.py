@@ -12,8 +12,9 @@ from fastmtl.data import MultiTaskData
 from fastmtl.data.splits import SPLITS
 from fastmtl.data.tasks import is_positive
 from fastmtl.training import TrainConfig, arrange, build_balancer, build_model
+from fastmtl.training.effect import without_idle
 from fastmtl.training.losses import check_figures
-from fastmtl.tuning.search import Search, without_idle
+from fastmtl.tuning.search import Search
 
 
 def load_samples(search: Search) -> MultiTaskData:

@@ -12,10 +12,10 @@ from typing import Any
 
 from fastmtl.training import RunError, TrainConfig
 from fastmtl.training.checkpoint import read_json
-from fastmtl.training.config import check_effect
 from fastmtl.training.directory import content
+from fastmtl.training.effect import check_effect, why_idle, without_idle
 from fastmtl.training.identity import CHANGEABLE
-from fastmtl.training.recipes import LOSSES, ONLY_FOR
+from fastmtl.training.recipes import LOSSES
 from fastmtl.training.report import FIGURES, OF_CLASSES
 from fastmtl.tuning.space import Choice, Range, check_space
 
@@ -59,7 +59,7 @@ class Search:
         check_space(self.space)
         kinds = list(self.kinds())
         for name in (*self.given, *self.space):
-            if not any(has_effect(config, name) for config in kinds):
+            if all(why_idle(config, name) for config in kinds):
                 check_effect(kinds[0], [name])
         if self.base.monitor == "loss" and (found := sorted(_OF_LOSS.intersection(self.space))):
             raise ValueError(
@@ -92,7 +92,7 @@ class Search:
         first = [name for name in _DECIDING if name in self.space]
         config = self.base
         for name in [*first, *(name for name in self.space if name not in first)]:
-            if name in first or has_effect(config, name):
+            if name in first or why_idle(config, name) is None:
                 drawn: Any = self.space[name].draw(name, trial)
                 config = dataclasses.replace(config, **{name: drawn})
         return without_idle(config)
@@ -126,25 +126,3 @@ class Search:
                         f"{before.get(name)!r} as in {out}, got {now.get(name)!r} "
                         "(another search needs another directory)"
                     )
-
-
-def has_effect(config: TrainConfig, name: str) -> bool:
-    """Whether an option means something to the model, balancer and loss of a configuration.
-
-    Examples:
-        >>> has_effect(TrainConfig(model="mtmlan"), "theta")
-        False
-    """
-    try:
-        check_effect(config, [name])
-    except ValueError:
-        return False
-    return True
-
-
-def without_idle(config: TrainConfig) -> TrainConfig:
-    """The same, where options without effect are as they are by default."""
-    default = TrainConfig()
-    names = (*ONLY_FOR, "lr_decay")
-    idle = {name: getattr(default, name) for name in names if not has_effect(config, name)}
-    return dataclasses.replace(config, **idle)

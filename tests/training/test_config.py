@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fastmtl.training import TrainConfig
-from fastmtl.training.config import check_effect, option_help
+from fastmtl.training.config import option_help
 from fastmtl.training.device import resolve_device
+from fastmtl.training.effect import check_effect
 from fastmtl.training.options import declared
 from fastmtl.training.recipes import BALANCERS, LOSSES, MODELS, ONLY_FOR
 
