@@ -145,6 +145,8 @@ def _kernels_on_gpu() -> Finding:
     if not reason:
         return Finding("GPU", GOOD, f"{name}, CUDA kernels")
     advice = f"with nvcc: FASTMTL_CUDA=on {_REINSTALL}"
+    if native.cuda_build():
+        advice = f"a newer NVIDIA driver; or, for this GPU, {advice}"
     if missing := triton.why_not("cuda"):
         text = f"{name}, served by plain PyTorch: {reason}; {missing}"
         return Finding("GPU", WRONG, text, advice)

@@ -128,6 +128,9 @@ def test_kernels_of_a_gpu(machine):
     assert (finding("GPU").state, "plain PyTorch" in finding("GPU").text) == ("wrong", True)
     machine.setattr(triton, "why_not", lambda device: "")
     assert (finding("GPU").state, "Triton" in finding("GPU").text) == ("note", True)
+    for build, found in (("", False), ("CUDA 12.9 for 8.0", True)):
+        machine.setattr(native, "cuda_build", lambda build=build: build)
+        assert ("newer NVIDIA driver" in finding("GPU").advice) is found
     machine.setattr(native, "why_not", lambda device: "")
     assert finding("GPU").state == "ok"
 
