@@ -1,12 +1,13 @@
 """Inner products of the tasks' gradients of many parameters, from those at the point of the split.
 
-The gradients d_j of T tasks are sent together through the layers below, once, and the products are
-taken layer by layer as they arrive: of a weight that one layer uses once, from the layer's input
-and d_j (see `fastmtl.ops.task_grad_gramian`), of all other parameters from their gradients.
+The gradients d_j of T tasks are sent through the layers below, once, and the products are taken
+layer by layer: of a weight that one layer uses once, from the layer's input and d_j (see
+`fastmtl.ops.task_grad_gramian`), of all other parameters from their gradients.
 
-The gradients on their way take T times the memory of the largest output. Where those of the
-parameters are smaller, the tasks go in groups or one by one instead, and what products are taken of
-is kept.
+Sent together, the tasks share each call, and the gradients on their way take T times the memory of
+the largest output. One by one, as in a backward pass for each task, they stay in the cache, and
+what products are taken of is kept. So they go together where outputs are small, or where more would
+be kept than is on its way; see `_group_size`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,11 @@ Receive = Callable[[LayerUse | None, Tensor], None]
 # Of gradients on their way there are about five at once: out of a layer and into it, beside it, and
 # what the products take.
 _ALIVE = 5
-# Elements of these that are no reason to form groups.
-_SMALL = 1 << 22
-# Elements of the largest output that a group has: with fewer the time goes to the calls, and with
-# more to the memory.
-_LEAST = 1 << 19
-_CUDA_LEAST = 1 << 24
+# Elements of a task's largest output from which a CPU takes the tasks one by one: with fewer the
+# time goes to the calls, and with more, of several tasks, to the memory.
+_ALONE = 1 << 16
+# Elements of a group's largest output.
+_GROUP = 1 << 24
 # Columns of gradients that are multiplied at once.
 _BLOCK = 1 << 20
 
@@ -89,15 +89,17 @@ def _products(root: GradientEdge, grads: Tensor, uses: Uses, total: _Total) -> T
 
 
 def _group_size(uses: Uses, tasks: int, cuda: bool) -> int:
-    """How many tasks are sent together, by what that takes of memory."""
+    """How many tasks are sent together."""
+    largest = max(uses.largest, 1)
     kept = sum(min(use.rows, use.features) * use.outputs for use in uses.layers)
     kept += sum(parameter.numel() for parameter in uses.others)
-    passing = _ALIVE * max(uses.largest, 1)
     if not uses.together:
         return 1
-    if tasks * passing < _SMALL or 2 * kept > passing:
+    if 2 * kept > _ALIVE * largest:
         return tasks
-    return min(tasks, max(1, (_CUDA_LEAST if cuda else _LEAST) // max(uses.largest, 1)))
+    if largest > _ALONE and not cuda:
+        return 1
+    return min(tasks, max(1, _GROUP // largest))
 
 
 class _Kept:
@@ -112,11 +114,16 @@ class _Kept:
         """Takes what arrives of a group of the tasks."""
 
         def receive(use: LayerUse | None, grads: Tensor) -> None:
-            if use is not None and use.rows > use.features:
-                grads = grads.mT @ use.inputs().to(grads.dtype)
+            direct = use is not None and use.rows > use.features
             if use not in self._layers:
-                self._layers[use] = grads.new_zeros(self._tasks, *grads.shape[1:])
-            self._layers[use][part] = grads
+                shape = (use.outputs, use.features) if direct else grads.shape[1:]
+                self._layers[use] = grads.new_empty(self._tasks, *shape)
+            kept = self._layers[use][part]
+            if direct:
+                inputs = use.inputs().to(grads.dtype).expand(len(kept), -1, -1)
+                torch.bmm(grads.mT, inputs, out=kept)
+            else:
+                kept.copy_(grads)
 
         return receive
 
@@ -180,7 +187,7 @@ class _Total:
 
 
 class _Stacked(torch.autograd.Function):
-    """Shows the gradients of all tasks where torch.vmap shows one, and of one without it."""
+    """Shows the gradients of all tasks where torch.vmap shows one, or the one that all have."""
 
     @staticmethod
     def forward(grad: Tensor, see: Callable[[Tensor], None]) -> Tensor:
@@ -214,9 +221,10 @@ def _send(
         arrived[:] = [each is not None for each in found]
         return tuple(each for each in found if each is not None)
 
-    handles = [_watch(use, receive) for use in uses.layers if use.node not in uses.last]
+    alone = len(grads) == 1
+    handles = [_watch(use, receive, alone) for use in uses.layers if use.node not in uses.last]
     try:
-        if len(grads) == 1:
+        if alone:
             found = iter([each.unsqueeze(0) for each in pull(grads[0])])
         else:
             found = iter(_together(pull, grads))
@@ -240,15 +248,19 @@ def _together(pull: Callable[[Tensor], tuple[Tensor, ...]], grads: Tensor) -> tu
     return found
 
 
-def _watch(use: LayerUse, receive: Receive) -> RemovableHandle:
-    """Hand on the gradients of a layer's output when they come by."""
+def _watch(use: LayerUse, receive: Receive, alone: bool) -> RemovableHandle:
+    """Hand on the gradients of a layer's output when they come by, of all tasks or of one."""
 
     def see(stacked: Tensor) -> None:
         receive(use, use.grads(stacked))
 
     def look(grads: tuple[Tensor | None, ...]) -> None:
         (grad,) = grads
-        if grad is not None:
+        if grad is None:
+            return
+        if alone:
+            see(grad.unsqueeze(0))
+        else:
             call(_Stacked.apply, grad, see)
 
     node: Node = use.node

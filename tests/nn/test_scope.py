@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fastmtl.nn import SharedLinear, TaskFork, TaskGRU, _trunk
+from fastmtl.nn._uses import Uses
 from tests.balancing.networks import NoHostSync
 from tests.tolerances import assert_close
 
@@ -240,6 +241,36 @@ def test_single_and_half_precision(name: str, amp: bool, grouped: bool) -> None:
         losses_of(fork(output(trunk, x))).sum().backward()
     assert fork.task_grad_gramian().dtype == torch.float32
     same(fork.task_grad_gramian(), wanted, 0.1 if amp else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("largest", "parameters", "cuda", "size"),
+    [
+        (1 << 12, 0, False, T),  # small enough to share calls
+        (1 << 17, 0, False, 1),  # as cheap one by one
+        (1 << 17, 0, True, T),
+        (1 << 23, 0, True, 2),
+        (1 << 17, 1 << 19, False, T),  # one by one would keep more than is on its way
+    ],
+)
+def test_how_many_go_together(largest: int, parameters: int, cuda: bool, size: int) -> None:
+    others = [nn.Parameter(torch.zeros(parameters))]
+    assert _trunk._group_size(Uses(others=others, largest=largest), T, cuda) == size
+    assert _trunk._group_size(Uses(largest=largest, together=False), T, cuda) == 1
+
+
+def test_hooks_on_the_way_count(grouped: bool) -> None:
+    trunk, x = made("mlp")
+    for layer in (trunk[0], trunk[3]):
+        layer.register_forward_hook(
+            lambda layer, _, y: y.register_hook(lambda grad: 3 * grad) and None
+        )
+    fork = TaskFork(T)
+    fork.scope, fork.watch = "trunk", "gramian"
+    plain = losses_of(torch.stack([trunk(x)] * T))
+    wanted = expected(plain, list(trunk.parameters()))
+    losses_of(fork(trunk(x))).sum().backward()
+    same(fork.task_grad_gramian(), wanted)
 
 
 def test_native_layers_take_one_task_at_a_time() -> None:
