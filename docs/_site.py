@@ -31,6 +31,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Links of those pages, as the site has them."""
     if page.file.src_uri not in OUTSIDE:
         return markdown
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]  # Its section has no other page.
     for uri, source in OUTSIDE.items():
         markdown = markdown.replace(f"]({source})", f"]({uri})")
     return markdown.replace("](docs/", "](").replace("](../docs/", "](../")

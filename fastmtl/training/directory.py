@@ -60,7 +60,8 @@ def check(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> Non
     elif path.is_dir() and any(content(path, STATE + RESULTS)) and not overwrite:
         raise RunError(
             f"{path}: expected a new or empty directory, got one with files in it "
-            "(--resume continues the run, --overwrite replaces it)"
+            "(--resume continues the run, --overwrite replaces it; "
+            "in Python fit(resume=True), fit(overwrite=True))"
         )
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
