@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from fastmtl.data.provenance import check_encoders
 from fastmtl.media.encoders.named import sampling_of
 from fastmtl.media.errors import BrokenClip
 from fastmtl.media.extraction import Extracted, Extraction
-from fastmtl.media.manifest import read_manifest
+from fastmtl.media.manifest import MODALITIES, read_manifest
 from fastmtl.media.options import Options
 from fastmtl.training import RunError
 from fastmtl.training import directory as run_directory
@@ -75,8 +76,10 @@ def features_of(directory: Path, manifest: Path, *, on_error: str, device: str) 
                     f"{directory}: was not trained on features of fastmtl extract, so nobody knows "
                     "its encoders (--data takes features)"
                 )
+            # What it has no column of is missing in its clips, as what their rows leave empty is.
+            clips = replace(read_manifest(manifest, labels=False), modalities=[*MODALITIES])
             extraction = Extraction(
-                read_manifest(manifest, labels=False),
+                clips,
                 Path(folder, "features.h5"),
                 {modality: each["encoder"] for modality, each in encoders.items()},
                 sampling_of(encoders),

@@ -250,7 +250,7 @@ def _moments(
             f"{name}: expected finite features, got NaN or infinity in column {column}"
         )
     if not count:
-        raise ValueError(f"{name}: expected a training sample that has it, got none")
+        raise ValueError(f"data: expected a training sample that has {name}, got none")
     mean = total / count
     squares = torch.zeros_like(total)
     for part, padded in _chunks(x, rows, lengths, optional):

@@ -26,15 +26,13 @@ def check_extraction(
 
 
 def _check_modalities(manifest: Manifest, encoders: Mapping[str, str]) -> None:
-    there = {m for clip in manifest.clips for m in clip.sources}
-    there |= {"audio"} if "video" in there else set()
+    there = {*manifest.modalities, *(["audio"] if "video" in manifest.modalities else [])}
     if not encoders or set(encoders) - set(MODALITIES):
         got = ", ".join(encoders) or "none"
         raise MediaError(f"encoders: expected some of {', '.join(MODALITIES)}, got {got}")
     for modality in encoders:
         if modality not in there:
-            got = "none, or an empty one"
-            raise DataError.at(manifest.source, modality, f"a column of {modality}", got)
+            raise DataError.at(manifest.source, modality, f"a column of {modality}", "none")
 
 
 def _check_files(manifest: Manifest, encoders: Mapping[str, str]) -> None:

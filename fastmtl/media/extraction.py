@@ -216,11 +216,9 @@ class Extraction:
             m: (None, encoder.size) if encoder.sequence else (encoder.size,)
             for m, encoder in self.encoders.items()
         }
-        for modality in shapes:
-            if not any(modality in entry.steps for entry in journal.entries):
-                left_out = skipped(self.manifest, journal.entries)
-                why = f" ({left_out[0]})" if left_out else ""
-                raise BrokenClip(f"{self.manifest.source}: no clip has {modality} to use{why}")
+        left_out = skipped(self.manifest, journal.entries)
+        if len(left_out) == len(journal.entries):
+            raise BrokenClip(f"{self.manifest.source}: no clip can be used ({left_out[0]})")
         with h5_writer(
             self.out,
             shapes,

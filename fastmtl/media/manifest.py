@@ -49,18 +49,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The clips of a manifest, and the names of their labels and classes."""
+    """The clips of a manifest, the names of their labels and classes, and the modalities that it
+    has columns of; a video may have sound besides."""
 
     source: str
     clips: list[Clip]
     label_names: list[str]
     class_names: dict[str, list[str]]
+    modalities: list[str]
     warnings: tuple[str, ...] = ()
-
-    @property
-    def modalities(self) -> list[str]:
-        """Those of which any clip has something; a video may have sound besides."""
-        return [m for m in MODALITIES if any(m in clip.sources for clip in self.clips)]
 
 
 def read_manifest(path: str | Path, *, labels: bool = True) -> Manifest:
@@ -122,7 +119,8 @@ def read_manifest(path: str | Path, *, labels: bool = True) -> Manifest:
         f"{source}: the column {name!r} is unknown and was not read" for name in unread
     )
     names = [name[len(_LABEL) :] for name in binary]
-    return Manifest(source, clips, names, classes, warnings)
+    modalities = [m for m in MODALITIES if m in media or f"{m}_file" in media]
+    return Manifest(source, clips, names, classes, modalities, warnings)
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, _Row]]:

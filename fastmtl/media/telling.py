@@ -22,6 +22,7 @@ def warnings(
 ) -> list[str]:
     """What a user should know of the clips that were used, with how many they are."""
     told, total = list(manifest.warnings), len(entries)
+    silent = sum(entry.silent for entry in entries)
     for modality in modalities:
         if count := sum(modality in entry.cut for entry in entries):
             limit = f"{sampling.seconds:g} seconds (--seconds)"
@@ -30,6 +31,10 @@ def warnings(
             told.append(
                 f"{modality}: {count:,} of {total:,} clips have more than {limit}, cut there"
             )
-    if count := sum(entry.silent for entry in entries):
-        told.append(f"audio: {count:,} of {total:,} clips have no sound; it is missing in them")
+        if modality == "audio" and silent:
+            told.append(
+                f"audio: {silent:,} of {total:,} clips have no sound; it is missing in them"
+            )
+        elif not any(modality in entry.steps for entry in entries):
+            told.append(f"{modality}: no clip has any; it is missing in all of them")
     return told

@@ -107,6 +107,33 @@ def test_runs_on_other_features_have_no_encoders(run_dir, table, call) -> None:
     assert "was not trained on features of fastmtl extract" in err
 
 
+def test_clips_without_sound_or_text_from_videos_to_a_report(tmp_path, monkeypatch, call) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.chdir(tmp_path)
+    for name, tone in (("loud", 440.0), ("mute", None)):
+        write_clip(tmp_path / f"{name}.mp4", 1.0, tone=tone)
+    rows = [
+        {"name": f"n{i}", "video": ("mute.mp4", "loud.mp4")[i % 2], "text": f"sun {i % 3}"}
+        for i in range(20)
+    ]
+    write_table(tmp_path / "clips.csv", [{**row, "y_a": i % 2} for i, row in enumerate(rows)])
+    mute = [{"name": row["name"], "video": "mute.mp4"} for row in rows]
+    write_table(tmp_path / "mute.csv", mute)
+    write_table(tmp_path / "empty.csv", [{**row, "text": ""} for row in mute])
+    encoders = ["--video", "pixels?grid=1", "--audio", "stft?bands=4", *ENCODERS]
+    silent = "fastmtl: warning: audio: {} of 20 clips have no sound; it is missing in them\n"
+    without = "fastmtl: warning: text: no clip has any; it is missing in all of them\n"
+    code, _, err = call("extract", "clips.csv", "--out", "clips.h5", *encoders)
+    assert (code, err) == (0, silent.format(10))
+    assert call("train", "--data", "clips.h5", "--out", "run", *SMALL)[0] == 0
+    for manifest in ("mute", "empty"):
+        to = ["--media", f"{manifest}.csv", "--out", f"{manifest}.out", *CPU]
+        assert call("predict", "run", *to)[::2] == (0, silent.format(20) + without)
+    assert (tmp_path / "mute.out").read_text() == (tmp_path / "empty.out").read_text()
+    to = ["--media", "clips.csv", "--out", "report.html", *CPU]
+    assert call("report", "run", "--data", "clips.h5", *to)[0] == 0
+
+
 def test_broken_files_by_name(tmp_path, monkeypatch, call) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     monkeypatch.chdir(tmp_path)

@@ -86,9 +86,7 @@ def test_what_no_training_sample_has(tmp_path: Path, memory: str) -> None:
     arrays["x_video"][:] = 1
     arrays["lengths_video"][:] = 5
     data = fastmtl.data.load(written(tmp_path, arrays), memory=memory)
-    with pytest.raises(
-        ValueError, match=r"^text: expected a training sample that has it, got none"
-    ):
+    with pytest.raises(ValueError, match=r"^data: expected a training sample that has text, got"):
         Standardizer().fit(data)
 
 

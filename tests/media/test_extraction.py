@@ -176,7 +176,7 @@ def test_broken_clips_are_left_out_where_asked(broken, tmp_path) -> None:
 
 def test_nothing_left_is_an_error_and_no_file(broken, tmp_path) -> None:
     (tmp_path / "good.mp4").write_text("nothing")
-    with pytest.raises(MediaError, match=r"no clip has video to use \(.*line 2 \(good\)"):
+    with pytest.raises(MediaError, match=r"no clip can be used \(.*line 2 \(good\)"):
         extract(broken, tmp_path / "out.h5", ALL, options=Options(on_error="skip"))
     assert not (tmp_path / "out.h5").exists()
 
@@ -186,6 +186,22 @@ def test_a_clip_that_has_none_of_what_is_asked_for(tmp_path) -> None:
     table = write_table(tmp_path / "clips.csv", rows)
     with pytest.raises(MediaError, match=r"line 3 \(a.wav\): has no text"):
         extract(table, tmp_path / "out.h5", TEXT)
+
+
+def test_what_no_clip_has_is_missing_in_all(tmp_path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    write_clip(tmp_path / "mute.mp4", 1.0, tone=None)
+    table = write_table(tmp_path / "clips.csv", [{"video": "mute.mp4", "text": ""}] * 2)
+    done = extract(table, tmp_path / "out.h5", ALL)
+    assert done.written == 2
+    assert done.warnings == [
+        "audio: 2 of 2 clips have no sound; it is missing in them",
+        "text: no clip has any; it is missing in all of them",
+    ]
+    found = features(tmp_path / "out.h5")
+    assert not np.isnan(found["x_video"]).any()
+    assert np.isnan(found["x_audio"]).all()
+    assert np.isnan(found["x_text"]).all()
 
 
 @pytest.mark.parametrize(
