@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fastmtl._files import replacing
-from fastmtl.data import DataError
-from fastmtl.data.checks import repeated
-from fastmtl.data.fields import require_file
+from fastmtl.data.csv_rows import table_rows
 from fastmtl.data.writing import check_new_file
 
 
@@ -21,32 +19,9 @@ def read_rows(path: Path, needed: Iterable[str] = ()) -> Iterator[tuple[int, dic
     Raises:
         DataError: for a file that is no table, or has not the columns `needed`.
     """
-    source = str(require_file(path))
     commas = path.suffix.lower() == ".csv"
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = (
-            csv.reader(file, strict=True)
-            if commas
-            else csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        )
-        try:
-            names = [name.strip() for name in next(lines, [])]
-            if (twice := repeated(names)) is not None:
-                got = f"{twice!r} more than once"
-                raise DataError.at(source, "columns", "distinct names", got)
-            if absent := [name for name in needed if name not in names]:
-                got = ", ".join(names)[:200] or "none"
-                raise DataError.at(source, "columns", f"a column {absent[0]!r}", got)
-            for row in lines:
-                if not row:
-                    continue
-                if len(row) != len(names):
-                    got = f"{len(row)} in line {lines.line_num}"
-                    raise DataError.at(source, "rows", f"{len(names)} cells", got)
-                yield lines.line_num, dict(zip(names, map(str.strip, row), strict=True))
-        except (csv.Error, UnicodeError) as error:
-            got = f"a broken one ({error})"
-            raise DataError.at(source, "file", "a table in UTF-8", got) from None
+    form = {"strict": True} if commas else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    return table_rows(path, needed, **form)
 
 
 def check_manifest(out: Path, *, overwrite: bool) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from fastmtl.data.errors import DataError
 from fastmtl.data.writing import check_new_h5
+from fastmtl.media.container import need_av
 from fastmtl.media.errors import BrokenClip, MediaError
 from fastmtl.media.manifest import MODALITIES, Manifest
 from fastmtl.media.options import Options
@@ -19,8 +19,8 @@ def check_extraction(
     """Raise what `extract` does before anything is read or written; arguments as there."""
     check_new_h5(out, overwrite=overwrite, field="out")
     _check_modalities(manifest, encoders)
-    if find_spec("av") is None and set(encoders) - {"text"}:
-        raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')
+    if set(encoders) - {"text"}:
+        need_av()
     if options.on_error == "stop":
         _check_files(manifest, encoders)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ _FORMATS = (
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "pattern_type": "none"}
 # An index may say a little more than there is; a file that ends long before was cut short.
 _SLACK = 1.0, 0.1
+
+
+def need_av() -> None:
+    """Raise MediaError where PyAV is not installed."""
+    if find_spec("av") is None:
+        raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastmtl._checks import did_you_mean
-from fastmtl.data.checks import repeated
+from fastmtl.data.csv_rows import table_rows
 from fastmtl.data.errors import DataError
 from fastmtl.data.fields import require_file
 from fastmtl.data.splits import SPLITS
@@ -88,20 +87,7 @@ def read_manifest(path: str | Path, *, labels: bool = True) -> Manifest:
         [('a.mp4', [1.0], {'kind': 'storm'}), ('b.mp4', [0.0], {})]
     """
     path = require_file(path)
-    source, suffix = str(path), path.suffix.lower()
-    if suffix not in _DELIMITERS and suffix not in _LINES:
-        expected = "a name in .csv, .tsv, .jsonl or .ndjson"
-        raise DataError.at(source, "file", expected, f"the ending {suffix!r}" if suffix else "none")
-    try:
-        read = _json_rows if suffix in _LINES else _table_rows
-        rows = list(read(path))
-    except DataError:
-        raise
-    # The readers raise whatever damage makes them stumble over.
-    except Exception as error:
-        raise DataError.at(source, "file", "a table", f"a broken one ({error})") from None
-    if not rows:
-        raise DataError.at(source, "rows", "at least one", "none")
+    source, rows = str(path), _rows(path)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     media = [name for name in columns if name in (*_FILES, _TEXT)]
     if not media:
@@ -115,27 +101,35 @@ def read_manifest(path: str | Path, *, labels: bool = True) -> Manifest:
     clips = [_clip(path, line, row, columns, binary, list(classes)) for line, row in rows]
     known = {*media, *_BESIDES, *tasks}
     unread = [n for n in columns if n not in known and not n.startswith(_LABEL)]
-    warnings = tuple(
-        f"{source}: the column {name!r} is unknown and was not read" for name in unread
+    return Manifest(
+        source,
+        clips,
+        label_names=[name[len(_LABEL) :] for name in binary],
+        class_names=classes,
+        modalities=[m for m in MODALITIES if m in media or f"{m}_file" in media],
+        warnings=tuple(f"{source}: the column {n!r} is unknown and was not read" for n in unread),
     )
-    names = [name[len(_LABEL) :] for name in binary]
-    modalities = [m for m in MODALITIES if m in media or f"{m}_file" in media]
-    return Manifest(source, clips, names, classes, modalities, warnings)
 
 
-def _table_rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=_DELIMITERS[path.suffix.lower()], strict=True)
-        names = [name.strip() for name in next(lines, [])]
-        if (twice := repeated(names)) is not None:
-            raise DataError.at(str(path), "columns", "distinct names", f"{twice!r} more than once")
-        for cells in lines:
-            if not any(cells):
-                continue
-            if len(cells) != len(names):
-                got = f"{len(cells)} in line {lines.line_num}"
-                raise DataError.at(str(path), "rows", f"{len(names)} cells", got)
-            yield lines.line_num, dict(zip(names, map(str.strip, cells), strict=True))
+def _rows(path: Path) -> list[tuple[int, _Row]]:
+    """The rows, by the numbers of their lines."""
+    source, suffix = str(path), path.suffix.lower()
+    if suffix not in _DELIMITERS and suffix not in _LINES:
+        expected = "a name in .csv, .tsv, .jsonl or .ndjson"
+        raise DataError.at(source, "file", expected, f"the ending {suffix!r}" if suffix else "none")
+    try:
+        if suffix in _LINES:
+            rows = list(_json_rows(path))
+        else:
+            rows = list(table_rows(path, delimiter=_DELIMITERS[suffix], strict=True))
+    except DataError:
+        raise
+    # The readers raise whatever damage makes them stumble over.
+    except Exception as error:
+        raise DataError.at(source, "file", "a table", f"a broken one ({error})") from None
+    if not rows:
+        raise DataError.at(source, "rows", "at least one", "none")
+    return rows
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastmtl._text import short
 from fastmtl.data import DataError, MultiTaskData
+from fastmtl.media.container import need_av
 from fastmtl.media.errors import MediaError
 from fastmtl.media.frames import Picture, read_frames
 from fastmtl.media.manifest import read_manifest
@@ -36,8 +36,7 @@ def frames_of(manifest: str | Path, data: MultiTaskData) -> Frames:
         DataError: if the manifest cannot be used, or names no sample of the data.
         MediaError: without PyAV.
     """
-    if find_spec("av") is None:
-        raise MediaError('PyAV: expected it installed (pip install "fastmtl-torch[media]")')
+    need_av()
     clips = {clip.name: clip.sources.get("video") for clip in read_manifest(manifest).clips}
     if not clips.keys() & set(data.sample_names or ()):
         expected = f"names of samples of {data.name}"
