@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.figures import undrawn
 
 # Has to be loaded before anything else, by `make sanitize`.
 collect_ignore = ["tests/sanitized.py"]
@@ -19,3 +24,13 @@ def pytest_sessionfinish() -> None:
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)
+
+
+@pytest.fixture(autouse=True)
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs draw their figures in tests marked `draws` alone."""
+    if request.node.get_closest_marker("draws"):
+        yield
+    else:
+        with undrawn():
+            yield

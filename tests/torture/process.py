@@ -17,15 +17,12 @@ from pathlib import Path
 
 from fastmtl import cli
 from fastmtl.reproduce import report
-from fastmtl.training import epochs, results
+from fastmtl.training import epochs
+from tests.figures import undrawn
 
 CODES = (0, 1, 2, 130)
 SECONDS = 30  # after which a command hangs
 MOST_BYTES = 2 << 30
-PLOTS = [
-    *((results, "plot_losses"), (results, "plot_weights")),
-    *((report, "plot_training_losses"), (report, "plot_task_weights")),
-]
 
 
 class Bad(Exception):
@@ -46,8 +43,9 @@ def warm_up(arguments: list[str]) -> None:
     Everything they would import is imported here, once; pictures, which take most of a small run's
     time, are not drawn; and runs store a checkpoint after every epoch, for kills to meet.
     """
-    for module, plot in PLOTS:
-        setattr(module, plot, lambda *arguments: b"not drawn")
+    undrawn().start()
+    for plot in ("plot_training_losses", "plot_task_weights"):
+        setattr(report, plot, lambda *arguments: b"not drawn")
     epochs.CHECKPOINT_SECONDS = 0.0
     call_here(arguments)
     # What no process collects none has to copy.

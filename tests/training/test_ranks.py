@@ -21,6 +21,7 @@ from fastmtl.training import (
 )
 from fastmtl.training.checkpoint import load_tensors, read_json
 from fastmtl.training.ranks import rank_device
+from tests.figures import undrawn
 from tests.training.conftest import CLASSES, MODALITIES, SEQUENCES
 
 SIZE = 3
@@ -112,6 +113,7 @@ def failing(rank: int, path: Path) -> list[str]:
     return caught
 
 
+@undrawn()
 def work(rank: int, path: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(

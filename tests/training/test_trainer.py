@@ -38,7 +38,7 @@ from fastmtl.training.checkpoint import (
     write_json,
 )
 from fastmtl.training.predictions import predictions_csv
-from tests.training.conftest import MODALITIES
+from tests.training.conftest import CLASSES, MODALITIES, SEQUENCES
 
 FILES = {
     "config.json",
@@ -82,6 +82,15 @@ def assert_same_run(first, second):
     for metrics in (metrics_a, metrics_b):
         del metrics["training"]["seconds_per_epoch"]
     assert metrics_a == metrics_b
+
+
+@pytest.mark.draws
+@pytest.mark.parametrize("data", [SEQUENCES, MODALITIES, CLASSES])
+def test_a_run_draws_its_figures(tmp_path, make_config, data):
+    model = "mtmlan" if data == SEQUENCES else "hgfn"
+    Trainer.from_config(make_config(model, data=data, epochs=2), tmp_path).fit()
+    for name in ("losses.png", "figures.png", "weights.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("balancer", ["equal", "tdb", "dmtl"])
