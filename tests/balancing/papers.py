@@ -108,7 +108,7 @@ def fair_grad(grads: Tensor, alpha: float = 1.0) -> Tensor:
         return float(x @ s @ x / 2 - b @ utility)
 
     found = np.ones(len(s))
-    for _ in range(1000):
+    for _ in range(50):
         slope = s @ found - b * found**-power
         step = -np.linalg.solve(s + np.diag(power * b * found ** (-power - 1)), slope)
         if abs(slope @ step) < 1e-24 * (found @ s @ found):
