@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -25,22 +25,24 @@ TARGETS = [
 ]
 
 
-def quick_or_slow(target: tuple[torch.dtype, int], *quick: tuple[torch.dtype, int]) -> Any:
-    return [] if target in quick else [pytest.mark.slow]
+def quick_or_slow(case: Any, *quick: Any) -> Any:
+    return [] if case in quick else [pytest.mark.slow]
 
 
-def two_ways(name: str, *ways: Any) -> Any:
-    """Parametrises a test by the target and one more argument."""
+def ways(name: str, *quick: Any, slow: Sequence[Any] = ()) -> Any:
+    """Parametrises a test by the target and one more argument; the values of `slow` take long."""
+    taken = list(zip(QUICK, quick, strict=True))
     cases = [
-        pytest.param(target, way, marks=quick_or_slow(target, quick))
-        for way, quick in zip(ways, QUICK, strict=True)
-        for target in TARGETS
+        pytest.param(*case, marks=quick_or_slow(case, *taken))
+        for case in product(TARGETS, (*quick, *slow))
     ]
     return pytest.mark.parametrize(("dtype", name), cases, indirect=["dtype"], ids=_name)
 
 
 def _name(value: Any) -> str:
-    return f"{value[0]}-sm_{value[1]}" if isinstance(value, tuple) else str(value)
+    if value in TARGETS:
+        return f"{value[0]}-sm_{value[1]}"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Driver:
@@ -91,7 +93,7 @@ def dtype(
 SHAPES = [(1, 1), (64, 16), (20, 7)]
 
 
-@two_ways("reduction", "task", "none")
+@ways("reduction", "task", "none")
 def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
     for rows, tasks in SHAPES:
         logits, scale = torch.zeros(rows, tasks, dtype=dtype), torch.zeros(tasks)
@@ -103,7 +105,7 @@ def test_focal_loss(dtype: torch.dtype, reduction: str) -> None:
         kernels.backward(grad, scale, logits, mask, None, None, gamma, reduction)
 
 
-@two_ways("reduction", "task", "none")
+@ways("reduction", "task", "none")
 def test_multilabel_loss(dtype: torch.dtype, reduction: str) -> None:
     kernels = load("triton", "multilabel_loss")
     for rows, tasks in SHAPES:
@@ -118,7 +120,7 @@ def test_multilabel_loss(dtype: torch.dtype, reduction: str) -> None:
         kernels.backward(grad, scale, *arguments)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@ways("reduction", "sum", "mean")
 def test_reductions_to_one_number(dtype: torch.dtype, reduction: str) -> None:
     # One program, more than one, and a number of them that 16 divides.
     for rows in (20, 5000, 1 << 15):
@@ -148,9 +150,9 @@ def test_norms(dtype: torch.dtype) -> None:
         kernels.backward(norms, norms, [stacked])
 
 
-@pytest.mark.parametrize("features", [1, 64, 33])
-@two_ways("count", 12, 3)
-def test_graph_fusion(dtype: torch.dtype, count: int, features: int) -> None:
+@ways("sizes", (12, 33), (3, 64), slow=[(12, 1), (12, 64), (3, 1), (3, 33)])
+def test_graph_fusion(dtype: torch.dtype, sizes: tuple[int, int]) -> None:
+    count, features = sizes
     edges = torch.tensor(list(combinations(range(count), 2)))
     vertices = torch.zeros(2, count, features, dtype=dtype)
     importance = torch.zeros(2, count, dtype=dtype)
@@ -163,7 +165,7 @@ def test_graph_fusion(dtype: torch.dtype, count: int, features: int) -> None:
     kernels.backward(weights, stats, vertices, importance, edges, 0.5)
 
 
-@two_ways("tasks", 100, 7)
+@ways("tasks", 20, 7, slow=[100])
 def test_least_norm(dtype: torch.dtype, tasks: int) -> None:
     if dtype not in (torch.float32, torch.float64):
         dtype = torch.float32
