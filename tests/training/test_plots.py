@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from fastmtl.training import EpochRecord, plot_figures, plot_losses, plot_runs, plot_weights
@@ -26,8 +23,7 @@ def records(tasks, epochs):
     ]
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 4, 13, 40])
-@pytest.mark.parametrize("epochs", [1, 4])
+@pytest.mark.parametrize(("tasks", "epochs"), [(1, 1), (1, 4), (2, 4), (4, 1), (13, 4), (40, 1)])
 def test_every_number_of_tasks_and_epochs_is_drawn(tasks, epochs):
     names = [f"task {i} of a_long_name with $ and \\ in it" for i in range(tasks)]
     for image in (
@@ -86,10 +82,3 @@ def test_the_mean_of_runs_is_that_of_those_that_go_on():
     band(axes, [[1.0, 2.0, 3.0], [3.0, None]], color="k")
     (line,) = axes.lines
     assert list(line.get_ydata()) == [2.0, 2.0, 3.0]
-
-
-def test_matplotlib_is_imported_when_something_is_drawn():
-    code = "import sys, fastmtl.training; print([m in sys.modules for m in sys.argv[1:]])"
-    run = [sys.executable, "-c", code, "matplotlib", "torchmetrics"]
-    shown = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[False, False]"
