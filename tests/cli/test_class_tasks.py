@@ -86,6 +86,7 @@ def test_reproduce_takes_binary_tasks_alone(call, tmp_path):
     assert "y_informative: expected binary tasks alone to reproduce, got classes" in err
 
 
+@pytest.mark.slow  # tests/training/test_ranks.py has it without the command line
 def test_two_processes_come_to_the_result_of_one(call, tmp_path):
     train = ["train", "--data", CRISIS, *HGFN, "--dropout", "0"]
     command = [sys.executable, "-m", "fastmtl", *train, "--processes", "2"]

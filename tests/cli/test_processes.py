@@ -14,6 +14,7 @@ from fastmtl.training.checkpoint import load_tensors, read_json
 from tests.cli.cases import FLAT, SMALL
 
 TRAIN = [sys.executable, "-m", "fastmtl", "train", "--data", FLAT, *SMALL, "--out"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 LONG = ["--epochs", "5000", "--patience", "9999", "--dropout", "0"]
 
 
@@ -97,14 +98,18 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(tmp_path):
         time.sleep(0.1)
 
 
-def test_torchrun_starts_processes_and_an_error_of_all_is_one_line(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = ["-m", "fastmtl", "train", "--data", FLAT, *SMALL, "--out"]
-    process = start(*torchrun, "--standalone", *command, tmp_path / "run")
+def test_torchrun_starts_processes(tmp_path):
+    process = start(*TORCHRUN, *TRAIN[1:], tmp_path / "run")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("2 processes on cpu; ") == 1
-    process = start(*torchrun, "--standalone", *command, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_an_error_of_all_processes_of_torchrun_is_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/other").touch()
+    process = start(*TORCHRUN, *TRAIN[1:], tmp_path / "run")
     _, err = process.communicate(timeout=300)
     assert process.returncode != 0
     assert err.count("expected a new or empty directory") == 1

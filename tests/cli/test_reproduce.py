@@ -56,7 +56,7 @@ def test_one_modality_leaves_nothing_to_fuse(call, tmp_path):
     assert err.startswith("fastmtl: warning: the data has one modality, nothing to fuse")
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.slow), "2"])
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
 def test_ctrl_c_stops_every_process_and_keeps_what_is_done(tmp_path, jobs):
     command = [sys.executable, "-m", "fastmtl", "reproduce", "mtmlan", "--data", FLAT, *CPU]

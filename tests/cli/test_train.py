@@ -197,7 +197,9 @@ def test_of_many_warnings_the_first_are_shown(call, tmp_path):
     assert err.endswith("warning: and 20 more\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_the_run_and_resume_ends_it_the_same(tmp_path, call, number):
     arguments = [
         "train",
@@ -267,14 +269,16 @@ def test_a_reader_that_leaves_does_not_end_the_run(tmp_path):
     assert (tmp_path / "r/metrics.json").is_file()
 
 
-def test_a_reader_of_figures_that_leaves_is_told(run_dir):
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--json"], marks=pytest.mark.slow)], ids=["table", "json"]
+)
+def test_a_reader_of_figures_that_leaves_is_told(run_dir, options):
     command = [sys.executable, "-m", "fastmtl", "evaluate", str(run_dir), "--data", FLAT]
-    for json_or_table in ([], ["--json"]):
-        process = subprocess.Popen(
-            [*command, *json_or_table], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        process.stdout.close()
-        err = process.stderr.read()
-        process.stderr.close()
-        assert process.wait() == 1
-        assert err == "fastmtl: nobody reads standard output any more\n"
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert err == "fastmtl: nobody reads standard output any more\n"
