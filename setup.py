@@ -72,6 +72,10 @@ class CMakeBuild(build_ext):
 
         build = Path(self.build_temp).resolve() / module
         build.mkdir(parents=True, exist_ok=True)
+        # CMake refuses to go on in the build directory of a checkout that was moved or copied.
+        cache = build / "CMakeCache.txt"
+        if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
+            cache.unlink()
         install = ROOT if self.inplace else Path(self.build_lib).resolve()
         configure = [
             f"-DPython_EXECUTABLE={sys.executable}",

@@ -73,13 +73,14 @@ def main() -> int:
 def _try_all(faults: list[Fault]) -> int:
     for fault in faults:
         _mutated(fault)
-    if any(fault.is_native for fault in faults):
+    native = any(fault.is_native for fault in faults)
+    if native:
         _build()
     print(f"{len(faults)} faults; first their tests without any", flush=True)
     if failed := _failing_test(sorted({test for fault in faults for test in fault.tests})):
         raise CannotTry(f"{failed} fails without a fault")
     outcomes = {}
-    with _reverting_on_signals():
+    with _reverting_on_signals(native):
         for fault in faults:
             outcomes[fault.name] = _try(fault)
             _print(fault, outcomes[fault.name])
@@ -163,8 +164,9 @@ def _failing_test(tests: Sequence[str], seconds: float | None = None) -> str:
 
 
 @contextmanager
-def _reverting_on_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the program as Ctrl-C does, and builds the sound core at last."""
+def _reverting_on_signals(native: bool) -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end the program as Ctrl-C does, and builds the sound core at last
+    where a fault was in it."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -175,7 +177,8 @@ def _reverting_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _build()
+        if native:
+            _build()
 
 
 if __name__ == "__main__":
