@@ -11,7 +11,9 @@ TOOLS := PATH="$(abspath $(BIN)):$$PATH"
 # Tests run in several processes of one thread each: OpenMP threads that share a core with others
 # wait for one another, and that is many times slower.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+# Each begins with a part of the tests that follow one another, which share what takes long to make,
+# and takes over from one that is behind.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 # Rebuilt when the requirements or anything that is compiled changes.
 STAMP := $(VENV)/.installed
@@ -30,12 +32,12 @@ demo: $(STAMP)
 	$(BIN)/fastmtl demo --out $(DEMO)
 
 # The suite compiles the Triton kernels. Running them takes Triton's interpreter where there is no
-# GPU, and that is on or off for a whole process: hence a second call. Triton is for Linux.
+# GPU, and that is on or off for a whole process: hence a second call, whatever the first found.
+# Triton is for Linux.
+INTERPRETED := $(if $(filter Linux,$(shell uname -s)),TRITON_INTERPRET=1 $(PYTEST) \
+  tests/gpu/test_parity.py tests/fuzz/test_corpus.py -k triton,true)
 test: $(STAMP)
-	$(PYTEST)
-ifeq ($(shell uname -s),Linux)
-	TRITON_INTERPRET=1 $(PYTEST) tests/gpu/test_parity.py tests/fuzz/test_corpus.py -k triton
-endif
+	$(PYTEST); status=$$?; $(INTERPRETED) && exit $$status
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
