@@ -118,7 +118,7 @@ def test_the_deadline_leaves_what_a_later_call_takes_up(tmp_path: Path) -> None:
     parts = [part(wait, "slow"), part("pass", "other")]
     start = time.monotonic()
     record = go(tmp_path / "one", *parts, arguments=("--deadline", "6", "--commit", "abc"))
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 50
     assert outcomes(record) == [("deadline", {"passed": 1, "unfinished": 1}), ("not reached", {})]
     assert record["commit"] == "abc"
     flag.touch()
@@ -138,7 +138,8 @@ def test_a_run_that_is_ended_itself(
     child = part(trouble.replace("FLAG", repr(str(flag))))
     out = tmp_path / "out"
     text = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has background jobs ignore
 from benchmarks.gpu import __main__ as run
 from benchmarks.gpu.runner import Part, Stage
 parts = [Part("part", {list(child.command)!r}, 60)]
