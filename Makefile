@@ -104,15 +104,17 @@ sdist: $(STAMP)
 	  assert '$(SDIST)' in fastmtl.__file__; \
 	  print(fastmtl.ops.focal_loss(torch.zeros(4, 2), torch.ones(4, 2)))"
 
-# A wheel as it is published, from the sdist: its libraries looked through, its page checked, installed
-# in a virtual environment of its own and used there. PyTorch brings libgomp, so the wheel must not.
+# A wheel as it is published, from the sdist, with the CUDA kernels where nvcc is: its libraries looked
+# through, its page checked, installed in a virtual environment of its own and used there. PyTorch brings
+# libgomp, so the wheel must not. `FASTMTL_CUDA=off make wheel` leaves the CUDA kernels out.
 WHEEL := build/wheel
 wheel: $(STAMP)
 	rm -rf $(WHEEL)
 	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(WHEEL)')" > /dev/null
 	$(BIN)/python -m venv $(WHEEL)/tools
 	$(WHEEL)/tools/bin/python -m pip --quiet --disable-pip-version-check install -r packaging/requirements.txt
-	FASTMTL_NATIVE=on FASTMTL_CUDA=off $(WHEEL)/tools/bin/python -m pip --quiet --disable-pip-version-check \
+	FASTMTL_NATIVE=on FASTMTL_CUDA=$${FASTMTL_CUDA:-$(if $(shell command -v nvcc),on,off)} \
+	  CUDA_ARCHS="$(CUDA_ARCHS)" $(WHEEL)/tools/bin/python -m pip --quiet --disable-pip-version-check \
 	  wheel --no-deps --wheel-dir $(WHEEL)/built $(WHEEL)/*.tar.gz
 ifeq ($(shell uname -s),Linux)
 	PATH="$(abspath $(WHEEL))/tools/bin:$$PATH" auditwheel show $(WHEEL)/built/*.whl

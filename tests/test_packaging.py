@@ -72,6 +72,26 @@ def test_the_recipe_asks_for_what_the_package_asks_for() -> None:
     assert built <= {*requirements["host"], *requirements["build"]}
 
 
+def test_the_recipe_has_the_pythons_and_the_c_library_of_the_wheels() -> None:
+    yaml = pytest.importorskip("yaml")
+    variants = yaml.safe_load((ROOT / "packaging/conda/variants.yaml").read_text())
+    wheels = PROJECT["tool"]["cibuildwheel"]
+    pythons = [f"cp{version.replace('.', '')}-*" for version in variants["python"]]
+    assert " ".join(pythons) == wheels["build"]
+    oldest = variants["c_stdlib_version"][0]["then"].replace(".", "_")
+    assert wheels["manylinux-x86_64-image"] == f"manylinux_{oldest}"
+
+
+def test_wheels_for_linux_have_the_cuda_kernels() -> None:
+    wheels = PROJECT["tool"]["cibuildwheel"]
+    asked = {**wheels["environment"], "FASTMTL_CUDA": "on"}
+    linux = wheels["linux"]["environment"]
+    assert linux == {**asked, "CUDA_HOME": linux["CUDA_HOME"]}
+    version = linux["CUDA_HOME"].removeprefix("/usr/local/cuda-").replace(".", "-")
+    assert wheels["linux"]["before-all"][-1].endswith(f" cuda-minimal-build-{version}")
+    assert "fastmtl._cuda" in wheels["linux"]["test-command"]
+
+
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
 def test_an_image_is_built_of_what_is_sent_to_docker(name: str) -> None:
     dockerfile = (ROOT / f"packaging/docker/{name}.Dockerfile").read_text()
