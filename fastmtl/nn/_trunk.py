@@ -114,18 +114,20 @@ class _Kept:
         """Takes what arrives of a group of the tasks."""
 
         def receive(use: LayerUse | None, grads: Tensor) -> None:
-            direct = use is not None and use.rows > use.features
-            if use not in self._layers:
-                shape = (use.outputs, use.features) if direct else grads.shape[1:]
-                self._layers[use] = grads.new_empty(self._tasks, *shape)
-            kept = self._layers[use][part]
-            if direct:
-                inputs = use.inputs().to(grads.dtype).expand(len(kept), -1, -1)
-                torch.bmm(grads.mT, inputs, out=kept)
-            else:
-                kept.copy_(grads)
+            if use is None or use.rows <= use.features:
+                self._place(use, grads, grads.shape[1:])[part] = grads
+                return
+            kept = self._place(use, grads, (use.outputs, use.features))[part]
+            inputs = use.inputs().to(grads.dtype).expand(len(kept), -1, -1)
+            torch.bmm(grads.mT, inputs, out=kept)
 
         return receive
+
+    def _place(self, use: LayerUse | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(T, *shape), for all tasks."""
+        if use not in self._layers:
+            self._layers[use] = like.new_empty(self._tasks, *shape)
+        return self._layers[use]
 
     def hand_to(self, total: _Total) -> None:
         """Add the products of all layers to a total, which frees them."""
