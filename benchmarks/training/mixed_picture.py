@@ -65,8 +65,8 @@ def main(path: str) -> None:
                 right.plot(steps, weight, color=COLOURS[TASKS.index(task)], label=task)
     left.set(title="share that is right", xlabel="step", ylim=(0.4, 1))
     left.legend(loc="lower right")
-    right.set(title="weights of GradNorm", xlabel="step", ylim=(0, None))
-    right.legend(loc="center right")
+    right.set(title="weights of GradNorm", xlabel="step", ylim=(0, 2.4))
+    right.legend(loc="upper center", ncols=3)
     figure.savefig(path, dpi=110)
 
 
