@@ -97,5 +97,5 @@ def _pictures(sample: Sample, frames: Frames | None) -> Markup:
     found = frames(sample, places) if frames else ()
     if not found:
         return join()
-    images = [tag("img", src=source, alt="", loading="lazy") for source in found]
+    images = [tag("img", src=source, alt="") for source in found]
     return tag("div", images, class_="frames")
