@@ -24,6 +24,14 @@ def export(
     missing: Annotated[
         bool, options.flag("--missing", "Take samples that lack modalities (rows of NaN).")
     ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps of every sequence, written out for AOTInductor (.pt2).",
+            show_default="any number",
+        ),
+    ] = None,
     overwrite: Annotated[bool, options.flag("--overwrite", "Replace the file.")] = False,
 ) -> None:
     """Write a trained model to an ONNX, .pt2 or safetensors file.
@@ -31,7 +39,7 @@ def export(
     Example: fastmtl export runs/first --out first.onnx
     """
     from fastmtl.export import export as write
-    from fastmtl.export.write import check_missing, format_of
+    from fastmtl.export.write import check_missing, check_steps, format_of
 
     with bad_input():
         try:
@@ -42,7 +50,9 @@ def export(
         predictor = Predictor.load(directory, "cpu")
         if missing:
             check_missing(kind, len(predictor.description["features"]))
+        if steps is not None:
+            check_steps(kind, len(predictor.description["sequences"]))
     with failing():
-        facts = write(predictor, out, kind, missing=missing)
+        facts = write(predictor, out, kind, missing=missing, steps=steps)
     inputs = ", ".join(facts["inputs"])
     show(f"{out}: from {inputs} to the probabilities of {told(predictor.tasks)}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastmtl._checks import need_size
 from fastmtl.data.lengths import Lengths, of_modality
 from fastmtl.training import Predictor
 from fastmtl.training.recipes import FUSION_MODELS
@@ -28,6 +29,8 @@ class Deployed(nn.Module):
         predictor: the run, of several modalities if samples may lack some.
         missing: whether samples may lack modalities: a row that is NaN, or a length of 0 among
             those of each sequence.
+        steps: L of every sequence, where it is to be fixed; shorter ones are padded, and have
+            lengths.
 
     Shape:
         - features: (B, D), or (B, L, D) of a modality in `sequences`.
@@ -36,7 +39,7 @@ class Deployed(nn.Module):
           sample that lacks every modality.
 
     Raises:
-        ValueError: for `missing` with a single modality.
+        ValueError: for `missing` with a single modality, and `steps` below 1.
 
     Examples:
         >>> deployed = Deployed(Predictor.load("runs/disaster"))  # doctest: +SKIP
@@ -44,7 +47,9 @@ class Deployed(nn.Module):
         torch.Size([8, 7])
     """
 
-    def __init__(self, predictor: Predictor, *, missing: bool = False) -> None:
+    def __init__(
+        self, predictor: Predictor, *, missing: bool = False, steps: int | None = None
+    ) -> None:
         super().__init__()
         self.sizes: dict[str, int] = dict(predictor.description["features"])
         self.names = list(self.sizes)
@@ -53,6 +58,9 @@ class Deployed(nn.Module):
             raise ValueError(f"missing: expected a model of several modalities, got one of {got}")
         self.missing = missing
         self.sequences: list[str] = list(predictor.description["sequences"])
+        if steps is not None:
+            need_size("steps", steps)
+        self.steps = steps
         # Runs of before there were such do not say it.
         self.own_lengths = bool(predictor.description.get("own_lengths", False))
         self.multimodal = predictor.config.model in FUSION_MODELS or self.names != ["x"]
@@ -94,8 +102,10 @@ class Deployed(nn.Module):
     def example(self, batch: int = _BATCH, steps: int = _STEPS) -> tuple[Tensor, ...]:
         """Random inputs, the sequences from the longest to the shortest; with lengths of their own
         each has a step more than the one before. With `missing` the last sample lacks the first
-        modality."""
+        modality. Where the steps are fixed all have these."""
         own = {name: steps + i * self.own_lengths for i, name in enumerate(self.sequences)}
+        if self.steps is not None:
+            own = dict.fromkeys(own, self.steps)
         shapes = {name: (own[name],) if name in own else () for name in self.names}
         found = [torch.randn(batch, *shapes[name], size) for name, size in self.sizes.items()]
         if self.missing:
@@ -105,13 +115,13 @@ class Deployed(nn.Module):
         return tuple(found)
 
     def program(self) -> torch.export.ExportedProgram:
-        """The graph, for any batch and any number of steps."""
+        """The graph, for any batch and, where it is not fixed, any number of steps."""
         batch = torch.export.Dim("batch")
         steps = [
             torch.export.Dim(f"steps_{i}" if self.own_lengths else "steps")
             for i in range(len(self.sequences))
         ]
-        of_sequences = dict(zip(self.sequences, steps, strict=True))
+        of_sequences = dict(zip(self.sequences, steps, strict=True)) if self.steps is None else {}
         dynamic: list[dict[int, Any]] = [
             {0: batch, 1: of_sequences[name]} if name in of_sequences else {0: batch}
             for name in self.inputs()

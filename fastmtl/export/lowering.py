@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,16 @@ from torch._higher_order_ops.scan import scan
 
 from fastmtl import backends
 
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-def decompositions(*, besides: str = "") -> dict[Any, Callable[..., Any]]:
-    """What `ExportedProgram.run_decompositions` takes: every op but `besides`, by its formula."""
+
+def decompositions(*, besides: str = "", unrolled: bool = False) -> dict[Any, Callable[..., Any]]:
+    """What `ExportedProgram.run_decompositions` takes: every op but `besides`, by its formula.
+
+    `unrolled` writes every step of a recurrence out, for sequences whose number of steps is fixed.
+    """
     table = {op: backends.load("reference", op).forward for op in backends.stems()}
-    table["task_gru_layer"] = task_gru_layer
+    table["task_gru_layer"] = partial(task_gru_layer, recur=_each if unrolled else scan)
     registered = torch.ops.fastmtl
     return {getattr(registered, op).default: table[op] for op in table if op != besides}
 
@@ -29,11 +35,12 @@ def task_gru_layer(
     starts: Tensor,  # (B,)
     lengths: Tensor,  # (B,)
     keep: bool,
+    recur: Callable[[Step, Tensor, Tensor], tuple[Tensor, Tensor]] = scan,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op's results without what backward reads, for any number of steps.
 
-    As the layers lay them out in a graph, sequence b begins at row b * L. The recurrence is a scan,
-    all tasks and directions at once; the formula's loop would fix L.
+    As the layers lay them out in a graph, sequence b begins at row b * L. The recurrence takes all
+    tasks and directions at once; by `recur` it is a scan, where the formula's loop would fix L.
     """
     tasks, directions, _, hidden = weight_hh.shape
     batch = starts.shape[0]
@@ -58,10 +65,19 @@ def task_gru_layer(
         return h, h.clone()
 
     start = x.new_zeros(tasks * directions, batch, hidden)
-    _, states = scan(step, start, gates.flatten(0, 1).permute(2, 0, 1, 3), dim=0)
+    _, states = recur(step, start, gates.flatten(0, 1).permute(2, 0, 1, 3))
     by_pair = states.permute(1, 2, 0, 3).unflatten(0, (tasks, directions)) * inside[:, :, None]
     both = [by_pair[:, 0]]
     if directions == 2:
         back = mirrored[None, :, :, None].expand(tasks, batch, steps, hidden)
         both.append(by_pair[:, 1].gather(2, back))
     return torch.cat(both, -1).flatten(1, 2), x.new_empty(0), x.new_empty(0)
+
+
+def _each(step: Step, state: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """A scan, step after step."""
+    outputs = []
+    for each in inputs.unbind():
+        state, output = step(state, each)
+        outputs.append(output)
+    return state, torch.stack(outputs)

@@ -36,6 +36,7 @@ def export(
     format: str | None = None,
     *,
     missing: bool = False,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Write a trained model to a file, and return what the file says.
 
@@ -61,9 +62,12 @@ def export(
             torch's own operators) or "safetensors"; by default the suffix of the path.
         missing: whether the file takes samples that lack some of several modalities, whose rows are
             NaN or have the length 0.
+        steps: the number of steps that every sequence has, shorter ones being padded, in a .pt2
+            whose recurrence is written out, as AOTInductor takes it; None for any.
 
     Raises:
-        ValueError: for another format, and for `missing` with a single modality.
+        ValueError: for another format, for `missing` with a single modality, and for `steps`
+            without a sequence or with a format that needs none.
         ImportError: for ONNX without onnxscript.
         RuntimeError: if the file's probabilities are not the model's.
         OSError: if the file cannot be written.
@@ -75,7 +79,9 @@ def export(
     kind = format_of(path, format)
     if missing:
         check_missing(kind, len(predictor.description["features"]))
-    deployed = Deployed(predictor, missing=missing)
+    if steps is not None:
+        check_steps(kind, len(predictor.description["sequences"]))
+    deployed = Deployed(predictor, missing=missing, steps=steps)
     threshold = predictor.threshold
     facts: dict[str, Any] = {
         "fastmtl": fastmtl.__version__,
@@ -87,6 +93,7 @@ def export(
         # A list where every label has its own.
         "threshold": threshold.tolist() if isinstance(threshold, Tensor) else threshold,
         "missing": missing,
+        "steps": steps,
     }
     if predictor.tasks.class_names:
         facts |= {"class_names": predictor.tasks.class_names, "columns": predictor.tasks.columns()}
@@ -118,6 +125,14 @@ def check_missing(kind: str, modalities: int) -> None:
         raise ValueError(
             "missing: expected with onnx or pt2, got safetensors, which is weights alone"
         )
+
+
+def check_steps(kind: str, sequences: int) -> None:
+    """Raise ValueError where a number of steps cannot be fixed."""
+    if kind != "pt2":
+        raise ValueError(f"steps: expected with pt2, got it with {kind}, which takes any number")
+    if not sequences:
+        raise ValueError("steps: expected a model that reads sequences, got one of none")
 
 
 Run = Callable[..., Tensor]
@@ -155,7 +170,8 @@ def _in_onnxruntime(content: bytes, deployed: Deployed) -> Run:
 
 
 def _pt2(deployed: Deployed, facts: dict[str, Any]) -> tuple[bytes, Run | None]:
-    program = deployed.program().run_decompositions(decompositions())
+    formulas = decompositions(unrolled=deployed.steps is not None)
+    program = deployed.program().run_decompositions(formulas)
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"fastmtl.json": json.dumps(facts)})
     return file.getvalue(), program.module()

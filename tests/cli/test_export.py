@@ -28,6 +28,9 @@ def test_what_cannot_be_exported(run_dir, tmp_path, call):
     assert (
         err == "fastmtl: --missing: expected a run of several modalities, got one of a single one\n"
     )
+    code, _, err = call("export", run_dir, "--out", tmp_path / "run.safetensors", "--steps", 4)
+    assert code == 2
+    assert err.startswith("fastmtl: --steps: expected with pt2, got it with safetensors")
     code, _, err = call("export", tmp_path / "none", "--out", tmp_path / "run.pt2")
     assert code == 2
     assert "none" in err

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastmtl import data as sets
+from fastmtl._toolchain import cxx_compiler
 from fastmtl.data import Standardizer
 from fastmtl.export import Deployed, export
 from fastmtl.export import write as writing
@@ -176,6 +178,40 @@ def test_a_program_runs_without_fastmtl(model: str, tmp_path: Path) -> None:
     inputs = arguments(deployed, samples)
     probabilities = program.module()(*inputs)
     torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
+
+
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["program", "AOTInductor"]
+)
+@pytest.mark.parametrize("model", ["mtmlan", *slow("hgfn")])
+def test_a_number_of_steps_is_written_out(model: str, compiled: bool, tmp_path: Path) -> None:
+    if compiled and cxx_compiler() is None:
+        pytest.skip("there is no C++ compiler")
+    data = SEQUENCES if model == "mtmlan" else own_lengths(tmp_path)
+    predictor, samples = predictor_of(model, data)
+    steps = max(samples.modalities[name][0] for name in predictor.description["sequences"])
+    assert export(predictor, tmp_path / "model.pt2", steps=steps)["steps"] == steps
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert not [n for n in program.graph.nodes if "scan" in str(n.target)]
+    run = program.module()
+    if compiled:
+        package = torch._inductor.aoti_compile_and_package(program)
+        run = torch._inductor.aoti_load_package(package)
+    inputs = [
+        F.pad(x, (0, 0, 0, steps - x.shape[1])) if x.dim() == 3 else x
+        for x in arguments(Deployed(predictor), samples)
+    ]
+    wanted = predictor.probabilities(samples)
+    torch.testing.assert_close(run(*inputs).double(), wanted)
+
+
+def test_a_number_of_steps_needs_a_recurrence(tmp_path: Path) -> None:
+    for model, data, suffix, reason in (
+        ("mtmlan", "", "safetensors", "steps: expected with pt2, got it with safetensors"),
+        ("hgfn", CRISIS, "pt2", "steps: expected a model that reads sequences, got one of none"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            export(predictor_of(model, data)[0], tmp_path / "file", suffix, steps=4)
 
 
 @pytest.mark.parametrize(
