@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def arguments(deployed: Deployed, samples: Any) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
+QUICK_LACKS = [("hgfn", "onnx", True), ("hgfn", "pt2", False)]
 SETS = {"flat": FLAT, "crisis": CRISIS, "mixed": MIXED}
 
 
@@ -104,11 +106,12 @@ def test_what_is_shipped_gives_what_the_run_predicts(model: str) -> None:
     torch.testing.assert_close(probabilities.double(), predictor.probabilities(samples))
 
 
-def slow(*models: str) -> list[Any]:
-    return [pytest.param(model, marks=pytest.mark.slow) for model in models]
+def slow(*names: str) -> list[Any]:
+    """What takes an exporter long, and has its parts among the others."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+@pytest.mark.parametrize("suffix", ["pt2", *slow("onnx")])
 def test_every_sequence_has_lengths_of_its_own(suffix: str, tmp_path: Path) -> None:
     predictor, samples = predictor_of("hgfn", own_lengths(tmp_path))
     deployed = Deployed(predictor)
@@ -128,9 +131,13 @@ def test_every_sequence_has_lengths_of_its_own(suffix: str, tmp_path: Path) -> N
     torch.testing.assert_close(found.double(), wanted)
 
 
-@pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
-@pytest.mark.parametrize("model", ["hgfn", *slow("cfc", "gfn", "matf")])
+@pytest.mark.parametrize(
+    ("model", "suffix", "own"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK_LACKS else [pytest.mark.slow])
+        for case in product(("hgfn", "cfc", "gfn", "matf"), ("pt2", "onnx"), (True, False))
+    ],
+)
 def test_samples_that_lack_modalities(model: str, suffix: str, own: bool, tmp_path: Path) -> None:
     predictor, samples = predictor_of(model, own_lengths(tmp_path) if own else "")
     text = samples.x["text"].clone()
@@ -162,7 +169,7 @@ def test_a_single_modality_is_not_missing() -> None:
         Deployed(predictor_of("mtmlan")[0], missing=True)
 
 
-@pytest.mark.parametrize("model", ["hgfn", "hgfn crisis", *slow("mtmlan", "mtmlan mixed")])
+@pytest.mark.parametrize("model", ["hgfn crisis", *slow("hgfn", "mtmlan", "mtmlan mixed")])
 def test_a_program_runs_without_fastmtl(model: str, tmp_path: Path) -> None:
     name, _, variant = model.partition(" ")
     predictor, samples = predictor_of(name, SETS.get(variant, ""))
@@ -217,8 +224,8 @@ def test_a_number_of_steps_needs_a_recurrence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        *("mtmlan", "hgfn", "hgfn crisis", "mtmlan mixed"),
-        *slow("cmlc", "cfc", "matf", "gfn", "mtmlan-shared", "cmlc mixed"),
+        *("hgfn crisis", "mtmlan mixed"),
+        *slow("mtmlan", "hgfn", "cmlc", "cfc", "matf", "gfn", "mtmlan-shared", "cmlc mixed"),
     ],
 )
 def test_onnx(model: str, tmp_path: Path) -> None:
@@ -266,7 +273,7 @@ def test_weights_of_several_modalities(model: str, tmp_path: Path) -> None:
     assert ("standardizer.audio.mean" in stored) is not bool(without)
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx", "safetensors"])
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors", *slow("pt2")])
 def test_thresholds_and_temperatures_of_each_label(suffix: str, tmp_path: Path) -> None:
     if suffix == "onnx":
         pytest.importorskip("onnxscript")
