@@ -65,7 +65,8 @@ Triton for more than 128. Quadratic programs over v >= 0 are in plain PyTorch on
 
 ## Building
 
-`pip install .` builds the CUDA extension where it finds both nvcc and an NVIDIA driver.
+[Wheels for Linux](packages.md#cuda) have the CUDA extension; `fastmtl info` says what compiled it,
+and for which GPUs. `pip install .` builds it where it finds both nvcc and an NVIDIA driver.
 `FASTMTL_CUDA=on` builds it with nvcc alone, on a machine without a GPU, and fails where it cannot;
 `FASTMTL_CUDA=off` does not try. nvcc is looked for on the path and in `$CUDA_HOME`, `$CUDA_PATH`
 and `/usr/local/cuda`. The extension has machine code for compute capabilities 7.5 (T4) while the
@@ -97,9 +98,9 @@ PyTorch's CUDA builds and compiles its kernels on first use; nothing is tuned at
   leave room for 28, 24 and 20 warps on a multiprocessor. For 12 vertices of 1024 features in
   float32 a block keeps 99 KB, so that two are on a multiprocessor with 96 KB under way, several
   times what 3 TB/s need; the exponentials and products of such a sample take about as long as its
-  bytes. For 3 vertices of 64 features a warp has little to do in each of the steps in which all its
-  lanes wait for each other: half of the bandwidth or less is expected there. No device has run it
-  yet.
+  bytes.
+  [Small samples](#edge-weights-of-small-samples-by-count) take longer than their bytes. No device
+  has run it yet.
 - Norms and Gramians of halves take products of halves on the tensor cores, with sums and results in
   float32, for x x^T and for gradients; what is multiplied by x x^T is in float32. No device has run
   them yet.
@@ -110,6 +111,29 @@ PyTorch's CUDA builds and compiles its kernels on first use; nothing is tuned at
   and a launch. Sequence starts and lengths are kernel parameters, copied by no one; in a CUDA graph
   they are constants.
 
+## Edge weights of small samples, by count
+
+At 3 TB/s and 1.7 GHz each of an H100's 132 multiprocessors is handed 13.4 bytes a cycle, in which
+it issues 4 instructions: 0.3 instructions a byte, or 230 for a sample of 3 vertices of 64 features
+in float32. By the machine code for 9.0 a warp issues about 1,000 for such a sample: 70 for the
+largest feature of each vertex and 70 for its exponentials, 240 for a tile of 4 x 4 dot products,
+300 for the edges, the rest for copies, addresses and statistics. Up to 128 features a lane has one
+access or none, and the number stays; 6 vertices, which make three tiles, take about 2,000, and have
+twice the bytes. So the share of bandwidth depends on the features, and this is the most that the
+instructions leave of it, forward:
+
+| features | 32 | 64 | 128 | 256 | 512 |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| float32 | 11% | 22% | 45% | 70% | 97% |
+| bfloat16, float16 | 6% | 11% | 22% | 35% | 48% |
+
+Memory is not what is short: 20 warps with a sample each have 15 KB under way for 64 features, as
+much as 3 TB/s need at 0.65 us. Teams of 8 lanes that keep a sample in registers, four to a warp,
+would take about 160 instructions for a sample of 3 x 64, exponentials and edges most of them: all
+of the bandwidth in float32, 70% of it in halves. They are not written. At 1,000 instructions a
+sample takes the device 1.1 ns, so that up to 2,000 samples take no longer than a launch, and beyond
+that the layers that make the vertices move several times their bytes.
+
 ## The recurrence of the GRUs, by count
 
 For each (task, direction) a time step multiplies 3 h^2 weights by the state of every sequence.
@@ -118,12 +142,21 @@ for the paper's layer (B 20, L 40, h 128, T 7, two directions, float32) that is 
 
 - Of a block's 192 KB of weights 144 KB lie in registers and 48 KB in shared memory forward, 160 KB
   and 32 KB backward. They are read from memory once, 19 MB for all blocks.
-- A step's 147,456 multiply-adds of a block alone would take 1152 cycles at 128 a cycle. The machine
-  code has about as many instructions again beside them, to read states from shared memory, to
-  exchange sums between lanes and to move and convert, and a multiprocessor issues them in turn, not
-  side by side: by their number about 2,400 cycles of issue a step. 40 steps at 1.7 GHz: about
-  56 us, to which the latency of each step's exchanges, gates and barrier comes, some hundred cycles
-  that only a measurement tells. The tensor cores, which would take most of it, are not used.
+- A step's 147,456 multiply-adds of a block alone would take 1152 cycles at 128 a cycle: 576
+  instructions in each of eight warps, two to a scheduler. The machine code for 9.0 has about 1,280
+  in a step forward and 1,360 backward: 130 to exchange sums between lanes, 30 to read states and
+  weights from shared memory, and about 550 for the gates of two sequences, half of them addresses,
+  accesses and conditions. A scheduler issues them in turn: about 2,600 and 2,700 cycles a step, and
+  for 40 steps at 1.7 GHz 61 and 64 us, to which the latency of each step's exchanges, gates and
+  barrier comes, some hundred cycles that only a measurement tells. Both kernels take 255 registers
+  a thread and spill 40 bytes.
+- The tensor cores are not used. A tile of up to 8 sequences takes 24 x 16 products `mma.m16n8k8` a
+  step in TF32 and 24 x 8 `m16n8k16` of halves, each in about 6 cycles of one of four units: 580
+  and 290 cycles in place of 1,500 for multiply-adds and exchanges. The gates' 1,100 stay: at B 20
+  a step would take about 0.65 (TF32) and 0.55 (halves) of today's cycles, and at B 256, where
+  tiles of 8 halve the waves of blocks, 0.45 and 0.4. As exact as float32 are three products in
+  TF32, 1,730 cycles, of weights that are taken apart at every step (twice their bytes fit
+  nowhere), 770 more: slower at B 20, and 0.8 at B 256.
 - Memory: forward 46 MB (gates read and written, states and W_hn h written), backward 69 MB (with
   both gradients of the gates written); at 3 TB/s 15 and 23 us, during the steps.
 - The products with the inputs, 17.6 GFLOP forward in the first layer (D 2048), take 350 us at

@@ -7,14 +7,10 @@
 // all sequences of the tile and each state read from shared memory several units; exchanges
 // between them leave each lane with all three gates of a unit, which it takes from there alone.
 //
-// A step multiplies 3 h^2 weights by each sequence's state: with S sequences a block, 3 h^2 S / 128
-// cycles of a multiprocessor's float32 units. Its reads of shared memory and exchanges, 32 elements
-// a cycle, take about as long beside them: a lane reads 16 states forward, 24 gradients backward,
-// for each sequence and for every 192 weights, which give it 192 products. For h = 128 and S = 3
-// that is 1152 cycles, 0.7 us at 1.7 GHz, and the latency of exchanges, gates and barrier comes to
-// it. The paper's layer (B 20, L 40, T 7, 2 directions) makes 98 such blocks, which an H100's 132
-// multiprocessors run at once: 27 us and 40 times that latency in either direction of time. Its
-// 46 MB forward and 69 MB backward take 15 and 23 us at 3 TB/s, meanwhile.
+// A step multiplies 3 h^2 weights by each sequence's state; a lane reads 16 states forward, 24
+// gradients backward, for each sequence and for every 192 weights, which give it 192 products. The
+// paper's layer (B 20, L 40, T 7, h 128, 2 directions) makes 98 blocks of three sequences, which an
+// H100's 132 multiprocessors run at once. docs/gpu.md counts the cycles.
 #include "cuda/reduce.cuh"
 #include "cuda/task_gru.cuh"
 #include "cuda/task_gru_plan.cuh"
