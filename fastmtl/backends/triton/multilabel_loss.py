@@ -86,8 +86,7 @@ def multilabel_loss_backward(
         with device_of(logits, targets, weight, *of_tasks):
             _backward[triton.cdiv(rows, tile_rows), triton.cdiv(tasks, columns)](
                 *_arguments(logits, targets, weight, of_tasks, options),
-                upstream,
-                *upstream.stride(),
+                (upstream, *upstream.stride()),
                 scale,
                 grad_logits,
                 **_constants(logits, gamma_pos, gamma_neg, options),
@@ -104,16 +103,16 @@ def _arguments(
     weight: Tensor | None,
     of_tasks: tuple[Tensor | None, ...],
     options: Sequence[float],
-) -> tuple[Tensor | int | float | None, ...]:
+) -> tuple[Any, ...]:
     """What both kernels begin with."""
     targets = bytes_of(targets)
     return (
-        *(logits, *logits.stride()),
-        *(targets, *targets.stride()),
-        *((None, 0, 0) if weight is None else (bytes_of(weight), *weight.stride())),
+        (logits, *logits.stride()),
+        (targets, *targets.stride()),
+        (None, 0, 0) if weight is None else (bytes_of(weight), *weight.stride()),
         *logits.shape,
-        *(None if tensor is None else tensor.contiguous() for tensor in of_tasks),
-        *(half for option in options for half in halves(option)),
+        tuple(None if tensor is None else tensor.contiguous() for tensor in of_tasks),
+        tuple(halves(option) for option in options),
     )
 
 
@@ -130,37 +129,13 @@ def _constants(
 
 
 @triton.jit
-def _numbers(values, high, low, column, tasks, REAL: tl.constexpr):
+def _numbers(values, number, column, tasks, REAL: tl.constexpr):
     """A number of every column, (1, COLUMNS)."""
     if values is not None:
-        number = tl.load(values + column, column < tasks, 1.0).to(REAL)
+        result = tl.load(values + column, column < tasks, 1.0).to(REAL)
     else:
-        number = tl.zeros(column.shape, REAL) + joined(high, low, REAL)
-    return number[None, :]
-
-
-@triton.jit
-def _labels(
-    targets,
-    y_row,
-    y_column,
-    weight,
-    w_row,
-    w_column,
-    row,
-    column,
-    inside,
-    smoothing,
-    REAL: tl.constexpr,
-):
-    """Labels, whether they are present, and the elements' weights."""
-    y = load_tile(targets, y_row, y_column, row, column, inside).to(REAL)
-    present = inside & (y == y)
-    share = y * 0 + 1
-    if weight is not None:
-        share = load_tile(weight, w_row, w_column, row, column, inside).to(REAL)
-        present = present & (share != 0)
-    return y + smoothing * (0.5 - y), present, share
+        result = tl.zeros(column.shape, REAL) + joined(*number, REAL)
+    return result[None, :]
 
 
 @triton.jit
@@ -170,41 +145,50 @@ def _power(gamma):
 
 
 @triton.jit
+def _of_columns(of_tasks, numbers, column, tasks, REAL: tl.constexpr):
+    """Powers and factors of positives and negatives, and shifts, each (1, COLUMNS)."""
+    pos_power = _power(_numbers(of_tasks[0], numbers[0], column, tasks, REAL))
+    neg_power = _power(_numbers(of_tasks[1], numbers[1], column, tasks, REAL))
+    pos_factor = _numbers(of_tasks[2], numbers[2], column, tasks, REAL)
+    neg_factor = _numbers(of_tasks[3], numbers[3], column, tasks, REAL)
+    shift = _numbers(of_tasks[4], numbers[4], column, tasks, REAL)
+    return pos_power, neg_power, pos_factor, neg_factor, shift
+
+
+@triton.jit
+def _of_all(numbers, REAL: tl.constexpr):
+    """Clip, poly, smoothing and neg_scale."""
+    clip, poly = joined(*numbers[5], REAL), joined(*numbers[6], REAL)
+    return clip, poly, joined(*numbers[7], REAL), joined(*numbers[8], REAL)
+
+
+@triton.jit
+def _tile(matrix, row, column, inside):
+    """A tile of a matrix that is given with its strides."""
+    return load_tile(*matrix, row, column, inside)
+
+
+@triton.jit
+def _labels(targets, weight, row, column, inside, smoothing, REAL: tl.constexpr):
+    """Labels, whether they are present, and the elements' weights."""
+    y = _tile(targets, row, column, inside).to(REAL)
+    present = inside & (y == y)
+    share = y * 0 + 1
+    if weight[0] is not None:
+        share = _tile(weight, row, column, inside).to(REAL)
+        present = present & (share != 0)
+    return y + smoothing * (0.5 - y), present, share
+
+
+@triton.jit
 def _forward(
-    logits,  # (N, T)
-    z_row,
-    z_column,
-    targets,  # (N, T)
-    y_row,
-    y_column,
-    weight,  # (N, T) or None
-    w_row,
-    w_column,
+    logits,  # (N, T) and strides, as the next two
+    targets,
+    weight,  # or None
     rows,
     tasks,
-    gamma_pos,  # (T,) or None, as the next four
-    gamma_neg,
-    pos_weight,
-    neg_weight,
-    shift,
-    gamma_pos_high,
-    gamma_pos_low,
-    gamma_neg_high,
-    gamma_neg_low,
-    pos_weight_high,
-    pos_weight_low,
-    neg_weight_high,
-    neg_weight_low,
-    shift_high,
-    shift_low,
-    clip_high,
-    clip_low,
-    poly_high,
-    poly_low,
-    smoothing_high,
-    smoothing_low,
-    neg_scale_high,
-    neg_scale_low,
+    of_tasks,  # each (T,) or None, as MultilabelOptions begins
+    numbers,  # MultilabelOptions, each in halves
     loss,  # (N, T), or None: reduced
     partial,  # (programs, 2, T)
     REAL: tl.constexpr,
@@ -214,38 +198,27 @@ def _forward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    clip, poly = joined(clip_high, clip_low, REAL), joined(poly_high, poly_low, REAL)
-    smoothing = joined(smoothing_high, smoothing_low, REAL)
-    neg_scale = joined(neg_scale_high, neg_scale_low, REAL)
+    clip, poly, smoothing, neg_scale = _of_all(numbers, REAL)
     column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    pos_power = _power(_numbers(gamma_pos, gamma_pos_high, gamma_pos_low, column, tasks, REAL))
-    neg_power = _power(_numbers(gamma_neg, gamma_neg_high, gamma_neg_low, column, tasks, REAL))
-    pos_factor = _numbers(pos_weight, pos_weight_high, pos_weight_low, column, tasks, REAL)
-    neg_factor = _numbers(neg_weight, neg_weight_high, neg_weight_low, column, tasks, REAL)
-    moved = _numbers(shift, shift_high, shift_low, column, tasks, REAL)
+    pos_power, neg_power, pos_factor, neg_factor, shift = _of_columns(
+        of_tasks, numbers, column, tasks, REAL
+    )
     sums = tl.zeros((ROWS, COLUMNS), REAL)
     counts = tl.zeros((ROWS, COLUMNS), tl.int32)
     step = tl.num_programs(0) * ROWS
     for first in range(tl.program_id(0).to(tl.int64) * ROWS, rows, step):
         row = first + tl.arange(0, ROWS).to(tl.int64)
         inside = (row < rows)[:, None] & (column < tasks)[None, :]
-        z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL) + moved
-        y, present, share = _labels(
-            targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
-        )
+        z = _tile(logits, row, column, inside).to(REAL) + shift
+        y, present, share = _labels(targets, weight, row, column, inside, smoothing, REAL)
         positive = y > 0
         gamma = tl.where(positive, pos_power, neg_power)
         factor = share * tl.where(positive, y * pos_factor, neg_factor)
         value = factor * multilabel(z, positive, gamma, clip, poly, neg_scale, CLIPPED, POS, NEG)
         soft = present & positive & (y < 1)
         if tl.max(soft.to(tl.int32)) > 0:
-            rest = (
-                share
-                * (1 - y)
-                * neg_factor
-                * multilabel(z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG)
-            )
-            value += tl.where(soft, rest, 0.0)
+            rest = multilabel(z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG)
+            value += tl.where(soft, share * (1 - y) * neg_factor * rest, 0.0)
         value = tl.where((y >= 0) & (y <= 1), value, float("nan"))
         value = tl.where(present, value, 0.0)
         if loss is not None:
@@ -258,43 +231,14 @@ def _forward(
 
 @triton.jit
 def _backward(
-    logits,  # (N, T)
-    z_row,
-    z_column,
-    targets,  # (N, T)
-    y_row,
-    y_column,
-    weight,  # (N, T) or None
-    w_row,
-    w_column,
+    logits,  # (N, T) and strides, as the next two
+    targets,
+    weight,  # or None
     rows,
     tasks,
-    gamma_pos,  # (T,) or None, as the next four
-    gamma_neg,
-    pos_weight,
-    neg_weight,
-    shift,
-    gamma_pos_high,
-    gamma_pos_low,
-    gamma_neg_high,
-    gamma_neg_low,
-    pos_weight_high,
-    pos_weight_low,
-    neg_weight_high,
-    neg_weight_low,
-    shift_high,
-    shift_low,
-    clip_high,
-    clip_low,
-    poly_high,
-    poly_low,
-    smoothing_high,
-    smoothing_low,
-    neg_scale_high,
-    neg_scale_low,
-    upstream,  # (N, T)
-    g_row,
-    g_column,
+    of_tasks,  # each (T,) or None, as MultilabelOptions begins
+    numbers,  # MultilabelOptions, each in halves
+    upstream,  # (N, T) and strides
     scale,  # (T,)
     grad_logits,  # (N, T)
     REAL: tl.constexpr,
@@ -305,24 +249,17 @@ def _backward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    clip, poly = joined(clip_high, clip_low, REAL), joined(poly_high, poly_low, REAL)
-    smoothing = joined(smoothing_high, smoothing_low, REAL)
-    neg_scale = joined(neg_scale_high, neg_scale_low, REAL)
+    clip, poly, smoothing, neg_scale = _of_all(numbers, REAL)
     column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None] & (column < tasks)[None, :]
-    pos_power = _power(_numbers(gamma_pos, gamma_pos_high, gamma_pos_low, column, tasks, REAL))
-    neg_power = _power(_numbers(gamma_neg, gamma_neg_high, gamma_neg_low, column, tasks, REAL))
-    pos_factor = _numbers(pos_weight, pos_weight_high, pos_weight_low, column, tasks, REAL)
-    neg_factor = _numbers(neg_weight, neg_weight_high, neg_weight_low, column, tasks, REAL)
-    moved = _numbers(shift, shift_high, shift_low, column, tasks, REAL)
-    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :] * load_tile(
-        upstream, g_row, g_column, row, column, inside
+    pos_power, neg_power, pos_factor, neg_factor, shift = _of_columns(
+        of_tasks, numbers, column, tasks, REAL
     )
-    z = load_tile(logits, z_row, z_column, row, column, inside).to(REAL) + moved
-    y, present, share = _labels(
-        targets, y_row, y_column, weight, w_row, w_column, row, column, inside, smoothing, REAL
-    )
+    coefficient = tl.load(scale + column, column < tasks, 0.0)[None, :]
+    coefficient *= _tile(upstream, row, column, inside)
+    z = _tile(logits, row, column, inside).to(REAL) + shift
+    y, present, share = _labels(targets, weight, row, column, inside, smoothing, REAL)
     share *= coefficient
     positive = y > 0
     gamma = tl.where(positive, pos_power, neg_power)
@@ -332,15 +269,10 @@ def _backward(
     )
     soft = present & positive & (y < 1)
     if tl.max(soft.to(tl.int32)) > 0:
-        rest = (
-            share
-            * (1 - y)
-            * neg_factor
-            * multilabel_slope(
-                z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG, DETACH
-            )
+        rest = multilabel_slope(
+            z, y != y, neg_power, clip, poly, neg_scale, CLIPPED, POS, NEG, DETACH
         )
-        slope += tl.where(soft, rest, 0.0)
+        slope += tl.where(soft, share * (1 - y) * neg_factor * rest, 0.0)
     slope = tl.where((y >= 0) & (y <= 1), slope, float("nan"))
     slope = tl.where(present, slope, 0.0)
     out = grad_logits + row[:, None] * tasks + column[None, :]
