@@ -37,13 +37,12 @@ def _check_modalities(manifest: Manifest, encoders: Mapping[str, str]) -> None:
 
 def _check_files(manifest: Manifest, encoders: Mapping[str, str]) -> None:
     """Raise BrokenClip if a file is not there: at once, and not after hours."""
-    read = [*encoders, *(["video"] if "audio" in encoders else [])]
-    absent = [
-        f"line {clip.line} ({clip.name}): {m}: {source}"
-        for clip in manifest.clips
-        for m, source in clip.sources.items()
-        if m in read and isinstance(source, Path) and not source.exists()
-    ]
+    absent: dict[Path, str] = {}
+    for clip in manifest.clips:
+        for m, source in clip.read_for(encoders).items():
+            if isinstance(source, Path) and not source.exists():
+                absent.setdefault(source, f"line {clip.line} ({clip.name}): {m}: {source}")
     if absent:
-        more = f", and {len(absent) - 1:,} more" if len(absent) > 1 else ""
-        raise BrokenClip(f"{manifest.source}: {absent[0]}: no such file{more}")
+        first, *others = absent.values()
+        more = f", and {len(others):,} more" if others else ""
+        raise BrokenClip(f"{manifest.source}: {first}: no such file{more}")

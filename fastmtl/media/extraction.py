@@ -26,7 +26,7 @@ from fastmtl.media.piece import Array, Piece
 from fastmtl.media.sampling import Sampling
 from fastmtl.media.sound import NO_SOUND
 from fastmtl.media.telling import skipped, warnings
-from fastmtl.media.worker import Found, Sources
+from fastmtl.media.worker import Found
 from fastmtl.media.workers import DecodingPool
 from fastmtl.training.device import resolve_device
 from fastmtl.training.lock import locked
@@ -156,7 +156,8 @@ class Extraction:
         requests = {m: encoder.request for m, encoder in self.encoders.items()}
         rows = range(done, len(self.manifest.clips))
         with DecodingPool(requests, self.options.workers, self.options.timeout) as pool:
-            read = pool.read((row, self._sources(row)) for row in rows)
+            clips = self.manifest.clips
+            read = pool.read((row, clips[row].read_for(self.encoders)) for row in rows)
             while batch := list(islice(read, _TOGETHER)):
                 for entry, features in self._encoded(batch):
                     if entry.wrong is not None and self.options.on_error == "stop":
@@ -191,7 +192,8 @@ class Extraction:
 
     def _entry(self, row: int, found: Found) -> Entry:
         """A clip before its features: what is wrong with it, or whether it is silent."""
-        clip, sources = self.manifest.clips[row], self._sources(row)
+        clip = self.manifest.clips[row]
+        sources = clip.read_for(self.encoders)
         silent = "audio" not in clip.sources and found.get("audio") == NO_SOUND
         wrong = [
             f"{modality}: {sources[modality]}: {each}"
@@ -201,14 +203,6 @@ class Extraction:
         if not wrong and not any(isinstance(each, Piece) for each in found.values()):
             wrong = [f"has no {' and no '.join(self.encoders)}"]
         return Entry(row, silent=silent, wrong=wrong[0] if wrong else None)
-
-    def _sources(self, row: int) -> Sources:
-        """What is read of a clip: of each modality its file, for sound that of its video too."""
-        there = self.manifest.clips[row].sources
-        sources = {m: there[m] for m in self.encoders if m in there}
-        if "audio" in self.encoders and "audio" not in there and "video" in there:
-            sources["audio"] = there["video"]
-        return sources
 
     def _write(self, journal: Journal) -> int:
         """Write the file out of the journal; the number of clips in it."""

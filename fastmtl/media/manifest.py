@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,13 @@ class Clip:
     classes: dict[str, str]
     split: str | None = None
     group: str | None = None
+
+    def read_for(self, modalities: Collection[str]) -> Sources:
+        """What is read for some modalities: of each its file, for sound that of its video too."""
+        sources = {m: self.sources[m] for m in modalities if m in self.sources}
+        if "audio" in modalities and "audio" not in sources and "video" in self.sources:
+            sources["audio"] = self.sources["video"]
+        return sources
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,11 @@ def test_sound_and_text_of_files_of_their_own(tmp_path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     write_sound(tmp_path / "a.wav", 2.0)
     (tmp_path / "a.txt").write_text("words")
-    table = write_table(tmp_path / "clips.csv", [{"audio": "a.wav", "text_file": "a.txt"}])
     encoders = {"audio": "stft?bands=8", **TEXT}
+    # Of its video nothing is read.
+    table = write_table(
+        tmp_path / "clips.csv", [{"video": "absent.mp4", "audio": "a.wav", "text_file": "a.txt"}]
+    )
     assert extract(table, tmp_path / "out.h5", encoders).written == 1
     assert features(tmp_path / "out.h5")["x_audio"].shape == (2, 16)
 
