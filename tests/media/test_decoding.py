@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,10 @@ def test_every_form_of_sound_is_the_mean_of_its_channels(
     monkeypatch.setattr("fastmtl.media.sound._AT_ONCE", 5000)
     path, seconds = tmp_path / f"a.{suffix}", 2.0
     left = 0.8 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)
-    wave = np.stack([left, np.zeros_like(left)]).astype(np.float32)
+    both = np.stack([left, np.zeros_like(left)]).astype(np.float32)
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=rate, layout="stereo", format=kind)
-        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
+        frame = av.AudioFrame.from_ndarray(both, format="fltp", layout="stereo")
         frame.sample_rate, frame.pts = rate, 0
         for packed in av.AudioResampler(kind, "stereo", rate).resample(frame):
             file.mux(stream.encode(packed))
@@ -88,6 +89,16 @@ def test_every_form_of_sound_is_the_mean_of_its_channels(
     sound = read_sound(path, 16000, 60.0).values[4000:28000]
     expected = np.abs(sound).max(), np.abs(np.fft.rfft(sound)).argmax() / (len(sound) / 16000)
     assert expected == (pytest.approx(0.4, abs=0.03), pytest.approx(300, abs=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7, 20])
+def test_channels_count_alike_wherever_they_stand(tmp_path, channels) -> None:
+    samples = np.random.default_rng(0).integers(-30000, 30000, (20000, channels)).astype("<i2")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((channels, 2, 16000, 0, "NONE", None))
+        file.writeframes(samples.tobytes())
+    found = read_sound(tmp_path / "a.wav", 16000, 60.0).values
+    np.testing.assert_allclose(found, samples.mean(1) / 32768, atol=1e-6)
 
 
 def test_what_lies_beyond_is_told(clip) -> None:
