@@ -40,6 +40,7 @@ def children(process):
     return [int(pid) for pid in listed.stdout.split()]
 
 
+@pytest.mark.slow
 def test_processes_train_and_one_goes_on(call, tmp_path):
     process = start(*TRAIN, tmp_path / "run", "--processes", 2)
     out, err = process.communicate(timeout=300)
@@ -69,7 +70,7 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path):
     assert len(values["history"]) >= 3
 
 
-def test_a_signal_stops_all_processes_and_stores_the_last_epoch(tmp_path):
+def test_a_signal_stops_all_processes_and_one_goes_on_from_the_last_epoch(call, tmp_path):
     process = start(*TRAIN, tmp_path / "run", "--processes", 2, *LONG)
     until(process, "epoch 3/")
     workers = children(process)
@@ -79,10 +80,13 @@ def test_a_signal_stops_all_processes_and_stores_the_last_epoch(tmp_path):
     assert err.count("\n") == 1
     assert err.startswith("fastmtl: stopped after ")
     _, values = load_tensors(tmp_path / "run/checkpoint.safetensors")
-    assert f"stopped after {len(values['history'])} epochs" in err
+    done = len(values["history"])
+    assert f"stopped after {done} epochs" in err
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+    assert call("train", "--out", tmp_path / "run", "--resume", "--epochs", done + 1)[0] == 0
+    assert read_json(tmp_path / "run/metrics.json")["training"]["epochs"] == done + 1
 
 
 @pytest.mark.slow

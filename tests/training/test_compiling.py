@@ -25,11 +25,11 @@ def with_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "options"),
     [
-        ("mtmlan", {"balancer": "tdb"}),
+        pytest.param("mtmlan", {"balancer": "tdb"}, marks=pytest.mark.slow),
         ("mtmlan", {"balancer": "pcgrad", "shared_features": 5}),
         ("mtmlan", {"balancer": "gradnorm", "shared_features": 5, "precision": "bfloat16"}),
         ("hgfn", {"balancer": "dmtl"}),
-        ("hgfn", {"balancer": "mgda"}),
+        pytest.param("hgfn", {"balancer": "mgda"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_that_of_the_model_as_it_is(
