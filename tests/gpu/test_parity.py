@@ -280,10 +280,7 @@ FUSION = one_at_a_time(
             ((5, 3, 16, 8), torch.float16),
             ((2, 5, 1100, 40), torch.bfloat16),
             ((1, 9, 3700, 8), torch.float32),
-            # Several samples a warp, and a block; one that is not copied ahead.
-            ((390, 2, 8, 4), torch.float32),
-            ((390, 2, 8, 4), torch.bfloat16),
-            ((98, 3, 800, 4), torch.float32),
+            # One that is not copied ahead.
             ((2, 9, 1100, 4), torch.float32),
         ]
     ),
@@ -323,6 +320,22 @@ GRU = one_at_a_time(
     # Sequences that cover all rows.
     {"sizes": (2, 2, 5, [3, 1, 2]), "dtype": F64, "gap": 0},
 )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [
+        ((390, 2, 8, 4), torch.float32),
+        ((390, 2, 8, 4), torch.bfloat16),
+        ((98, 3, 800, 4), torch.float32),
+    ],
+)
+@cuda_alone
+def test_graph_fusion_of_several_samples_a_block(
+    device: torch.device, sizes: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    """Of the Triton kernel every program has one."""
+    check(graph_fusion_problem(fusion_edge_weights, sizes, dtype).to(device), dtype=dtype, scale=2)
 
 
 @pytest.mark.parametrize("case", GRU)
