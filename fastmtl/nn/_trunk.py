@@ -128,7 +128,7 @@ class _Kept:
     def _place(self, use: LayerUse | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(T, *shape), for all tasks."""
         if use not in self._layers:
-            self._layers[use] = like.new_empty(self._tasks, *shape)
+            self._layers[use] = like.new_zeros(self._tasks, *shape)
         return self._layers[use]
 
     def hand_to(self, total: _Total) -> None:
