@@ -148,7 +148,7 @@ cuda: $(STAMP)
 	  $(BIN)/python setup.py -q build_ext --build-temp $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib \
 	  && echo "compiled in $$((SECONDS - start)) s"
 	ls -sh $(CUDA_BUILD)/lib/fastmtl/_cuda*.so
-	PYTHONPATH=$(CUDA_BUILD)/lib/fastmtl $(BIN)/python -c "import _cuda"
+	PYTHONPATH=$(CUDA_BUILD)/lib/fastmtl $(BIN)/python -c "import _cuda; print(_cuda.isa())"
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks/ops benchmarks/training --benchmark-only --benchmark-columns=median,iqr,rounds
