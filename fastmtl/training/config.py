@@ -112,7 +112,7 @@ class TrainConfig:
         minimum=0,
     )  # fmt: skip
     prior_bias: bool = option(
-        True, "Start the logits at the labels' frequencies in training.", "Training"
+        False, "Start the logits at the labels' frequencies in training.", "Training"
     )
     loss: str = option(
         "focal",

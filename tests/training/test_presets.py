@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import torch
 
 from fastmtl.models import HGFN
 from fastmtl.training import TrainConfig, arrange, build_model, load_data, preset
@@ -30,15 +29,6 @@ def test_the_paper_has_the_equations_as_printed():
     sequences = model.sequence_modalities
     plain = HGFN(model.modalities, 7, hidden_size=4, sequence_modalities=sequences)
     assert model.config() == plain.config()
-
-
-@pytest.mark.parametrize(("name", "begins"), [("default", True), ("paper", False)])
-def test_models_begin_at_the_labels_frequencies_but_by_the_paper(name, begins):
-    config = TrainConfig(**{**preset(name), "model": "hgfn", "hidden_size": 4, "data": MODALITIES})
-    data = arrange(load_data(config, MODALITIES), "hgfn")
-    bias = build_model(config, data).output.bias
-    frequencies = data.subset("train").y.nanmean(0)
-    assert torch.allclose(bias.sigmoid().squeeze(1), frequencies) == begins
 
 
 def test_a_preset_is_a_copy():
