@@ -7,10 +7,11 @@ or SIGTERM. Anything else is a bug and shows a traceback.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import typer
@@ -89,13 +90,26 @@ def is_elsewhere(error: Exception) -> bool:
 
 def exit_elsewhere(error: Exception) -> NoReturn:
     """End a process whose run ended in another, which said why unless it was killed."""
+    from torch import distributed
+
     from fastmtl.training.ranks import LostProcess
 
-    if launched():
-        sys.exit(LOST)
-    if isinstance(error, LostProcess) and os.environ.get("RANK", "0") == "0":
+    code = LOST if launched() else FAILED
+    # The group of processes is left as it is, since ending it would wait for those that are gone,
+    # and its threads, where Python ends while they run, abort the process.
+    if distributed.is_available() and distributed.is_initialized():
+        atexit.register(_leave, code)
+    if not launched() and isinstance(error, LostProcess) and os.environ.get("RANK", "0") == "0":
         exit_with(str(error), FAILED)
-    sys.exit(FAILED)
+    sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process without what follows the last of Python's own."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def is_out_of_memory(error: Exception) -> bool:
